@@ -1,0 +1,86 @@
+"""Diffusion Studio: reads the command line, builds the studio, opens the page."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it remarks on parts that are not used here
+
+HERE = Path(__file__).resolve().parent
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, with defaults from the environment. A mistake ends the program with a sentence."""
+    on_space = "SPACE_ID" in os.environ
+    parser = argparse.ArgumentParser(
+        prog="app.py",
+        description="A browser studio for diffusion models.",
+        epilog="Each option can also be set by its environment variable, named in brackets.",
+    )
+
+    def option(name: str, default: str | None, text: str) -> None:
+        variable = f"STUDIO_{name.upper().replace('-', '_')}"
+        parser.add_argument(f"--{name}", default=os.environ.get(variable, default), help=f"{text} [{variable}]")
+
+    option(
+        "model",
+        str(HERE / "assets" / "model"),
+        "folder of the model, in diffusers layout; default: the bundled one",
+    )
+    option("host", "0.0.0.0" if on_space else "127.0.0.1", "address to serve on; default: %(default)s")
+    option("port", "7860", "port to serve on; default: %(default)s")
+    option("device", "auto", "auto, cpu, cuda or mps; default: %(default)s")
+    option("data-dir", "outputs", "folder for pictures; default: %(default)s")
+    option("auth", None, "user:password to ask for; required when others can reach the page")
+    options = parser.parse_args(arguments)
+    if not options.port.isdigit() or not 1 <= int(options.port) <= 65535:
+        parser.error(f"--port must be a whole number from 1 to 65535; it was {options.port!r}.")
+    options.port = int(options.port)
+    if options.auth is not None:
+        user, _, password = options.auth.partition(":")
+        if not user or not password:
+            parser.error("--auth must have the form user:password.")
+        options.auth = (user, password)
+    if not (options.auth or on_space or is_loopback(options.host)):
+        parser.error(f"--host {options.host} lets others reach the page, so --auth user:password is required.")
+    return options
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    # Only now: --help and mistakes are answered at once.
+    from studio.engine.engine import Engine
+    from studio.library.models import load_pipeline
+    from studio.ui.page import serve
+    from studio.ui.studio import Studio
+
+    try:
+        (Path(options.data_dir) / "pictures").mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        sys.exit(f"--data-dir {options.data_dir} cannot be written: {problem.strerror}.")
+    studio = Studio.open(
+        Path(options.model),
+        Engine(lambda: load_pipeline(options.model, options.device)),
+        Path(options.data_dir),
+    )
+    try:
+        serve(studio, host=options.host, port=options.port, auth=options.auth)
+    except OSError as problem:
+        sys.exit(f"The page could not be opened on {options.host}:{options.port}: {problem}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Diffusion Studio: public names, resolved on first use so that importing the package loads no torch (PEP 562)."""
+
+from __future__ import annotations
+
+import importlib
+
+_HOME = {
+    "StudioUNet": "studio.diffusion.unet",
+    "StudioScheduler": "studio.diffusion.scheduler",
+    "StudioTextToImagePipeline": "studio.diffusion.pipeline",
+    "StudioInpaintPipeline": "studio.diffusion.pipeline",
+    "StudioUpscalePipeline": "studio.diffusion.pipeline",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'studio' has no attribute {name!r}")
+    importlib.import_module("studio.diffusion")  # registers with diffusers
+    return getattr(importlib.import_module(_HOME[name]), name)

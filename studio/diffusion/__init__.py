@@ -1,0 +1,5 @@
+"""The mathematics and the network. Importing this registers its classes with diffusers."""
+
+from studio.diffusion.registry import register
+
+register()

@@ -1,0 +1,75 @@
+"""What a task tells the network besides time and text: seven channels of picture, and which task it is.
+
+    channel   0-2          3-5             6                    7-9
+              x_t          known picture   mask of what is known   upsampled low-resolution picture
+
+Zeros stand where a task has nothing to say. Training and sampling both assemble their input here.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import torch
+import torch.nn.functional as F
+
+CONDITION_CHANNELS = 7
+
+
+class Task(IntEnum):
+    """Index into the network's task embedding."""
+
+    TEXT_TO_IMAGE = 0
+    INPAINT = 1
+    SUPER_RESOLUTION = 2
+
+
+def no_condition(batch: int, height: int, width: int, **tensor_options) -> torch.Tensor:
+    """(B, 7, H, W) of zeros: text to image."""
+    return torch.zeros(batch, CONDITION_CHANNELS, height, width, **tensor_options)
+
+
+def inpaint_condition(picture: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+    """Tell the network what is known around a hole.
+
+    Args:
+        picture: (B, 3, H, W) in [-1, 1].
+        hole: (B, 1, H, W), 1 where the picture is to be painted, 0 where it is known.
+
+    Returns:
+        (B, 7, H, W).
+    """
+    known = 1 - hole
+    return torch.cat([picture * known, known, torch.zeros_like(picture)], dim=1)
+
+
+def super_resolution_condition(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Show the network a low-resolution picture at the size to be painted.
+
+    Args:
+        low_res: (B, 3, h, w) in [-1, 1], with the noise that its stated level says already on it.
+        size: (H, W) to be painted.
+
+    Returns:
+        (B, 7, H, W).
+    """
+    enlarged = enlarge(low_res, size)
+    nothing = torch.zeros_like(enlarged)
+    return torch.cat([nothing, nothing[:, :1], enlarged], dim=1)
+
+
+def enlarge(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bicubic enlargement, (B, 3, h, w) -> (B, 3, H, W)."""
+    return F.interpolate(low_res.float(), size=size, mode="bicubic", align_corners=False).to(low_res.dtype)
+
+
+def project(picture: torch.Tensor, low_res: torch.Tensor, rounds: int = 6) -> torch.Tensor:
+    """Make a painted enlargement shrink to the picture that it is of: iterative back-projection (Irani & Peleg 1991).
+
+    picture: (B, 3, H, W) in [-1, 1]; low_res: (B, 3, h, w), H and W the same multiple of h and w.
+    """
+    factor = picture.shape[-1] // low_res.shape[-1]
+    for _ in range(rounds):
+        missing = low_res - F.avg_pool2d(picture, factor)
+        picture = (picture + enlarge(missing, picture.shape[-2:])).clamp(-1, 1)
+    return picture

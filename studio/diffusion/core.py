@@ -1,0 +1,292 @@
+"""What the pipelines share: rows made from prompts and conditions, `denoise_step`, `decode`, and the plain loop.
+
+Knows nothing of any one task, of queues, files of the user, or pages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from PIL import Image
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from studio.diffusion.conditioning import Task, project
+from studio.diffusion.guidance import Guidance, guided
+from studio.diffusion.rows import PlannedSteps, Row, Stage, StockSteps, advance
+from studio.diffusion.samplers import make_sampler
+from studio.diffusion.scheduler import StudioScheduler
+from studio.diffusion.unet import StudioUNet
+from studio.diffusion.windows import blend, cut
+
+MAX_CALL = 64  # network rows in one call; more are computed in turn, which bounds the memory
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What turns a row's last sample into the picture: the size to crop and scale to, and pixels that must stay."""
+
+    crop: tuple[int, int]  # height, width of the part of the sample that is the picture
+    size: tuple[int, int]  # height, width of the picture to give back
+    known: Image.Image | None = None  # RGB, of `size`
+    keep: Image.Image | None = None  # L, of `size`: 255 where the known picture stays
+    low_res: torch.Tensor | None = None  # (1, 3, h, w): what the picture must shrink to
+
+
+class Tile(NamedTuple):
+    """One row of a network call: a window of a picture under way, with its words or without."""
+
+    row: Row
+    conditional: bool
+    input: torch.Tensor  # (10, h, w)
+
+
+class StudioPipeline(DiffusionPipeline):
+    """What the three pipelines share.
+
+    Args:
+        unet: the network.
+        scheduler: `StudioScheduler`, or any diffusers scheduler made `from_config` of it.
+        text_encoder, tokenizer: turn prompts into (L, D) vectors.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet"
+
+    def __init__(
+        self,
+        unet: StudioUNet,
+        scheduler: SchedulerMixin,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+    ) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
+
+    @property
+    def sample_size(self) -> int:
+        """Side in pixels at which words become a picture, and holes are filled."""
+        return self.unet.config.sample_size
+
+    @property
+    def window_size(self) -> int:
+        """Side in pixels of the windows in which a picture is sharpened."""
+        return self.unet.config.window_size
+
+    @property
+    def vocabulary(self) -> dict[str, list] | None:
+        """What the weights claim to know, from vocabulary.json beside them: concepts, styles, grounds."""
+        file = Path(self.config.get("_name_or_path") or ".") / "vocabulary.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def truncated(self, prompt: str) -> str:
+        """The end of the prompt that the text encoder cannot read, "" if there is none."""
+        limit = self.tokenizer.model_max_length
+        if len(self.tokenizer(prompt).input_ids) <= limit:
+            return ""
+        offsets = self.tokenizer(prompt, return_offsets_mapping=True).offset_mapping
+        return prompt[offsets[limit - 1][0] :].strip()
+
+    # ---- the core ----
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, L, D) float32 and the mask (B, L) of the tokens that count; the same words give the same rows."""
+        different = list(dict.fromkeys(prompts))
+        words = self.tokenizer(different, padding="max_length", truncation=True, return_tensors="pt")
+        words = words.to(self._execution_device)
+        text = self.text_encoder(input_ids=words.input_ids, attention_mask=words.attention_mask).last_hidden_state
+        pick = [different.index(prompt) for prompt in prompts]
+        return text.float()[pick], words.attention_mask[pick]
+
+    def _steps(self, sampler: str | SchedulerMixin | None, num_inference_steps: int) -> PlannedSteps | StockSteps:
+        """One picture's steps by a named sampler, a scheduler, or the pipeline's own."""
+        if num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be 1 or more")
+        scheduler = make_sampler(sampler, self.scheduler.config) if isinstance(sampler, str) else sampler
+        scheduler = scheduler or self.scheduler
+        if isinstance(scheduler, StudioScheduler):
+            return PlannedSteps(scheduler, num_inference_steps)
+        return StockSteps(scheduler, num_inference_steps, self._execution_device)
+
+    def _stage(
+        self,
+        task: Task,
+        condition: torch.Tensor,
+        generator: torch.Generator,
+        guidance: Guidance,
+        steps: PlannedSteps | StockSteps,
+        noise_level: float = 0.0,
+    ) -> Stage:
+        """A stage at its start: pure noise, drawn on the CPU from the picture's own generator."""
+        device = self._execution_device
+        noise = torch.randn((3, *condition.shape[1:]), generator=generator).to(device)
+        return Stage(
+            task=task,
+            sample=noise * steps.initial_scale,
+            condition=condition.to(device, torch.float32),
+            noise_level=noise_level,
+            guidance=guidance,
+            steps=steps,
+            window=self.window_size if task == Task.SUPER_RESOLUTION else self.sample_size,
+        )
+
+    def _rows(
+        self,
+        task: Task,
+        conditions: Sequence[torch.Tensor],
+        finishes: Sequence[Finish],
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str] | None,
+        num_inference_steps: int,
+        guidance: Guidance,
+        seeds: Sequence[int] | None,
+        generators: Sequence[torch.Generator],
+        sampler: str | SchedulerMixin | None,
+        noise_level: float = 0.0,
+    ) -> list[Row]:
+        """One row a prompt."""
+        negative_prompts = negative_prompts or [""] * len(prompts)
+        for name, values in (("negative_prompts", negative_prompts), ("seeds or generators", generators)):
+            if len(values) != len(prompts):
+                raise ValueError(f"{len(values)} {name} for {len(prompts)} prompts; there must be one for each")
+        text, text_mask = self.encode([*prompts, *negative_prompts])
+        rows = []
+        for i, (condition, finish, generator) in enumerate(zip(conditions, finishes, generators, strict=True)):
+            same = prompts[i] == negative_prompts[i]  # guidance away from the prompt itself does nothing
+            steps = self._steps(sampler, num_inference_steps)
+            rows.append(
+                Row(
+                    self._stage(task, condition, generator, Guidance() if same else guidance, steps, noise_level),
+                    text=text[i],
+                    text_mask=text_mask[i],
+                    negative=text[len(prompts) + i],
+                    negative_mask=text_mask[len(prompts) + i],
+                    generator=generator,
+                    seed=None if seeds is None else seeds[i],
+                    finish=finish,
+                    train_steps=self.scheduler.config.num_train_timesteps,
+                )
+            )
+        return rows
+
+    @torch.no_grad()
+    def denoise_step(self, rows: Sequence[Row]) -> None:
+        """Take rows of any task, step and sampler one step on; windows of one size share a network call.
+
+        A picture larger than its stage's window is several windows of that call, whose predictions are blended. Rows
+        change in place. Raises ValueError for a row that is finished.
+        """
+        if any(row.finished for row in rows):
+            raise ValueError("a row is finished: decode it")
+        tiles: dict[tuple[int, int], list[Tile]] = {}  # by size
+        for row in rows:
+            both = torch.cat([row.network_input, row.stage.condition])  # (10, H, W)
+            for conditional in (True, False) if row.guided else (True,):
+                for tile in cut(both, row.stage.window):
+                    tiles.setdefault(tile.shape[1:], []).append(Tile(row, conditional, tile))
+        predicted: dict[tuple[int, bool], list[torch.Tensor]] = {}
+        for group in tiles.values():
+            for begin in range(0, len(group), MAX_CALL):
+                part = group[begin : begin + MAX_CALL]
+                for tile, prediction in zip(part, self._network(part), strict=True):
+                    predicted.setdefault((id(tile.row), tile.conditional), []).append(prediction)
+        wholes = []
+        for row in rows:
+            height, width = row.sample.shape[1:]
+            halves = [
+                blend(predicted[id(row), conditional], height, width, row.stage.window)
+                for conditional in ((True, False) if row.guided else (True,))
+            ]
+            wholes.append(guided(halves[1], halves[0], row.stage.guidance.scale) if len(halves) == 2 else halves[0])
+        advance(list(rows), wholes)
+
+    def _network(self, tiles: list[Tile]) -> torch.Tensor:
+        """Predictions (N, 3, h, w) in float32 for N tiles of one size."""
+        dtype, device = self.unet.dtype, self._execution_device
+        rows = [tile.row for tile in tiles]
+        words = [
+            (r.text, r.text_mask) if t.conditional else (r.negative, r.negative_mask)
+            for t, r in zip(tiles, rows, strict=True)
+        ]
+        return self.unet(
+            torch.stack([tile.input for tile in tiles]).to(dtype),
+            torch.tensor([row.time for row in rows], device=device),
+            torch.stack([text for text, _ in words]).to(dtype),
+            torch.stack([mask for _, mask in words]),
+            torch.tensor([int(row.stage.task) for row in rows], device=device),
+            torch.tensor([row.stage.noise_level for row in rows], device=device),
+        ).sample.float()
+
+    def decode(self, row: Row) -> Image.Image:
+        """The row's picture as it stands: finished, or as x0 is predicted now. RGB."""
+        values = row.sample if row.finished else row.pred_original_sample
+        if values is None:
+            raise ValueError("a row that has not taken a step has no picture yet")
+        if row.finish.low_res is not None:
+            values = project(values[None].clamp(-1, 1), row.finish.low_res.to(values.device))[0]
+        height, width = row.finish.crop
+        picture = to_pil(values[:, :height, :width])
+        if picture.size != row.finish.size[::-1]:
+            picture = picture.resize(row.finish.size[::-1], Image.Resampling.BICUBIC)
+        if row.finish.known is not None:
+            picture.paste(row.finish.known, mask=row.finish.keep)
+        return picture
+
+    # ---- the loop that a diffusers user calls ----
+
+    def _run(
+        self,
+        rows: list[Row],
+        output_type: str,
+        return_dict: bool,
+        callback_on_step_end: Callable[..., dict] | None,
+        callback_on_step_end_tensor_inputs: Sequence[str],
+    ) -> ImagePipelineOutput | tuple:
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type is {output_type!r}; it must be one of pil, np, pt")
+        self._interrupt = False
+        with self.progress_bar(total=rows[0].num_steps) as bar:
+            for number in range(rows[0].num_steps):
+                if self._interrupt:
+                    break
+                time = rows[0].time
+                self.denoise_step(rows)
+                bar.update()
+                if callback_on_step_end is not None:
+                    known = {
+                        "latents": torch.stack([row.sample for row in rows]),
+                        "pred_original_sample": torch.stack([row.pred_original_sample for row in rows]),
+                    }
+                    given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
+                    changed = callback_on_step_end(self, number, time, given) or {}
+                    for row, sample in zip(rows, changed.get("latents", known["latents"]), strict=True):
+                        row.stage.sample = sample
+        self.maybe_free_model_hooks()
+        images: Any = [self.decode(row) for row in rows]
+        if output_type != "pil":
+            images = np.stack([np.asarray(image, dtype=np.float32) / 255 for image in images])  # (B, H, W, 3)
+        if output_type == "pt":
+            images = torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, 3, H, W) in [0, 1]
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def interrupt(self) -> None:
+        """End the call under way after its present step; it returns the pictures as predicted so far."""
+        self._interrupt = True
+
+
+def from_pil(picture: Image.Image) -> torch.Tensor:
+    """RGB -> (3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def to_pil(picture: torch.Tensor) -> Image.Image:
+    """(3, H, W) in [-1, 1], clipped -> RGB."""
+    values = ((picture.clamp(-1, 1) + 1) * 127.5).round().byte()
+    return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,68 @@
+"""The samplers to choose from: ours and six of diffusers', each with the settings that our schedule needs.
+
+Knows names, labels and configs; the sampling itself is in scheduler.py and in diffusers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
+
+from studio.diffusion.scheduler import StudioScheduler
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A choice of sampler: the name to show, the class, and what it changes in a model's config."""
+
+    label: str
+    scheduler_class: type[SchedulerMixin]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Trailing spacing begins at the last train step: pure noise, the cosine schedule's sigma / alpha being
+# 20,000. Heun's trapezoid in sigma / alpha cannot step down from there: it takes leading spacing, which
+# begins at train step T - T // steps, and wants 20 steps or more for that to be nearly noise. It makes 2
+# steps - 1 calls. Values that only some classes know stand here lest they come from another class's config
+# or defaults.
+TRAILING = {"timestep_spacing": "trailing"}
+SOLVER = {"lower_order_final": True, "final_sigmas_type": "zero"}
+SAMPLERS: dict[str, Sampler] = {
+    "studio": Sampler("Studio", StudioScheduler, TRAILING | SOLVER),
+    "ddim": Sampler("DDIM", DDIMScheduler, TRAILING | {"clip_sample": False, "set_alpha_to_one": True}),
+    "ddpm": Sampler("DDPM", DDPMScheduler, TRAILING | {"clip_sample": False, "variance_type": "fixed_small"}),
+    "dpm++2m": Sampler(
+        "DPM++ 2M",
+        DPMSolverMultistepScheduler,
+        TRAILING | SOLVER | {"solver_order": 2, "algorithm_type": "dpmsolver++", "solver_type": "midpoint"},
+    ),
+    "unipc": Sampler("UniPC", UniPCMultistepScheduler, TRAILING | SOLVER | {"solver_order": 2, "solver_type": "bh2"}),
+    "euler": Sampler("Euler", EulerDiscreteScheduler, TRAILING | {"final_sigmas_type": "zero"}),
+    "heun": Sampler("Heun", HeunDiscreteScheduler, {"timestep_spacing": "leading", "clip_sample": False}),
+}
+
+
+def make_sampler(name: str, config: Mapping[str, Any]) -> SchedulerMixin:
+    """The scheduler that SAMPLERS calls `name`, for a model whose scheduler has this config.
+
+    Every value of config counts, those too that its scheduler took by default: `from_config` alone would drop
+    them for the new class's own defaults. Raises ValueError for an unknown name.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler is {name!r}; it must be one of {', '.join(SAMPLERS)}")
+    sampler = SAMPLERS[name]
+    explicit = {key: value for key, value in config.items() if not key.startswith("_")}
+    scheduler = sampler.scheduler_class.from_config({**explicit, **sampler.overrides})
+    scheduler.register_to_config(_use_default_values=[])  # nor shall the next class drop any
+    return scheduler

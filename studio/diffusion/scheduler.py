@@ -1,0 +1,417 @@
+"""The noise schedule and the sampler: how a picture becomes noise, and how noise becomes a picture.
+
+Variance preserving: x_t = alpha_t x0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1. DPM-Solver++ (Lu et al.
+2022, arXiv 2211.01095) is written in lambda = log(alpha / sigma), half the log-SNR.
+
+Knows nothing of networks, text or guidance: a model's output comes in, the next sample goes out. The pure
+half (`SamplingPlan`, `multistep_update`) keeps no state, so that pictures at different steps can share one
+network call; `StudioScheduler.step` is the same update behind the interface that diffusers pipelines expect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.schedulers.scheduling_ddim import betas_for_alpha_bar, rescale_zero_terminal_snr
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+
+# What assets/model is trained and sampled with: `StudioScheduler.from_config(STUDIO_CONFIG)`. The last two
+# are not ours, but a saved config keeps them, so that DDIM made from it does not clip.
+STUDIO_CONFIG: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,  # the cosine schedule uses neither beta_start nor beta_end
+    "beta_end": 0.02,
+    "beta_schedule": "squaredcos_cap_v2",
+    "trained_betas": None,
+    "prediction_type": "v_prediction",
+    "solver_order": 2,
+    "timestep_spacing": "trailing",  # begins at the last train step, where the picture is pure noise
+    "steps_offset": 0,
+    "lower_order_final": True,
+    "final_sigmas_type": "zero",
+    "rescale_betas_zero_snr": False,
+    "clip_sample": False,
+    "set_alpha_to_one": True,
+}
+
+
+def _not_one_of(name: str, value: Any, allowed: Sequence[Any]) -> ValueError:
+    return ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(str, allowed))}")
+
+
+def velocity(x0: Tensor, eps: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+    """v = alpha eps - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D); alpha, sigma broadcast."""
+    return alpha * eps - sigma * x0
+
+
+def to_original_and_noise(
+    prediction: Tensor, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float, prediction_type: str
+) -> tuple[Tensor, Tensor]:
+    """(x0, eps) that a network's prediction for x_t implies; loss and sampling both read it here.
+
+    prediction, x_t: (B, ...); alpha, sigma: numbers or tensors that broadcast, such as (B, 1, 1, 1).
+    """
+    if prediction_type == "v_prediction":
+        return alpha * x_t - sigma * prediction, sigma * x_t + alpha * prediction
+    if prediction_type == "epsilon":
+        return (x_t - sigma * prediction) / alpha, prediction
+    if prediction_type == "sample":
+        return prediction, (x_t - alpha * prediction) / sigma
+    raise _not_one_of("prediction_type", prediction_type, PREDICTION_TYPES)
+
+
+def multistep_update(
+    x_t: Tensor, history: Tensor, a: Tensor, b: Tensor, c: Tensor | None = None, noise: Tensor | None = None
+) -> Tensor:
+    """One step of a linear multistep method, coefficients by row: a x_t + sum_j b_j x0_j + c noise.
+
+    x_t: (B, ...); history: (B, K, ...), the x0 predictions, newest first, zeros where there are none yet;
+    a: (B,), b: (B, K), c: (B,), taken to x_t's dtype and device; noise: (B, ...) or None for none.
+    """
+    ones = (1,) * (x_t.ndim - 1)
+    b = b.to(x_t)
+    x_next = a.to(x_t).view(-1, *ones) * x_t
+    for j in range(b.shape[1]):  # term by term, so that a row's rounding does not depend on its batch
+        x_next = x_next + b[:, j].view(-1, *ones) * history[:, j]
+    if c is not None and noise is not None:
+        x_next = x_next + c.to(x_t).view(-1, *ones) * noise
+    return x_next
+
+
+class NoiseSchedule:
+    """alpha and sigma at any real time t in [0, T - 1]: lambda runs straight from train step to train step.
+
+    alphas_cumprod: (T,), strictly decreasing, inside (0, 1), else ValueError. Times out of range are taken to
+    its nearer end. Results have t's shape and device, and its dtype if float32 or float64, else float32.
+    """
+
+    def __init__(self, alphas_cumprod: Tensor):
+        alpha_squared = alphas_cumprod.detach().to("cpu", torch.float64)
+        if not ((alpha_squared > 0) & (alpha_squared < 1)).all() or not (alpha_squared.diff() < 0).all():
+            raise ValueError("alphas_cumprod must decrease strictly inside (0, 1)")
+        self._lambdas = 0.5 * (alpha_squared.log() - torch.log1p(-alpha_squared))  # (T,), decreasing
+
+    def __len__(self) -> int:
+        return len(self._lambdas)
+
+    def _table(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        like = like if like.dtype in (torch.float32, torch.float64) else like.float()
+        return self._lambdas.to(like.dtype).to(like.device), like  # dtype first: not every device has float64
+
+    def half_log_snr(self, t: Tensor) -> Tensor:
+        """lambda(t) = log(alpha / sigma), decreasing in t."""
+        table, t = self._table(t)
+        t = t.clamp(0, len(table) - 1)
+        low = t.floor().clamp(max=len(table) - 2).long()
+        return torch.lerp(table[low], table[low + 1], t - low)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2), twice `half_log_snr`."""
+        return 2 * self.half_log_snr(t)
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) at time t, each of t's shape."""
+        lam = self.half_log_snr(t)
+        return torch.sigmoid(2 * lam).sqrt(), torch.sigmoid(-2 * lam).sqrt()
+
+    def time_of(self, half_log_snr: Tensor) -> Tensor:
+        """The real time t whose lambda this is: the inverse of `half_log_snr`."""
+        table, lam = self._table(half_log_snr)
+        lam = lam.clamp(table[-1], table[0])
+        low = (torch.searchsorted(-table, -lam, right=True) - 1).clamp(0, len(table) - 2)
+        return low + (lam - table[low]) / (table[low + 1] - table[low])
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """All that a run of N network calls needs to know, in float64 on the CPU: N steps with K-deep history.
+
+    x_{i+1} = a_i x_i + sum_j b_ij x0_{i-j} + c_i noise, x0_{i-j} being the prediction of j calls before.
+    """
+
+    timesteps: Tensor  # (N,)   real train steps in [0, T - 1], decreasing: what the network is called with
+    alphas: Tensor  #    (N+1,) alpha at each of them and, last, where the run ends
+    sigmas: Tensor  #    (N+1,) sigma likewise
+    a: Tensor  #         (N,)
+    b: Tensor  #         (N, K)
+    c: Tensor  #         (N,)   0: the method is deterministic
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+
+def dpm_solver_pp(
+    alphas: np.ndarray, sigmas: np.ndarray, solver_order: int, lower_order_final: bool, begin_index: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients a (N,) and b (N, K) of multistep DPM-Solver++ (arXiv 2211.01095) over N+1 noise levels.
+
+    The order rises to K over the first K calls from begin_index, for want of history. It falls to 1 for the
+    step to sigma = 0 and, with lower_order_final, over the last K - 1 steps of a run under 15.
+    """
+    num_steps = len(alphas) - 1
+    with np.errstate(divide="ignore"):
+        lambdas = np.log(alphas) - np.log(sigmas)  # (N+1,), +inf where sigma = 0
+    a, b = sigmas[1:] / sigmas[:-1], np.zeros((num_steps, solver_order))
+    m = np.eye(3)  # m[j]: the x0 prediction of j calls ago, as a vector of coefficients over the history
+    for i in range(num_steps):
+        order = max(1, min(solver_order, i + 1 - begin_index))
+        if lower_order_final and num_steps < 15:
+            order = min(order, num_steps - i)
+        if sigmas[i + 1] == 0:
+            order = 1
+        h = lambdas[i + 1] - lambdas[i]
+        phi_1 = -math.expm1(-h)
+        x0 = phi_1 * m[0]  # first order: DDIM
+        if order >= 2:
+            r0 = (lambdas[i] - lambdas[i - 1]) / h
+            D1_0 = (m[0] - m[1]) / r0
+        if order == 2:  # algorithm 2: DPM-Solver++(2M)
+            x0 = x0 + 0.5 * phi_1 * D1_0
+        if order == 3:
+            # As diffusers has it: D1 is h x0' by divided differences, but D2 is half of h^2 x0'' where the
+            # whole belongs. Hence second-order accuracy still, with a smaller error.
+            r1 = (lambdas[i - 1] - lambdas[i - 2]) / h
+            D1_1 = (m[1] - m[2]) / r1
+            D1 = D1_0 + r0 / (r0 + r1) * (D1_0 - D1_1)
+            D2 = (D1_0 - D1_1) / (r0 + r1)
+            phi_2 = 1 - phi_1 / h
+            x0 = x0 + phi_2 * D1 + (0.5 - phi_2 / h) * D2
+        b[i] = alphas[i + 1] * x0[:solver_order]
+    return a, b
+
+
+@dataclass
+class StudioSchedulerOutput(BaseOutput):
+    """What `StudioScheduler.step` returns: two tensors of the sample's shape."""
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor | None = None
+
+
+class StudioScheduler(SchedulerMixin, ConfigMixin):
+    """Multistep DPM-Solver++ of order 1, 2 or 3 as a table of coefficients, with diffusers' interface.
+
+    Arguments are named as in diffusers' `DPMSolverMultistepScheduler`, with its defaults, and mean the same.
+    ValueError for a value that is not among those listed beside it.
+    """
+
+    _compatibles = [scheduler.name for scheduler in KarrasDiffusionSchedulers]
+    order = 1  # network calls per timestep in `timesteps`, as pipelines count them; not the solver's order
+    init_noise_sigma = 1.0
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",  #       or "scaled_linear", "squaredcos_cap_v2"
+        trained_betas: Sequence[float] | np.ndarray | None = None,  # used instead of the four above
+        prediction_type: str = "epsilon",  #    or "sample", "v_prediction"
+        solver_order: int = 2,  #               1, 2 or 3
+        timestep_spacing: str = "linspace",  #  or "leading", "trailing": arXiv 2305.08891, table 2
+        steps_offset: int = 0,  #               added to the timesteps of "leading"
+        lower_order_final: bool = True,  #      runs under 15 steps end at lower orders
+        final_sigmas_type: str = "zero",  #     a run ends at sigma 0, or at "sigma_min", that of train step 0
+        rescale_betas_zero_snr: bool = False,  # to nearly pure noise at the last train step: arXiv 2305.08891
+    ):
+        for name, value, allowed in (
+            ("beta_schedule", beta_schedule, ("linear", "scaled_linear", "squaredcos_cap_v2")),
+            ("prediction_type", prediction_type, PREDICTION_TYPES),
+            ("solver_order", solver_order, (1, 2, 3)),
+            ("timestep_spacing", timestep_spacing, ("linspace", "leading", "trailing")),
+            ("final_sigmas_type", final_sigmas_type, ("zero", "sigma_min")),
+        ):
+            if value not in allowed:
+                raise _not_one_of(name, value, allowed)
+        # float32, as in all diffusers schedulers: samplers that share a config share the schedule exactly
+        if trained_betas is not None:
+            betas = torch.tensor(trained_betas, dtype=torch.float32)
+        elif beta_schedule == "linear":
+            betas = torch.linspace(beta_start, beta_end, num_train_timesteps, dtype=torch.float32)
+        elif beta_schedule == "scaled_linear":
+            roots = torch.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps, dtype=torch.float32)
+            betas = roots**2
+        else:
+            betas = betas_for_alpha_bar(num_train_timesteps)
+        self.betas = rescale_zero_terminal_snr(betas) if rescale_betas_zero_snr else betas
+        self.alphas = 1.0 - self.betas
+        self.alphas_cumprod = torch.cumprod(self.alphas, dim=0)  # (T,)
+        if rescale_betas_zero_snr:
+            self.alphas_cumprod[-1] = 2**-24  # not 0, so that log-SNR is finite; diffusers has the same
+        self.schedule = NoiseSchedule(self.alphas_cumprod)
+        # `from_config` of another class drops the values listed here for its own defaults: drop none
+        self.register_to_config(_use_default_values=[])
+
+        self.num_inference_steps: int | None = None
+        self.timesteps = torch.arange(len(self.schedule) - 1, -1, -1, dtype=torch.float32)
+        self._begin_index: int | None = None
+        self._reset()
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict, dict, dict]:
+        """Read another scheduler's config whole, defaults too: they are part of what it does."""
+        return super().extract_init_dict(
+            {key: value for key, value in config_dict.items() if key != "_use_default_values"}, **kwargs
+        )
+
+    # ---- the pure half ----
+
+    def plan(
+        self,
+        num_inference_steps: int | None = None,
+        timesteps: Sequence[float] | Tensor | None = None,
+        begin_index: int = 0,
+    ) -> SamplingPlan:
+        """The plan of a run of num_inference_steps network calls, or through the given real timesteps.
+
+        A run that joins at begin_index (image to image) has no history there: the order rises from that step.
+        Raises ValueError unless exactly one of the first two is given, for timesteps that do not decrease
+        strictly inside [0, T - 1] and for more steps than the train steps can be spaced into.
+        """
+        if (num_inference_steps is None) == (timesteps is None):
+            raise ValueError("give either num_inference_steps or timesteps")
+        times = self._spaced(num_inference_steps) if timesteps is None else timesteps
+        times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
+        last = len(self.schedule) - 1
+        if not len(times) or not ((0 <= times) & (times <= last)).all() or not (times.diff() < 0).all():
+            given = f"num_inference_steps is {num_inference_steps}" if timesteps is None else "timesteps"
+            raise ValueError(f"{given}: timesteps must decrease strictly and lie between 0 and {last}")
+
+        alphas, sigmas = self.schedule.alpha_sigma(torch.cat([times, times.new_zeros(1)]))
+        if self.config.final_sigmas_type == "zero":
+            alphas[-1], sigmas[-1] = 1, 0
+        order, lower_order_final = self.config.solver_order, self.config.lower_order_final
+        a, b = dpm_solver_pp(alphas.numpy(), sigmas.numpy(), order, lower_order_final, begin_index)
+        c = np.zeros_like(a)
+        return SamplingPlan(times, alphas, sigmas, *map(torch.from_numpy, (a, b, c)))
+
+    def _spaced(self, num_inference_steps: int) -> np.ndarray:
+        """The timesteps (N,) of config.timestep_spacing, as DPMSolverMultistepScheduler reckons them."""
+        T, N = len(self.schedule), num_inference_steps
+        if not 1 <= N <= T:
+            raise ValueError(f"num_inference_steps is {N}; it must be between 1 and {T}")
+        if self.config.timestep_spacing == "linspace":
+            return np.linspace(0, T - 1, N + 1).round()[:0:-1].copy()
+        if self.config.timestep_spacing == "leading":
+            return np.arange(N, 0, -1.0) * (T // (N + 1)) + self.config.steps_offset
+        return np.arange(T, 0, -T / N).round()[:N] - 1
+
+    # ---- the diffusers interface ----
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+    @property
+    def step_index(self) -> int | None:
+        """How many steps into `timesteps` the run is; None before its first."""
+        return self._step_index
+
+    @property
+    def begin_index(self) -> int | None:
+        """Where in `timesteps` the run begins, if `set_begin_index` has said so."""
+        return self._begin_index
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Say where in `timesteps` the run begins (image to image begins late)."""
+        self._begin_index = begin_index
+
+    def _reset(self) -> None:
+        self._step_index: int | None = None
+        self._history: deque[Tensor] = deque(maxlen=self.config.solver_order)
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[float] | Tensor | None = None,
+    ) -> None:
+        """Begin a run of num_inference_steps, or through the given timesteps; raises as `plan` does."""
+        self._plan = self.plan(num_inference_steps, timesteps)
+        self.num_inference_steps = len(self._plan)
+        self.timesteps = self._plan.timesteps.to(torch.float32).to(device)
+        self._begin_index = None
+        self._reset()
+
+    def index_for_timestep(self, timestep: float | Tensor) -> int:
+        """The position of timestep in `timesteps`; ValueError if it is not there."""
+        found = (self.timesteps == torch.as_tensor(timestep).to(self.timesteps)).nonzero()
+        if not len(found):
+            raise ValueError(f"timestep {float(timestep)} is not one of this run's timesteps")
+        return int(found[0])
+
+    def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
+        """The sample itself: a variance-preserving process needs no scaling."""
+        return sample
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> StudioSchedulerOutput | tuple[Tensor, Tensor]:
+        """Take sample (B, ...) one step on, given the network's output for it, in float32 or better.
+
+        timestep says where a run begins unless `set_begin_index` has; from there steps are counted. Results
+        are in model_output's dtype. Raises ValueError before `set_timesteps` and after the last step.
+        """
+        if self.num_inference_steps is None:
+            raise ValueError("call set_timesteps before step")
+        if self._step_index is None:
+            begin = self.index_for_timestep(timestep) if self._begin_index is None else self._begin_index
+            if begin:
+                self._plan = self.plan(timesteps=self._plan.timesteps, begin_index=begin)
+            self._step_index = begin
+        i, plan = self._step_index, self._plan
+        if i >= len(plan):
+            raise ValueError(f"all {len(plan)} steps are taken: call set_timesteps to begin again")
+
+        dtype = torch.promote_types(sample.dtype, torch.float32)
+        x_t = sample.to(dtype)
+        x0, _ = to_original_and_noise(
+            model_output.to(dtype), x_t, plan.alphas[i], plan.sigmas[i], self.config.prediction_type
+        )
+        self._history.appendleft(x0)
+        missing = [torch.zeros_like(x0)] * (self.config.solver_order - len(self._history))
+        noise = randn_tensor(x_t.shape, generator, x_t.device, dtype) if plan.c[i] else None
+        rows = len(x_t)
+        x_next = multistep_update(
+            x_t,
+            torch.stack([*self._history, *missing], dim=1),
+            plan.a[i].expand(rows),
+            plan.b[i].expand(rows, -1),
+            plan.c[i].expand(rows),
+            noise,
+        )
+        self._step_index += 1
+        x_next, x0 = x_next.to(model_output.dtype), x0.to(model_output.dtype)
+        return StudioSchedulerOutput(x_next, x0) if return_dict else (x_next, x0)
+
+    def _alpha_sigma_like(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = self.schedule.alpha_sigma(timesteps.to(like.device))
+        shape = (-1, *(1,) * (like.ndim - 1))
+        return alpha.to(like.dtype).view(shape), sigma.to(like.dtype).view(shape)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t = alpha_t x0 + sigma_t eps for x0, eps (B, ...) at real timesteps (B,) or (1,)."""
+        alpha, sigma = self._alpha_sigma_like(timesteps, original_samples)
+        return alpha * original_samples + sigma * noise
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """v = alpha_t eps - sigma_t x0 for x0 = sample, eps = noise (B, ...), real timesteps (B,) or (1,)."""
+        return velocity(sample, noise, *self._alpha_sigma_like(timesteps, sample))

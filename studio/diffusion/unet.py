@@ -1,0 +1,258 @@
+"""The network: one U-Net in pixel space for every task of the studio.
+
+Knows tensors of a fixed meaning (see `StudioUNet.forward`) and the text as a sequence of vectors. Knows nothing of the
+noise schedule, of samplers, or of how text becomes vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin  # found by name here when a saved pipeline is loaded
+from diffusers.configuration_utils import register_to_config
+from diffusers.utils import BaseOutput
+from torch import nn
+
+
+@dataclass
+class StudioUNetOutput(BaseOutput):
+    """`sample` (B, out_channels, H, W): the prediction, of the kind that the scheduler's config names."""
+
+    sample: torch.Tensor
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions; time and task scale and shift the second normalization (Dhariwal & Nichol 2021)."""
+
+    def __init__(self, channels: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups(channels), channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.modulation = nn.Linear(embedding_dim, 2 * channels)
+        self.norm2 = nn.GroupNorm(groups(channels), channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        nn.init.zeros_(self.conv2.weight)  # every block starts as the identity
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = self.conv2(F.silu(torch.addcmul(shift, self.norm2(h), 1 + scale)))
+        return x + h
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention over positions, cross-attention over words, and an MLP, on (B, C, H, W)."""
+
+    def __init__(self, channels: int, text_dim: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads = channels // head_dim
+        self.norm1 = nn.LayerNorm(channels)
+        self.to_qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.out1 = nn.Linear(channels, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_kv = nn.Linear(text_dim, 2 * channels, bias=False)
+        self.out2 = nn.Linear(channels, channels)
+        self.norm3 = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
+        for last in (self.out1, self.out2, self.mlp[2]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def _split(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, head_dim)
+
+    def forward(self, x: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor | None) -> torch.Tensor:
+        height = x.shape[2]
+        h = x.flatten(2).transpose(1, 2)  # (B, N, C)
+        q, k, v = map(self._split, self.to_qkv(self.norm1(h)).chunk(3, dim=-1))
+        h = h + self.out1((attention_weights(q, k) @ v).transpose(1, 2).flatten(2))
+        q = self._split(self.to_q(self.norm2(h)))
+        k, v = map(self._split, self.to_kv(text).chunk(2, dim=-1))
+        mixed = attention_weights(q, k, text_mask) @ v
+        h = h + self.out2(mixed.transpose(1, 2).flatten(2))
+        h = h + self.mlp(self.norm3(h))
+        return h.transpose(1, 2).unflatten(2, (height, -1))
+
+
+class Stage(nn.Module):
+    """A residual block and, where the level has attention, a transformer block."""
+
+    def __init__(self, channels: int, embedding_dim: int, text_dim: int, head_dim: int, attention: bool) -> None:
+        super().__init__()
+        self.residual = ResidualBlock(channels, embedding_dim)
+        self.attention = TransformerBlock(channels, text_dim, head_dim) if attention else None
+
+    def forward(self, x, embedding, text, text_mask):
+        x = self.residual(x, embedding)
+        return x if self.attention is None else self.attention(x, text, text_mask)
+
+
+class StudioUNet(ModelMixin, ConfigMixin):
+    """U-Net over space-to-depth pixels, conditioned on time, task and text.
+
+    Args:
+        sample_size: side in pixels at which text becomes a picture, and holes are filled.
+        window_size: side in pixels of the windows of super-resolution.
+        in_channels: `x_t` (3), known picture (3), mask of what is known (1), upsampled low-resolution picture (3).
+        out_channels: channels of the prediction.
+        patch_size: side of the pixel squares that become channels before the first convolution.
+        block_out_channels: width of each level, the finest first; each level has half the side of the one before.
+        layers_per_block: blocks of each level, on the way down and again on the way up.
+        attention_levels: which levels attend, over positions and over words.
+        mid_layers: blocks at the bottom.
+        cross_attention_dim: width of the text's vectors.
+        attention_head_dim: width of an attention head; divides the width of every level that attends.
+        num_tasks: size of the task embedding's table.
+        time_embedding_dim: width of the vector that carries time, task and noise level to every block.
+    """
+
+    _supports_gradient_checkpointing = False
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 64,
+        window_size: int = 64,
+        in_channels: int = 10,
+        out_channels: int = 3,
+        patch_size: int = 2,
+        block_out_channels: tuple[int, ...] = (32, 128, 256),
+        layers_per_block: tuple[int, ...] = (1, 1, 1),
+        attention_levels: tuple[bool, ...] = (False, True, True),
+        mid_layers: int = 2,
+        cross_attention_dim: int = 256,
+        attention_head_dim: int = 32,
+        num_tasks: int = 3,
+        time_embedding_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        widths, dim = tuple(block_out_channels), time_embedding_dim
+        self.time_mlp = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.noise_mlp = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.task_embedding = nn.Embedding(num_tasks, dim)
+        self.text_pool = nn.Linear(cross_attention_dim, dim)
+        self.stem = nn.Conv2d(in_channels * patch_size**2, widths[0], 3, padding=1)
+
+        def stages(level: int, count: int) -> nn.ModuleList:
+            attends = attention_levels[level]
+            return nn.ModuleList(
+                Stage(widths[level], dim, cross_attention_dim, attention_head_dim, attends) for _ in range(count)
+            )
+
+        levels = range(len(widths))
+        self.down = nn.ModuleList(stages(level, layers_per_block[level]) for level in levels)
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in zip(widths, widths[1:], strict=False)
+        )
+        self.mid = stages(levels[-1], mid_layers)
+        self.grow = nn.ModuleList(nn.Linear(coarse, fine) for fine, coarse in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(stages(level, layers_per_block[level]) for level in levels)
+        self.carry = nn.Linear(dim, out_channels)  # how much of x_t itself is part of the prediction, at this time
+        nn.init.zeros_(self.carry.weight)
+        nn.init.zeros_(self.carry.bias)
+        self.norm_out = nn.GroupNorm(groups(widths[0]), widths[0])
+        self.conv_out = nn.Conv2d(widths[0], out_channels * patch_size**2, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    @property
+    def size_multiple(self) -> int:
+        """Heights and widths must be multiples of this many pixels."""
+        return self.config.patch_size * 2 ** (len(self.config.block_out_channels) - 1)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        encoder_hidden_states: torch.Tensor,
+        encoder_attention_mask: torch.Tensor | None = None,
+        task_ids: torch.Tensor | None = None,
+        low_res_noise_level: torch.Tensor | None = None,
+        return_dict: bool = True,
+    ) -> StudioUNetOutput | tuple[torch.Tensor]:
+        """Predict from noisy pictures.
+
+        Args:
+            sample: (B, in_channels, H, W), values about [-1, 1] plus noise; H and W multiples of `size_multiple`.
+            timestep: real, in [0, 999]; one number or (B,).
+            encoder_hidden_states: (B, L, cross_attention_dim), the words.
+            encoder_attention_mask: (B, L), nonzero where a word counts; None: all count.
+            task_ids: (B,) int, see `studio.diffusion.conditioning.Task`; None: text to image.
+            low_res_noise_level: (B,) standard deviation of the noise on the low-resolution picture, in [0, 1].
+            return_dict: False gives a tuple.
+
+        Raises:
+            ValueError: the channels, height or width do not fit.
+        """
+        batch, channels, height, width = sample.shape
+        multiple = self.size_multiple
+        if channels != self.config.in_channels or height % multiple or width % multiple:
+            raise ValueError(
+                f"sample is {tuple(sample.shape)}; expected {self.config.in_channels} channels and sides that are "
+                f"multiples of {multiple}"
+            )
+        text = encoder_hidden_states
+        if encoder_attention_mask is None:
+            counted, text_mask = text.mean(1), None
+        else:
+            weight = encoder_attention_mask.to(text.dtype)[..., None]  # (B, L, 1)
+            counted = (text * weight).sum(1) / weight.sum(1).clamp(min=1)
+            text_mask = encoder_attention_mask.bool()[:, None, None]  # (B, 1, 1, L)
+        time = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
+        level = time.new_zeros(batch) if low_res_noise_level is None else low_res_noise_level.expand(batch)
+        task = torch.zeros(batch, dtype=torch.long, device=sample.device) if task_ids is None else task_ids
+        embedding = self.time_mlp(sinusoid(time).to(sample.dtype))
+        embedding = embedding + self.noise_mlp(sinusoid(1000 * level).to(sample.dtype))
+        embedding = F.silu(embedding + self.task_embedding(task) + self.text_pool(counted))
+
+        x = self.stem(F.pixel_unshuffle(sample, self.config.patch_size))
+        skips = []
+        for level, blocks in enumerate(self.down):
+            if level:
+                x = self.shrink[level - 1](x)
+            for block in blocks:
+                x = block(x, embedding, text, text_mask)
+            skips.append(x)
+        for block in self.mid:
+            x = block(x, embedding, text, text_mask)
+        for level in reversed(range(len(self.up))):
+            x = x + skips[level]  # added, not concatenated: half the arithmetic of the way up
+            for block in self.up[level]:
+                x = block(x, embedding, text, text_mask)
+            if level:
+                x = self.grow[level - 1](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        x = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.config.patch_size)
+        # v = (alpha x_t - x0) / sigma: with x_t's share carried past the network, its narrow fine levels are free
+        # to paint x0, instead of having to let all of the noise through
+        x = x + self.carry(embedding)[:, :, None, None] * sample[:, : self.config.out_channels]
+        return StudioUNetOutput(sample=x) if return_dict else (x,)
+
+
+def attention_weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """softmax(q k^T / sqrt(d)) over the last dimension, (B, heads, N, L), where `mask` (B, 1, 1, L) allows.
+
+    Written out: at these sizes the fused kernel's backward is slower on a CPU, by a third of a training step.
+    """
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1).to(query.dtype)
+
+
+def sinusoid(position: torch.Tensor, dim: int = 256, max_period: float = 10_000.0) -> torch.Tensor:
+    """(B,) real -> (B, dim) float32 (Vaswani et al. 2017, section 3.5)."""
+    frequency = torch.exp(-math.log(max_period) * torch.arange(dim // 2, device=position.device) / (dim // 2))
+    angle = position.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def groups(channels: int) -> int:
+    """Groups of about 16 channels, dividing `channels` evenly."""
+    return math.gcd(channels, max(1, channels // 16))

@@ -1,0 +1,250 @@
+"""The judge: a small network that names the concept, the style and the ground of a picture of one thing.
+
+Trained on real sprites, held-out pairs too, under augmentation hard enough that a picture which is painted a little
+wrong is still judged by what it shows. Knows sprites and scenes; knows nothing of the networks that it judges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from studio.training.scenes import GROUNDS, Painter, SceneMaker
+from studio.training.sprites import STYLES, Sprites
+
+SIZE = 64  # px: side of the pictures that are judged
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the judge is made; part of the name under which it is cached."""
+
+    width: int = 48  # channels at half the picture's side; they double twice from there
+    views: int = 160  # augmented pictures of every sprite
+    minutes: float = 8.0  # at most: fewer views on a slow machine
+    batch: int = 64
+    learning_rate: float = 2e-3
+    smoothing: float = 0.1  # of the concept's label
+    seed: int = 0
+    version: int = 1  # raised when the network or the augmentation changes
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Indices, (B,) each: into the sprites' concepts, STYLES and GROUNDS."""
+
+    concept: torch.Tensor
+    style: torch.Tensor
+    ground: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Scores (B, concepts), (B, styles), (B, grounds), and `features` (B, D), what the judge sees before it decides."""
+
+    concept: torch.Tensor
+    style: torch.Tensor
+    ground: torch.Tensor
+    features: torch.Tensor
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(x + self.body(x))
+
+
+class Classifier(nn.Module):
+    """A residual network (arXiv 1512.03385) on (B, 3, S, S) in [-1, 1]; S divides by 8."""
+
+    def __init__(self, concepts: int, width: int = 48) -> None:
+        super().__init__()
+
+        def halve(inside: int, outside: int) -> nn.Sequential:
+            conv = nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False)
+            return nn.Sequential(conv, nn.BatchNorm2d(outside), nn.ReLU(inplace=True))
+
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            halve(width, 2 * width),
+            Residual(2 * width),
+            halve(2 * width, 4 * width),
+            Residual(4 * width),
+            Residual(4 * width),
+        )
+        self.concept = nn.Linear(8 * width, concepts)
+        self.style = nn.Linear(8 * width, len(STYLES))
+        self.ground = nn.Linear(8 * width, len(GROUNDS))
+
+    def forward(self, picture: torch.Tensor) -> Verdict:
+        seen = self.body(picture).float()
+        features = torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], dim=1)
+        return Verdict(self.concept(features), self.style(features), self.ground(features), features)
+
+
+class LabelledPictures:
+    """Pictures of one thing on a plain ground, painted from real sprites, and what they show."""
+
+    def __init__(self, sprites: Sprites, seed: int, device: torch.device | str = "cpu") -> None:
+        self.sprites = replace(sprites, held_out=torch.zeros_like(sprites.held_out))  # the judge knows all pairs
+        self.scenes = SceneMaker(self.sprites, seed)
+        self.painter = Painter(self.sprites, device)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.order: list[int] = []
+
+    def __call__(self, count: int) -> tuple[torch.Tensor, Labels]:
+        """The next `count` pictures, augmented; every sprite comes once before any comes again."""
+        while len(self.order) < count:
+            self.order += torch.randperm(len(self.sprites), generator=self.generator).tolist()
+        rows, self.order = torch.tensor(self.order[:count]), self.order[count:]
+        grounds = torch.randint(len(GROUNDS), (count,), generator=self.generator)
+        labels = Labels(self.sprites.concept[rows], self.sprites.style[rows], grounds)
+        return augment(self.paint(labels), self.generator), labels
+
+    def paint(self, labels: Labels) -> torch.Tensor:
+        """(B, 3, SIZE, SIZE) in [-1, 1]: the labels' sprites at varied place and size, in their own colours."""
+        names = list(GROUNDS)
+        scenes = []
+        for concept, style, ground in zip(
+            labels.concept.tolist(), labels.style.tolist(), labels.ground.tolist(), strict=True
+        ):
+            scene = self.scenes.single(concept, style, names[ground])
+            # a tinted red heart would be a blue heart with a wrong label
+            scenes.append(replace(scene, things=tuple(replace(thing, tint=None) for thing in scene.things)))
+        return self.painter(scenes, SIZE)
+
+
+def augment(picture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The ways in which a painted picture may differ from a sprite and still show it; (B, 3, S, S) in [-1, 1].
+
+    Bent (a smooth field of shifts), turned and stretched; for a part of the rows drawn at half the resolution, or
+    blurred; brightness, contrast and colour a little off; grainy.
+    """
+    count, _, size, _ = picture.shape
+
+    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
+        return (torch.rand(shape, generator=generator) * (high - low) + low).to(picture)
+
+    angle, shear = uniform(-0.12, 0.12, count), uniform(-0.08, 0.08, count)
+    wide, high = uniform(0.92, 1.08, count), uniform(0.92, 1.08, count)
+    nothing = torch.zeros_like(angle)
+    theta = torch.stack([wide, angle + shear, nothing, -angle, high, nothing], dim=1).view(count, 2, 3)
+    grid = F.affine_grid(theta, list(picture.shape), align_corners=False)
+    bend = uniform(-0.07, 0.07, count, 2, 5, 5)  # in halves of the picture's side
+    bend = F.interpolate(bend, size=(size, size), mode="bicubic", align_corners=False)
+    picture = F.grid_sample(picture, grid + bend.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+
+    coarse = F.interpolate(F.avg_pool2d(picture, 2), scale_factor=2, mode="bilinear", align_corners=False)
+    share = uniform(0, 1, count, 1, 1, 1)
+    share = torch.where(share < 0.5, torch.zeros_like(share), 2 * share - 1)  # of coarseness; none for half the rows
+    picture = torch.lerp(picture, coarse, share)
+
+    picture = picture * uniform(0.88, 1.1, count, 1, 1, 1) + uniform(-0.06, 0.06, count, 3, 1, 1)
+    noise = torch.randn(picture.shape, generator=generator).to(picture)
+    picture = picture + noise * uniform(0, 0.08, count, 1, 1, 1)
+    return picture.clamp_(-1, 1)
+
+
+def train_classifier(
+    sprites: Sprites, recipe: Recipe, device: torch.device | str = "cpu", log: bool = False
+) -> Classifier:
+    """A judge of `sprites`: the same one for the same recipe, wherever `recipe.minutes` were enough for its views."""
+    torch.manual_seed(recipe.seed)
+    device = torch.device(device)
+    model = Classifier(len(sprites.concepts), recipe.width).to(device, memory_format=torch.channels_last).train()
+    pictures = LabelledPictures(sprites, recipe.seed, device)
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.02},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+    updates = math.ceil(len(sprites) * recipe.views / recipe.batch)
+    began = logged = time.monotonic()
+    for update in range(updates):
+        now = time.monotonic()
+        spent = max((update + 1) / (updates + 1), (now - began) / (60 * recipe.minutes))
+        if spent >= 1:
+            break
+        rate = recipe.learning_rate * min(1.0, spent / 0.1 + 0.02) * 0.5 * (1 + math.cos(math.pi * spent))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        picture, labels = pictures(recipe.batch)
+        with autocast(device):
+            verdict = model(picture.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(verdict.concept, labels.concept.to(device), label_smoothing=recipe.smoothing)
+        loss = loss + 0.5 * F.cross_entropy(verdict.style, labels.style.to(device))
+        loss = loss + 0.3 * F.cross_entropy(verdict.ground, labels.ground.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if log and now - logged > 20:
+            top1 = (verdict.concept.argmax(1).cpu() == labels.concept).float().mean()
+            print(f"classifier: {update}/{updates} updates, {spent:.0%}, loss {loss:.3f}, top-1 {top1:.1%}", flush=True)
+            logged = now
+    return model.eval()
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 where the machine has units for it."""
+    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def digest(sprites: Sprites, recipe: Recipe) -> str:
+    """16 hexadecimal digits that change with the sprites or with the recipe."""
+    whole = hashlib.sha256(json.dumps([asdict(recipe), sprites.concepts]).encode())
+    for part in (sprites.rgba, sprites.concept, sprites.style):
+        whole.update(part.contiguous().numpy().tobytes())
+    return whole.hexdigest()[:16]
+
+
+def cached_classifier(
+    sprites: Sprites, folder: Path, recipe: Recipe, device: torch.device | str = "cpu"
+) -> tuple[Classifier, str]:
+    """The judge of `sprites` and its digest: from `folder`, or trained now and left there."""
+    name = digest(sprites, recipe)
+    path = folder / f"classifier-{name}.safetensors"
+    if path.exists():
+        model = Classifier(len(sprites.concepts), recipe.width)
+        model.load_state_dict(load_file(path))
+        return model.to(device, memory_format=torch.channels_last).eval(), name
+    model = train_classifier(sprites, recipe, device, log=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.contiguous().cpu() for key, value in model.state_dict().items()}, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)  # whole, or not there
+    return model, name
+
+
+@torch.no_grad()
+def judge(model: Classifier, pictures: torch.Tensor, rows: int = 128) -> Verdict:
+    """What the judge says of (B, 3, S, S) in [-1, 1], of any size; in float32, on the CPU."""
+    device = next(model.parameters()).device
+    verdicts = []
+    for part in pictures.split(rows):
+        if part.shape[-1] != SIZE:
+            part = F.interpolate(part, size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(-1, 1)
+        verdicts.append(model(part.to(device).contiguous(memory_format=torch.channels_last)))
+    names = ("concept", "style", "ground", "features")
+    return Verdict(*(torch.cat([getattr(verdict, name) for verdict in verdicts]).cpu() for name in names))

@@ -1,0 +1,372 @@
+"""Is it recognisable, and is it better than what needs no model? Measures a model folder on all three tasks.
+
+    python -m studio.training.evaluate --model assets/model --sprites CACHE/sprites --cache CACHE/evaluation
+
+A classifier trained on the real sprites (once, kept in the cache) judges pictures painted with the pipeline's defaults,
+for every concept that the model claims to know and for the (concept, style) pairs that it never saw. Super-resolution
+is held against bicubic enlargement, inpainting against Telea's method, on scenes of pairs that it never saw. Writes
+report.json, report.md and sheets of the first seeds' pictures. The same model, sprites and seed give the same report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from studio.diffusion.core import from_pil, to_pil
+from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.training.batches import random_hole
+from studio.training.classifier import (
+    SIZE,
+    Classifier,
+    LabelledPictures,
+    Labels,
+    Recipe,
+    Verdict,
+    cached_classifier,
+    judge,
+)
+from studio.training.export import paint
+from studio.training.report import captioned_sheet, in_words, markdown, mean, share
+from studio.training.scenes import GROUNDS, Painter, Scene, SceneMaker, default_prompt, with_article
+from studio.training.sprites import STYLES, Sprites
+
+PICTURES = 4  # of each concept, and of each held-out pair
+SCENES = 192  # restored in each of the other tasks
+ROWS = 32  # pictures in one call
+HELD_OUT_SEED, REAL_SEED, SCENE_SEED = 500_000, 7_001, 7_002  # apart from one another, and from the judge's own
+LEAST_ERROR = 1 / 12 / 255**2  # mean square of rounding to 8 bits: no picture file is nearer, on average
+
+
+def concept_labels(sprites: Sprites, concepts: Sequence[int]) -> Labels:
+    """PICTURES of each concept, one in each style that training saw (the first again where one was held out)."""
+    held = set(held_out_pairs(sprites))
+    rows = []
+    for c in concepts:
+        styles = [s for s in range(len(STYLES)) if (c, s) not in held]
+        rows += [(c, styles[k % len(styles)], (c + 3 * k) % len(GROUNDS)) for k in range(PICTURES)]
+    return Labels(*torch.tensor(rows).T)
+
+
+def pair_labels(pairs: Sequence[tuple[int, int]]) -> Labels:
+    """PICTURES of each (concept, style), on grounds that go round."""
+    rows = [(c, s, (c + 3 * k) % len(GROUNDS)) for c, s in pairs for k in range(PICTURES)]
+    return Labels(*torch.tensor(rows).T)
+
+
+def held_out_pairs(sprites: Sprites) -> list[tuple[int, int]]:
+    rows = sprites.held_out.nonzero()[:, 0]
+    return sorted(zip(sprites.concept[rows].tolist(), sprites.style[rows].tolist(), strict=True))
+
+
+def each(labels: Labels, sprites: Sprites) -> list[tuple[str, str, str]]:
+    """(concept, style, ground) in words."""
+    indices = zip(labels.concept.tolist(), labels.style.tolist(), labels.ground.tolist(), strict=True)
+    return [(sprites.concepts[c], STYLES[s], list(GROUNDS)[g]) for c, s, g in indices]
+
+
+def tensor(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """(B, 3, H, W) in [-1, 1]."""
+    return torch.stack([from_pil(picture) for picture in pictures])
+
+
+# ---- what is measured ----
+
+
+def border_ground(pictures: torch.Tensor) -> torch.Tensor:
+    """(B,) index of the named colour nearest to the median of a two-pixel border."""
+    edge = torch.ones(pictures.shape[2:], dtype=torch.bool)
+    edge[2:-2, 2:-2] = False
+    colour = (pictures[:, :, edge].median(dim=2).values + 1) / 2  # (B, 3)
+    return torch.cdist(colour, torch.tensor(list(GROUNDS.values()))).argmin(1)
+
+
+def scores(pictures: torch.Tensor, labels: Labels, verdict: Verdict) -> dict[str, dict]:
+    """Shares of pictures that show what was asked for."""
+    top5 = verdict.concept.topk(min(5, verdict.concept.shape[1])).indices
+    return {
+        "concept, top-1": share(verdict.concept.argmax(1) == labels.concept),
+        "concept, top-5": share((top5 == labels.concept[:, None]).any(1)),
+        "style": share(verdict.style.argmax(1) == labels.style),
+        "ground, by the judge": share(verdict.ground.argmax(1) == labels.ground),
+        "ground, by its border": share(border_ground(pictures) == labels.ground),
+    }
+
+
+def worst_concepts(labels: Labels, verdict: Verdict, sprites: Sprites, count: int = 20) -> list[dict[str, Any]]:
+    """The concepts least often recognized, and what they were most often taken for."""
+    chances = verdict.concept.softmax(1)
+    said = verdict.concept.argmax(1)
+    found = []
+    for c in labels.concept.unique().tolist():
+        rows = labels.concept == c
+        wrong = Counter(said[rows & (said != c)].tolist()).most_common(1)
+        found.append(
+            {
+                "concept": sprites.concepts[c],
+                "top1": (said[rows] == c).float().mean().item(),
+                "chance": round(chances[rows, c].mean().item(), 4),
+                "taken_for": sprites.concepts[wrong[0][0]] if wrong else None,
+            }
+        )
+    return sorted(found, key=lambda entry: (entry["top1"], entry["chance"]))[:count]
+
+
+def psnr(pictures: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+    """(B,) dB, of (B, 3, H, W) in [-1, 1], over the pixels of `where` (B, 1, H, W); at most 58.9."""
+    where = torch.ones_like(truth[:, :1]) if where is None else where
+    error = ((pictures - truth) / 2).square().mean(1, keepdim=True)
+    error = (error * where).sum((1, 2, 3)) / where.sum((1, 2, 3))
+    return -10 * error.clamp(min=LEAST_ERROR).log10()
+
+
+def feature_distance(classifier: Classifier, pictures: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """(B,) distance between the directions of the judge's features, 0 to 2."""
+    ours, theirs = (F.normalize(judge(classifier, part).features) for part in (pictures, truth))
+    return (ours - theirs).norm(dim=1)
+
+
+def comparison(name: str, ours: torch.Tensor, theirs: torch.Tensor, unit: str) -> dict[str, dict]:
+    """Both means, and that of the difference picture by picture."""
+    return {"ours": mean(ours, unit), name: mean(theirs, unit), "difference": mean(ours - theirs, unit)}
+
+
+# ---- the other tasks ----
+
+
+def scenes_to_restore(sprites: Sprites, count: int, seed: int) -> tuple[list[Scene], torch.Tensor]:
+    """Scenes whose every thing is a held-out pair, and their pictures (count, 3, SIZE, SIZE)."""
+    maker = SceneMaker(sprites, SCENE_SEED + seed, held_out=True)
+    scenes = [maker.draw() for _ in range(count)]
+    return scenes, Painter(sprites)(scenes, SIZE)
+
+
+def holes(scenes: list[Scene], truth: torch.Tensor, sprites: Sprites, seed: int) -> torch.Tensor:
+    """(B, 1, SIZE, SIZE): training's strokes, boxes and ellipses, over 5 to 50 % of the picture, and at least 30 % of
+    that over things: a hole in a plain ground is no question."""
+    rng = random.Random(SCENE_SEED + seed)
+    bare = Painter(sprites)([replace(scene, things=()) for scene in scenes], SIZE)
+    things = ((truth - bare).abs().amax(1, keepdim=True) > 0.1).float()
+    chosen = []
+    for thing in things:
+        best, most = torch.zeros_like(thing), -1.0
+        for _ in range(60):
+            hole = random_hole(SIZE, rng)[0]
+            over = ((thing * hole).sum() / hole.sum()).item()
+            if over > most and 0.05 <= hole.mean() <= 0.5:
+                best, most = hole, over
+            if most >= 0.3:
+                break
+        chosen.append(best)
+    return torch.stack(chosen)
+
+
+def restored(pipe: Any, seed: int, inputs: dict[str, list], **options) -> torch.Tensor:
+    """The pipeline's pictures for lists of inputs, ROWS at a time, each with its own seed; (B, 3, H, W)."""
+    pictures = []
+    for begin in range(0, len(inputs["image"]), ROWS):
+        part = {name: values[begin : begin + ROWS] for name, values in inputs.items()}
+        generators = [torch.Generator().manual_seed(seed + begin + i) for i in range(len(part["image"]))]
+        pictures += pipe(**part, **options, generator=generators).images
+    return tensor(pictures)
+
+
+def telea(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """Telea's fast marching inpainting, as OpenCV has it (radius 3 px)."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise SystemExit("comparing inpainting needs OpenCV: pip install opencv-python-headless") from error
+    return Image.fromarray(cv2.inpaint(np.array(picture), np.array(mask), 3, cv2.INPAINT_TELEA))
+
+
+def evaluate_super_resolution(pipe: Any, truth: torch.Tensor, factor: int, seed: int) -> tuple[dict, list]:
+    """PSNR of pictures shrunk by `factor` (bicubic, antialiased) and painted large again without words."""
+    small = [to_pil(picture).resize((SIZE // factor,) * 2, Image.Resampling.BICUBIC) for picture in truth]
+    bicubic = tensor([picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC) for picture in small])
+    ours = restored(pipe, seed, {"image": small}, scale_factor=factor)
+    column = {
+        f"PSNR, {row}": figure
+        for row, figure in comparison("bicubic", psnr(ours, truth), psnr(bicubic, truth), "dB").items()
+    }
+    return column, [small, *([to_pil(p) for p in part] for part in (ours, bicubic, truth))]
+
+
+def evaluate_inpainting(
+    pipe: Any, classifier: Classifier, scenes: list[Scene], truth: torch.Tensor, hole: torch.Tensor, seed: int
+) -> tuple[dict, list]:
+    """PSNR inside the hole and distance to the truth in the judge's eyes; the prompt says what the scene shows."""
+    pictures = [to_pil(picture) for picture in truth]
+    masks = [Image.fromarray((h[0] * 255).byte().numpy()) for h in hole]
+    gray = [Image.composite(Image.new("RGB", p.size, "gray"), p, m) for p, m in zip(pictures, masks, strict=True)]
+    baseline = tensor([telea(picture, mask) for picture, mask in zip(gray, masks, strict=True)])
+    prompts = [scene.caption for scene in scenes]
+    # given gray in the hole, so that not even a resizing could see what was there
+    ours = restored(pipe, seed, {"prompt": prompts, "image": gray, "mask_image": masks})
+    close = comparison("Telea", psnr(ours, truth, hole), psnr(baseline, truth, hole), "dB")
+    alike = comparison(
+        "Telea", feature_distance(classifier, ours, truth), feature_distance(classifier, baseline, truth), ""
+    )
+    column = {f"PSNR in the hole, {row}": figure for row, figure in close.items()}
+    column |= {f"feature distance, {row}": figure for row, figure in alike.items()}
+    return column, [gray, *([to_pil(p) for p in part] for part in (ours, baseline, truth))]
+
+
+# ---- the whole ----
+
+
+def evaluate(
+    pipe: Any,
+    upscale: Any,
+    inpaint: Any,
+    classifier: Classifier,
+    sprites: Sprites,
+    sample: int | None = None,
+    seed: int = 0,
+    **options,
+) -> tuple[dict[str, Any], dict[str, Image.Image]]:
+    """The report's measured part, and the sheets by name.
+
+    Args:
+        pipe: text to image; `upscale` and `inpaint` are called as diffusers users call them.
+        sample: at most so many concepts, pairs and scenes, for a quick look.
+        options: num_inference_steps, guidance_scale, sampler: the pipeline's own where absent.
+
+    Raises:
+        ValueError: when the model claims a concept of which there is no sprite, or no pair was held out.
+    """
+    pairs = held_out_pairs(sprites)
+    if not pairs:
+        raise ValueError("the sprites hold no pair out, so that nothing can be said of what was never seen")
+    claimed = [entry["name"] for entry in (pipe.vocabulary or {}).get("concepts", [])] or list(sprites.concepts)
+    if unknown := set(claimed) - set(sprites.concepts):
+        raise ValueError(f"the model claims concepts of which there is no sprite: {', '.join(sorted(unknown))}")
+    concepts = spread([sprites.concepts.index(name) for name in claimed], sample)
+    pairs = spread([pair for pair in pairs if sprites.concepts[pair[0]] in claimed], sample)
+
+    columns: dict[str, dict] = {}
+    asked = {"generated": concept_labels(sprites, concepts), "generated, held-out pairs": pair_labels(pairs)}
+    real = LabelledPictures(sprites, REAL_SEED + seed)
+    pictures, labels = real(max(len(sprites), 1000) if sample is None else 20 * sample)
+    columns["real sprites, augmented"] = scores(pictures, labels, judge(classifier, pictures))
+    labels = asked["generated"]
+    pictures = real.paint(labels)
+    columns["real sprites, as asked"] = scores(pictures, labels, judge(classifier, pictures))
+    announce("the judge on real sprites", columns["real sprites, augmented"])
+
+    worst: list[dict] = []
+    sheets = {}
+    first_seed = 1_000_000 * seed
+    for name, labels in asked.items():
+        held = name != "generated"
+        wanted = each(labels, sprites)
+        prompts = [default_prompt(with_article(concept), style, ground) for concept, style, ground in wanted]
+        painted = paint(pipe, prompts, first_seed + held * HELD_OUT_SEED, **options)
+        pictures = tensor(painted)
+        verdict = judge(classifier, pictures)
+        columns[name] = scores(pictures, labels, verdict)
+        announce(name, columns[name])
+        captions = [f"{concept}, {style}, {ground}" for concept, style, ground in wanted]
+        if not held:
+            worst = worst_concepts(labels, verdict, sprites)
+        shown = [i for row in spread(range(len(wanted) // PICTURES), 32) for i in range(row * 4, row * 4 + 4)]
+        sheets["held-out" if held else "concepts"] = captioned_sheet(
+            [painted[i] for i in shown], [captions[i] for i in shown], 16
+        )
+
+    scenes, truth = scenes_to_restore(sprites, min(SCENES, sample or SCENES), seed)
+    hole = holes(scenes, truth, sprites, seed)
+    tasks: dict[str, dict] = {"Text to image": columns, "Super-resolution to 64 px": {}, "Inpainting": {}}
+    strips: list[tuple[list, tuple[str, ...]]] = []
+    for factor in (2, 4):
+        column, strip = evaluate_super_resolution(upscale, truth, factor, first_seed)
+        tasks["Super-resolution to 64 px"][f"×{factor}"] = column
+        strips.append((strip, (f"given, x{factor}", "ours", "bicubic", "truth")))
+        announce(f"super-resolution ×{factor}", column)
+    column, strip = evaluate_inpainting(inpaint, classifier, scenes, truth, hole, first_seed)
+    tasks["Inpainting"]["scenes of held-out pairs"] = column
+    strips.append((strip, ("given, hole", "ours", "Telea", "truth")))
+    announce("inpainting", column)
+    tiles = []
+    for strip, words in strips:
+        tiles += [(part[i], word) for i in range(min(6, len(truth))) for part, word in zip(strip, words, strict=True)]
+    sheets["other-tasks"] = captioned_sheet([picture for picture, _ in tiles], [word for _, word in tiles], 8)
+    return {"tasks": tasks, "worst_concepts": worst}, sheets
+
+
+def spread(values: Sequence, count: int | None) -> list:
+    """At most `count` of the values, evenly from first to last."""
+    if count is None or count >= len(values):
+        return list(values)
+    return [values[i * len(values) // count] for i in range(count)]
+
+
+def announce(name: str, column: dict[str, dict]) -> None:
+    print(f"{name}: " + "; ".join(f"{row} {in_words(figure)}" for row, figure in column.items()), flush=True)
+
+
+def model_digest(folder: Path) -> str:
+    """16 hexadecimal digits of the model's weights."""
+    whole = hashlib.sha256()
+    for file in sorted(folder.rglob("*.safetensors")):
+        whole.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    return whole.hexdigest()[:16]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("assets/model"), help="pipeline folder")
+    parser.add_argument("--sprites", type=Path, required=True, help="folder made by studio.training.sprites")
+    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the judge")
+    parser.add_argument("--out", type=Path, help="folder for the report; default: report in the cache")
+    parser.add_argument("--sample", type=int, help="a quick look: so many concepts, held-out pairs and scenes")
+    parser.add_argument("--seed", type=int, default=0, help="of pictures and scenes")
+    parser.add_argument("--steps", type=int, help="num_inference_steps; default: the pipeline's own, as the next two")
+    parser.add_argument("--guidance", type=float, help="guidance_scale")
+    parser.add_argument("--sampler", help="a name from studio.diffusion.samplers")
+    parser.add_argument("--classifier-minutes", type=float, default=Recipe.minutes, help="at most, to train the judge")
+    args = parser.parse_args()
+    command = f"python -m studio.training.evaluate {shlex.join(sys.argv[1:])}"
+    model = model_digest(args.model)
+    print(f"{command}\nmodel {model}", flush=True)
+
+    began = time.monotonic()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sprites = Sprites.load(args.sprites)
+    recipe = Recipe(minutes=args.classifier_minutes)
+    classifier, judge_digest = cached_classifier(sprites, args.cache, recipe, device)
+    pipe = StudioTextToImagePipeline.from_pretrained(args.model).to(device)
+    others = [kind.from_pipe(pipe) for kind in (StudioUpscalePipeline, StudioInpaintPipeline)]
+    for each_pipe in (pipe, *others):
+        each_pipe.set_progress_bar_config(disable=True)
+    given = {"num_inference_steps": args.steps, "guidance_scale": args.guidance, "sampler": args.sampler}
+    options = {name: value for name, value in given.items() if value is not None}
+    measured, sheets = evaluate(pipe, *others, classifier, sprites, args.sample, args.seed, **options)
+
+    report = {"command": command, "model": model, "classifier": judge_digest, "options": options, **measured}
+    out = args.out or args.cache / "report"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    (out / "report.md").write_text(markdown(report))
+    for name, picture in sheets.items():
+        picture.save(out / f"{name}.png")
+    print(f"{out}/report.md, after {(time.monotonic() - began) / 60:.1f} min")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""The training program: text to image, inpainting and super-resolution in one run, on whatever machine is at hand.
+
+    accelerate launch -m studio.training.train --sprites CACHE/sprites --run CACHE/run --preset cpu --minutes 90
+
+Time-boxed: the learning rate falls to zero as `--minutes` run out. The run saves itself as it goes; the same command
+takes it up again, in as many stretches (`--stretch`) as the machine allows. See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from studio.diffusion.conditioning import Task
+from studio.diffusion.scheduler import STUDIO_CONFIG, NoiseSchedule, StudioScheduler, velocity
+from studio.diffusion.unet import StudioUNet
+from studio.training.batches import PAINTING, SHARPENING, Batch, BatchMaker
+from studio.training.export import export, load_averaged, paint, sample_prompts, sheet
+from studio.training.scenes import Painter, SceneMaker
+from studio.training.sprites import Sprites
+from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
+
+NOISE_BINS = 4  # losses are logged apart for this many equal parts of the time axis
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named budget. Batches are per process; sides are in px."""
+
+    concepts: str  # the list that the sprites are to be made from
+    size: int  # side at which text becomes a picture, and holes are filled
+    batch: int
+    window: int  # side of super-resolution's windows
+    window_batch: int
+    window_every: int  # every so-manieth update is one of super-resolution
+    learning_rate: float
+    warmup: int  # updates
+    decay: float  # share of the time over which the learning rate falls to zero
+    ema: float
+    unet: dict
+
+
+UNET = {"block_out_channels": (32, 128, 256), "layers_per_block": (1, 1, 1), "mid_layers": 2}
+PRESETS = {
+    "cpu": Preset("concepts.txt", 32, 96, 64, 32, 8, 8e-4, 200, 0.5, 0.999, UNET),
+    "gpu": Preset("all", 64, 512, 64, 512, 5, 1e-3, 500, 0.4, 0.9995, UNET),
+}
+
+
+class Model(nn.Module):
+    """The two trained networks as one module: captions' tokens and noisy pictures in, prediction out."""
+
+    def __init__(self, unet: StudioUNet, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(self, x_t, condition, time, tokens, mask, task, noise_level) -> torch.Tensor:
+        with torch.no_grad():
+            text = self.text_encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+        sample = torch.cat([x_t, condition], dim=1)
+        return self.unet(sample, time, text, mask, task, noise_level).sample
+
+
+def draw_times(count: int, generator: torch.Generator, last: int) -> torch.Tensor:
+    """(count,) real times in [0, last]: logit-normal (arXiv 2403.03206, section 3.1), a tenth of them uniform."""
+    normal = torch.sigmoid(0.2 + 1.1 * torch.randn(count, generator=generator))
+    uniform = torch.rand(count, generator=generator)
+    return last * torch.where(torch.rand(count, generator=generator) < 0.1, uniform, normal)
+
+
+def losses(
+    model: nn.Module, batch: Batch, tokens: dict, schedule: NoiseSchedule, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean squared error of the velocity for each row (B,), and the times (B,) at which it was asked."""
+    device = batch.picture.device
+    time = draw_times(len(batch.picture), generator, len(schedule) - 1).to(device)
+    eps = torch.randn(batch.picture.shape, generator=generator).to(device)
+    alpha, sigma = (part[:, None, None, None] for part in schedule.alpha_sigma(time))
+    x_t = alpha * batch.picture + sigma * eps
+    prediction = model(
+        x_t, batch.condition, time, tokens["input_ids"], tokens["attention_mask"], batch.task, batch.noise_level
+    )
+    target = velocity(batch.picture, eps, alpha, sigma)
+    return (prediction.float() - target).square().mean(dim=(1, 2, 3)), time
+
+
+class Average:
+    """Exponential moving average of a model's parameters, in float32."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.values = [p.detach().clone().float() for p in model.parameters()]
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        self.updates += 1
+        keep = min(self.decay, (1 + self.updates) / (10 + self.updates))  # young averages follow closely
+        torch._foreach_lerp_(self.values, [p.detach().float() for p in model.parameters()], 1 - keep)
+
+    @torch.no_grad()
+    def write_to(self, model: nn.Module) -> None:
+        for parameter, value in zip(model.parameters(), self.values, strict=True):
+            parameter.copy_(value)
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) for matrices and convolution kernels, AdamW for everything else, one learning rate.
+
+    A kernel (out, in, h, w) is orthogonalized as the matrix (out, h w in). Muon's steps are scaled to AdamW's root mean
+    square (arXiv 2502.16982, equation 4), so that rate and schedule serve both.
+    """
+
+    def __init__(self, model: nn.Module, lr: float) -> None:
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        ends = {id(p) for m in (model.unet.stem, model.unet.conv_out) for p in m.parameters()}
+        learning = [p for p in model.parameters() if p.requires_grad]
+        self.kernels = [p for p in learning if p.ndim > 1 and id(p) not in tables | ends]
+        inside = {id(p) for p in self.kernels}
+        rest = [p for p in learning if id(p) not in inside]
+        super().__init__([{"params": self.kernels}, {"params": rest}], {"lr": lr})
+        self.views = [nn.Parameter(self._matrix(p.detach())) for p in self.kernels]
+        self.parts = [
+            torch.optim.Muon(self.views, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True),
+        ]
+
+    @staticmethod
+    def _matrix(p: torch.Tensor) -> torch.Tensor:
+        """A view: kernels are stored channels last."""
+        return p.permute(0, 2, 3, 1).flatten(1) if p.ndim == 4 else p
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for view, p in zip(self.views, self.kernels, strict=True):
+            view.grad = self._matrix(p.grad)
+        for part, group in zip(self.parts, self.param_groups, strict=True):
+            part.param_groups[0]["lr"] = group["lr"]
+            part.step()
+
+    def state_dict(self) -> dict:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict) -> None:
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+
+
+def make_optimizer(model: nn.Module, lr: float, name: str) -> torch.optim.Optimizer:
+    if name == "muon":
+        return MuonAdamW(model, lr)
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=True)
+
+
+class Run:
+    """A training run in a folder: its state, its log, and what it has spent of its time."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.folder = args, Path(args.run)
+        self.preset = PRESETS[args.preset]
+        precision = args.precision
+        if precision == "auto":
+            fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
+            precision = "bf16" if fast else "no"
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+        torch.backends.cuda.matmul.allow_tf32 = True
+        self.sprites = Sprites.load(args.sprites)
+        rank = self.accelerator.process_index
+        self.seed = args.seed + 1009 * rank
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = self.folder / "checkpoint.pt"
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True) if self.checkpoint.exists() else {}
+        self.updates, self.seconds, self.pictures = (state.get(k, 0) for k in ("updates", "seconds", "pictures"))
+        # a run taken up again goes on with other scenes and other noise
+        self.scenes = SceneMaker(self.sprites, self.seed + self.updates)
+        self.batches = BatchMaker(self.scenes, Painter(self.sprites, self.accelerator.device), self.seed + self.updates)
+        self.generator = torch.Generator().manual_seed(self.seed + self.updates)
+        self.model = self._model(state)
+        self.names = [name for name, _ in self.model.named_parameters()]
+        self.average = Average(self.model, self.preset.ema)
+        if state:
+            self.average.values = list(state["average"].values())
+            self.average.updates = self.updates
+        self.model.to(self.accelerator.device, memory_format=torch.channels_last)
+        self.average.values = [value.to(self.accelerator.device) for value in self.average.values]
+        self.optimizer = make_optimizer(self.model, self.preset.learning_rate, args.optimizer)
+        if state:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.trained, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        self.schedule: NoiseSchedule = StudioScheduler.from_config(STUDIO_CONFIG).schedule
+
+    def _model(self, state: dict) -> Model:
+        torch.manual_seed(self.args.seed)
+        init = self.folder if (self.folder / "tokenizer").exists() else self.args.init
+        if init:
+            self.tokenizer = CLIPTokenizer.from_pretrained(Path(init) / "tokenizer")
+        else:
+            makers = SceneMaker(self.sprites, self.args.seed)
+            self.tokenizer = train_tokenizer(makers.draw().caption for _ in range(50_000))
+        if self.accelerator.is_main_process:
+            self.tokenizer.save_pretrained(self.folder / "tokenizer")
+        if self.args.init and not state:
+            unet = StudioUNet.from_pretrained(self.args.init, subfolder="unet", dtype=torch.float32)
+            text_encoder = CLIPTextModel.from_pretrained(self.args.init, subfolder="text_encoder", dtype=torch.float32)
+        else:
+            unet = StudioUNet(sample_size=self.preset.size, **self.preset.unet)
+            text_encoder = new_text_encoder(self.tokenizer)
+        if not state and (self.args.text_minutes or not self.args.init):
+            text_encoder.to(self.accelerator.device)
+            bf16 = self.accelerator.mixed_precision == "bf16"
+            loss = teach_reading(text_encoder, self.tokenizer, self.scenes, self.args.text_minutes or 4, bf16=bf16)
+            self.accelerator.print(json.dumps({"text_encoder_loss": round(loss, 4)}), flush=True)
+        text_encoder.requires_grad_(False)  # it can read: only the U-Net has something left to learn
+        unet.save_config(self.folder / "unet")
+        text_encoder.config.save_pretrained(self.folder / "text_encoder")
+        model = Model(unet.float(), text_encoder.float())
+        if state:
+            model.load_state_dict(state["model"])
+        model.text_encoder.eval()
+        model.unet.train()
+        return model
+
+    def save(self) -> None:
+        """Write the run's state to a temporary name, then rename it: a run killed here loses nothing."""
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "average": dict(zip(self.names, self.average.values, strict=True)),
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "updates": self.updates,
+            "seconds": self.seconds,
+            "pictures": self.pictures,
+        }
+        torch.save(state, self.checkpoint.with_suffix(".tmp"))
+        self.checkpoint.with_suffix(".tmp").replace(self.checkpoint)
+
+    def write_sheet(self) -> None:
+        """Pictures of 48 prompts by the averaged weights as last saved."""
+        if not self.accelerator.is_main_process:
+            return
+        pipe = load_averaged(self.folder)
+        pictures = paint(pipe, sample_prompts(self.sprites, 48))
+        sheet(pictures, 8).save(self.folder / f"sheet-{self.seconds / 60:04.0f}.png")
+
+    def learning_rate(self, spent: float) -> float:
+        """At `spent`, the share of the time that is over."""
+        rise = min(1.0, (self.updates + 1) / self.preset.warmup)
+        fall = min(1.0, (1 - spent) / self.preset.decay)
+        return self.preset.learning_rate * rise * max(fall, 0.0)
+
+    def next_batch(self) -> Batch:
+        preset = self.preset
+        if (self.updates + 1) % preset.window_every == 0:
+            return self.batches(preset.window_batch, preset.window, SHARPENING)
+        return self.batches(preset.batch, preset.size, PAINTING)
+
+    def tokens(self, captions: list[str]) -> dict[str, torch.Tensor]:
+        words = self.tokenizer(captions, padding=True, truncation=True, pad_to_multiple_of=8, return_tensors="pt")
+        return {name: words[name].to(self.accelerator.device) for name in ("input_ids", "attention_mask")}
+
+    def train(self) -> None:
+        """Train until the time is spent, or this stretch of it."""
+        accelerator, budget = self.accelerator, 60 * self.args.minutes
+        began, before = time.monotonic(), self.seconds
+        saved = logged = sheeted = began
+        sums = torch.zeros(2, len(Task) + NOISE_BINS, dtype=torch.float64)  # losses and counts, by task, by noise
+        done_before = self.pictures
+        while self.seconds < budget and time.monotonic() - began < 60 * self.args.stretch:
+            spent = self.seconds / budget
+            batch = self.next_batch()
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate(spent)
+            with accelerator.autocast():
+                rows, times = losses(self.trained, batch, self.tokens(batch.captions), self.schedule, self.generator)
+            accelerator.backward(rows.mean())
+            accelerator.clip_grad_norm_(self.trained.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.average.update(self.model)
+            self.updates += 1
+            self.pictures += len(batch.picture) * accelerator.num_processes
+            bins = len(Task) + (times / len(self.schedule) * NOISE_BINS).long()
+            for place in (batch.task, bins):
+                values = torch.stack([rows.detach(), torch.ones_like(rows)]).double().cpu()
+                sums.index_add_(1, place.cpu(), values)
+            now = time.monotonic()
+            self.seconds = before + now - began
+            if now - logged >= self.args.log_every:
+                self.log(sums, (self.pictures - done_before) / (now - logged))
+                sums.zero_()
+                logged, done_before = now, self.pictures
+            if now - saved >= 60 * self.args.save_every:
+                self.save()
+                saved = now
+                if now - sheeted >= 60 * self.args.sheet_every:
+                    self.write_sheet()
+                    sheeted = now
+        self.save()
+        self.write_sheet()
+        if self.args.export and self.seconds >= budget and accelerator.is_main_process:
+            export(load_averaged(self.folder), self.sprites, Path(self.args.export))
+
+    def log(self, sums: torch.Tensor, speed: float) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        mean = (sums[0] / sums[1]).tolist()
+        line = {
+            "updates": self.updates,
+            "pictures": self.pictures,
+            "minutes": round(self.seconds / 60, 2),
+            "pictures_per_second": round(speed, 1),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "loss": {task.name.lower(): round(mean[task], 5) for task in Task if not math.isnan(mean[task])},
+            "loss_by_noise": [round(value, 5) for value in mean[len(Task) :]],
+        }
+        print(json.dumps(line), flush=True)
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sprites", required=True, help="folder made by studio.training.sprites")
+    parser.add_argument("--run", required=True, help="folder of the run; an existing run is taken up again")
+    parser.add_argument("--preset", choices=PRESETS, default="cpu", help="budget: batch, sizes, rates")
+    parser.add_argument("--minutes", type=float, default=90, help="of training in all, over all stretches")
+    parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
+    parser.add_argument("--init", help="begin from the weights of this pipeline folder")
+    parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
+    parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log-every", type=float, default=30, help="seconds")
+    parser.add_argument("--save-every", type=float, default=4, help="minutes")
+    parser.add_argument("--sheet-every", type=float, default=12, help="minutes; a sheet of samples in the run's folder")
+    parser.add_argument("--export", help="model folder to write when the time is spent, such as assets/model")
+    args = parser.parse_args()
+    run = Run(args)
+    run.accelerator.print(json.dumps({"preset": args.preset, **asdict(run.preset)}))
+    run.train()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""What is shown, as HTML: pictures large, the wall label beside them, the strip of small ones.
+
+Pure functions from values to markup; every text from outside is escaped here. A gr.HTML shows them with its
+default template, which sets them as they are; one with `{{value}}` would run any `${...}` inside them.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from math import ceil, sqrt
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from studio.engine.requests import ANY, SAMPLERS
+
+TITLE = 96  # characters of a prompt that stand beside its picture
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture on the page: its file, or a data URI, and the settings that made it."""
+
+    source: str
+    settings: dict[str, Any]
+
+    @property
+    def url(self) -> str:
+        # Relative, so that the page also works below a path. Gradio serves files of its allowed paths only.
+        return self.source if self.source.startswith("data:") else f"gradio_api/file={quote(self.source)}"
+
+    @property
+    def file_name(self) -> str:
+        words = re.sub(r"[^a-z0-9]+", "-", str(self.settings.get("caption", "")).lower()).strip("-")[:48].strip("-")
+        return f"{words or 'picture'}-{self.settings.get('seed', 0)}.png"
+
+
+def data_uri(image: Image.Image) -> str:
+    """A small picture as a PNG inside a URL."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def stage(pictures: Sequence[Shown], label: str, *, kind: str = "done", selected: int = 0) -> str:
+    """Pictures in a square grid, a label beside them. kind: done, example, running, waiting or stopped."""
+    columns = max(1, ceil(sqrt(len(pictures))))
+    cells = "".join(_cell(picture, index, len(pictures), selected, kind) for index, picture in enumerate(pictures))
+    return (
+        f'<section class="stage" data-kind="{kind}" aria-label="Result">'
+        f'<div class="wall" style="--columns:{columns}">{cells}</div>'
+        f'<div class="label">{label}</div></section>'
+    )
+
+
+def _cell(picture: Shown, index: int, count: int, selected: int, kind: str) -> str:
+    alt = escape(_alt(picture, kind))
+    # Decoded at once, so that a new preview takes the place of the old one without a flicker.
+    image = f'<img src="{escape(picture.url)}" alt="{alt}" decoding="sync" draggable="false">'
+    if count == 1 or kind not in ("done", "example"):
+        return f'<span class="cell">{image}</span>'
+    seed = picture.settings.get("seed", "")
+    return (
+        f'<button type="button" class="cell" data-cell data-seed="{seed}" data-url="{escape(picture.url)}" '
+        f'data-file="{escape(picture.file_name)}" aria-pressed="{str(index == selected).lower()}" '
+        f'title="Seed {seed}">{image}</button>'
+    )
+
+
+def _alt(picture: Shown, kind: str) -> str:
+    name = str(picture.settings.get("caption") or "no prompt")
+    return {"running": f"Forming: {name}", "waiting": "Noise"}.get(kind, name)[:200]
+
+
+def done_label(picture: Shown, *, heading: str = "", notes: Iterable[str] = (), count: int = 1) -> str:
+    """The wall label of a finished picture: what was asked, how it was made, and what can be done with it."""
+    settings = picture.settings
+    facts = [
+        ("Seed", f'<span data-slot="seed">{int(settings.get("seed", 0))}</span>'),
+        ("Steps", _text(settings.get("steps"))),
+        ("Guidance", _text(settings.get("guidance"))),
+        ("Sampler", _text(SAMPLERS.get(settings.get("sampler", ""), settings.get("sampler")))),
+        ("Size", _text(settings.get("size", "")).replace("x", " × ")),
+        ("Time", _seconds(settings.get("seconds"), count)),
+    ]
+    if settings.get("negative_prompt"):
+        facts.insert(0, ("Without", _text(_clipped(settings["negative_prompt"], 120))))
+    download = "" if picture.source.startswith("data:") else (
+        f'<a class="act" data-slot="download" href="{escape(picture.url)}" '
+        f'download="{escape(picture.file_name)}">Download PNG</a>'
+    )  # fmt: skip
+    return (
+        (f'<p class="heading">{escape(heading)}</p>' if heading else "")
+        + f'<p class="title">{_text(_clipped(settings.get("caption", ""), TITLE)) or "No prompt"}</p>'
+        + _facts(facts)
+        + _notes(notes)
+        + f'<p class="acts">{download}'
+        '<button type="button" class="act" data-pick="use">Use these settings</button></p>'
+    )
+
+
+def running_label(title: str, step: int, steps: int) -> str:
+    share = round(100 * step / steps) if steps else 0
+    return (
+        f'<p class="title">{_text(_clipped(title, TITLE)) or "No prompt"}</p>'
+        f'<p class="busy"><progress max="100" value="{share}" aria-label="Progress"></progress>'
+        f"<span>Step {step} of {steps}</span></p>"
+        '<p class="aside">This is what the model takes the finished picture to be, at this step.</p>'
+    )
+
+
+def waiting_label(title: str, message: str) -> str:
+    return (
+        f'<p class="title">{_text(_clipped(title, TITLE)) or "No prompt"}</p>'
+        f'<p class="busy"><progress aria-label="Waiting"></progress><span>{escape(message)}</span></p>'
+    )
+
+
+def stopped_label(title: str, step: int, steps: int) -> str:
+    where = f"Stopped at step {step} of {steps}." if step else "Stopped before its first step."
+    aside = "What you see is how far the picture had come. It was not kept." if step else ""
+    return f'<p class="title">{_text(_clipped(title, TITLE)) or "No prompt"}</p><p class="note">{where}</p>' + (
+        f'<p class="aside">{aside}</p>' if aside else ""
+    )
+
+
+def strip(groups: Sequence[tuple[str, str, Sequence[Shown]]]) -> str:
+    """Rows of small pictures to click: (heading, key, pictures). A click says data-pick="key:index"."""
+    rows = []
+    for heading, key, pictures in groups:
+        if not pictures:
+            continue
+        items = "".join(
+            f'<button type="button" class="small" data-pick="{key}:{index}" title="{alt}">'
+            f'<img src="{url}" alt="{alt}" loading="lazy" draggable="false"></button>'
+            for index, (url, alt) in enumerate((escape(p.url), escape(_alt(p, ""))) for p in pictures)
+        )
+        rows.append(f'<div class="row"><h2>{escape(heading)}</h2><div class="smalls">{items}</div></div>')
+    return f'<div class="strip">{"".join(rows)}</div>'
+
+
+@cache
+def noise(size: int = 64) -> str:
+    """Plain gray-centred noise, which is where every picture starts."""
+    return data_uri(Image.frombytes("RGB", (size, size), _noise(random.Random(7), size)))
+
+
+@cache
+def placeholder(seed: int, size: int = 32) -> str:
+    """Stands where a shipped example is missing: a disc that comes out of noise from left to right."""
+    generator = random.Random(seed)
+    palette = [(214, 74, 66), (58, 120, 214), (70, 160, 96), (240, 178, 50), (150, 92, 196), (236, 124, 160)]
+    disc, ground = palette[seed % 6], palette[(seed * 2 + 1) % 6]
+    ground = tuple(round(0.35 * c + 0.65 * 245) for c in ground)
+    speckle = _noise(generator, size)
+    values = bytearray()
+    for y in range(size):
+        for x in range(size):
+            inside = (x - size / 2 + 0.5) ** 2 + (y - size / 2 + 0.5) ** 2 < (size * 0.34) ** 2
+            clean = min(1.0, max(0.0, (x + generator.uniform(-3, 3)) / (0.8 * size)))  # 0 is noise, 1 is picture
+            for channel in range(3):
+                value = (disc if inside else ground)[channel]
+                values.append(round(clean * value + (1 - clean) * speckle[3 * (y * size + x) + channel]))
+    return data_uri(Image.frombytes("RGB", (size, size), bytes(values)))
+
+
+def _noise(generator: random.Random, size: int) -> bytes:
+    return bytes(min(255, max(0, round(generator.gauss(128, 52)))) for _ in range(3 * size * size))
+
+
+def examples(folder: Path, prompts: Sequence[dict[str, Any]]) -> list[Shown]:
+    """The shipped pictures with the settings in their metadata, else a placeholder for each of `prompts`."""
+    from studio.library.metadata import read_png
+
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        try:
+            settings = read_png(path)
+        except (OSError, ValueError):
+            continue
+        if settings and settings.get("prompt"):
+            settings.setdefault("caption", settings["prompt"])
+            found.append(Shown(str(path.resolve()), settings))
+    return found or [Shown(placeholder(index), dict(settings)) for index, settings in enumerate(prompts)]
+
+
+def style_name(style: str) -> str:
+    return "Any" if style == ANY else style.capitalize()
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> str:
+    return f"<dl>{''.join(f'<div><dt>{name}</dt><dd>{value}</dd></div>' for name, value in facts if value)}</dl>"
+
+
+def _notes(notes: Iterable[str]) -> str:
+    return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+
+
+def _seconds(seconds: Any, count: int) -> str:
+    if not isinstance(seconds, int | float):
+        return ""
+    return f"{seconds:.2f} s" + (f" for {count}" if count > 1 else "")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return escape(f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def _clipped(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"

@@ -1,0 +1,260 @@
+"""The pipelines: batched = single, saved = loaded, every sampler, every task, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image, DiffusionPipeline
+from PIL import Image
+
+from studio.diffusion.core import from_pil, to_pil
+from studio.diffusion.guidance import Guidance, guided
+from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.diffusion.samplers import SAMPLERS
+from studio.training.export import save
+
+PROMPTS = ["a red apple", "a blue cat", "", "a house"]
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def painted(rows, pipe):
+    while not all(row.finished for row in rows):
+        pipe.denoise_step([row for row in rows if not row.finished])
+    return [np.asarray(pipe.decode(row)) for row in rows]
+
+
+def noise_picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def test_a_picture_of_a_batch_equals_the_same_seed_alone(pipe):
+    together = painted(pipe.prepare(PROMPTS, num_inference_steps=5, seeds=[3, 1, 4, 1]), pipe)
+    for prompt, seed, picture in zip(PROMPTS, [3, 1, 4, 1], together, strict=True):
+        (alone,) = painted(pipe.prepare([prompt], num_inference_steps=5, seeds=[seed]), pipe)
+        assert np.abs(alone.astype(int) - picture).max() <= 1
+
+
+def test_the_call_is_the_loop(pipe):
+    called = pipe("a red apple", num_inference_steps=4, generator=generators(7), output_type="np").images
+    (looped,) = painted(pipe.prepare(["a red apple"], num_inference_steps=4, seeds=[7]), pipe)
+    assert np.array_equal((called[0] * 255).round().astype(np.uint8), looped)
+
+
+def test_rows_of_all_tasks_samplers_and_step_counts_share_calls(pipe):
+    """Together, each leaving when it is done, they come out as alone."""
+    inpaint, upscale = StudioInpaintPipeline(**pipe.components), StudioUpscalePipeline(**pipe.components)
+    mask = Image.new("L", (40, 32))
+    mask.paste(255, (8, 8, 24, 24))
+
+    def rows():
+        return [
+            *pipe.prepare(["a red apple"], num_inference_steps=6, guidance_scale=4, seeds=[1]),
+            *pipe.prepare(["a cat"], num_inference_steps=3, guidance_interval=(0.2, 0.7), seeds=[2], sampler="unipc"),
+            *pipe.prepare(["a boat"], num_inference_steps=4, seeds=[3], sampler="ddpm"),
+            *pipe.prepare(["a boat"], num_inference_steps=3, seeds=[3], sampler="heun"),
+            *inpaint.prepare(["a cat"], [noise_picture(40, 32)], [mask], num_inference_steps=5, seeds=[4]),
+            *upscale.prepare([noise_picture(24, 20)], 2, seeds=[5], noise_level=0.1),
+        ]
+
+    together = painted(rows(), pipe)
+    alone = [painted([row], pipe)[0] for row in rows()]
+    assert [picture.shape for picture in together] == [(32, 32, 3)] * 4 + [(32, 40, 3), (40, 48, 3)]
+    for one, other in zip(together, alone, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "studio"])
+def test_stock_samplers_run_as_a_diffusers_user_sets_them(pipe, name):
+    """`pipe.scheduler = SomeScheduler.from_config(...)` paints what `sampler=name` paints."""
+    from studio.diffusion.samplers import make_sampler
+
+    named = painted(pipe.prepare(["a cat"], num_inference_steps=4, seeds=[1], sampler=name), pipe)
+    pipe.scheduler = make_sampler(name, pipe.scheduler.config)
+    own = painted(pipe.prepare(["a cat"], num_inference_steps=4, seeds=[1]), pipe)
+    assert np.array_equal(named[0], own[0])
+    assert named[0].std() > 1
+
+
+def test_a_small_picture_is_finished_at_the_size_asked_for(pipe):
+    """By the network's own super-resolution, as rows of the same calls; the small picture is the same."""
+    assert pipe.sample_size == 16 and pipe.default_size == 32 and pipe.sizes == (16, 32, 64)
+    rows = [pipe.prepare(["a cat"], num_inference_steps=3, seeds=[5], size=size)[0] for size in pipe.sizes]
+    assert [row.num_steps for row in rows] == [3, 7, 7]
+    for number in range(1, 8):
+        pipe.denoise_step([row for row in rows if not row.finished])
+        assert [row.step for row in rows] == [min(number, 3), number, number]
+        if number == 3:
+            small = [row.pred_original_sample for row in rows]
+    assert torch.equal(small[0], small[1]) and torch.equal(small[0], small[2])
+    assert [pipe.decode(row).size for row in rows] == [(16, 16), (32, 32), (64, 64)]
+    with pytest.raises(ValueError, match="size is 100; it must be one of 16, 32, 64"):
+        pipe.prepare(["a cat"], size=100)
+
+
+def test_guidance_is_not_computed_where_it_does_not_act(pipe, monkeypatch):
+    calls = []
+    forward = pipe.unet.forward
+    monkeypatch.setattr(pipe.unet, "forward", lambda sample, *rest: calls.append(len(sample)) or forward(sample, *rest))
+    painted(pipe.prepare(["a cat"], num_inference_steps=10, guidance_interval=(0.25, 0.65), seeds=[1], size=16), pipe)
+    assert calls == [1, 1, 1, 1, 2, 2, 2, 2, 1, 1]  # times 999, 899 ... 99
+    calls.clear()
+    painted(pipe.prepare(["a cat"], num_inference_steps=3, guidance_scale=1, seeds=[1], size=16), pipe)
+    painted(pipe.prepare([""], num_inference_steps=3, guidance_scale=5, seeds=[1], size=16), pipe)
+    assert calls == [1] * 6
+
+
+def test_guidance_of_one_is_the_conditional_prediction():
+    a, b = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(guided(a, b, 1.0), b)
+    torch.testing.assert_close(guided(a, b, 0.0), a)
+    with pytest.raises(ValueError, match="guidance_scale is nan"):
+        Guidance(float("nan"))
+    with pytest.raises(ValueError, match="guidance_interval"):
+        Guidance(3, 0.8, 0.2)
+
+
+def test_saved_is_loaded(pipe, tmp_path):
+    """By every loader of diffusers, for every component, in float32 though stored as fp16."""
+    from tests.diffusion.conftest import random_pipeline
+
+    save(random_pipeline(), tmp_path)
+    for loader, expected in (
+        (DiffusionPipeline, StudioTextToImagePipeline),
+        (AutoPipelineForText2Image, StudioTextToImagePipeline),
+        (AutoPipelineForInpainting, StudioInpaintPipeline),
+    ):
+        loaded = loader.from_pretrained(tmp_path)
+        assert type(loaded) is expected
+        for part in (loaded.unet, loaded.text_encoder):
+            assert {p.dtype for p in part.parameters()} == {torch.float32}
+        for part in ("unet", "text_encoder"):
+            mine = getattr(pipe, part).state_dict()
+            for name, value in getattr(loaded, part).state_dict().items():
+                assert torch.equal(value, mine[name].half().float()), name
+        given = {key: value for key, value in pipe.unet.config.items() if not key.startswith("_")}
+        assert {key: type(given[key])(loaded.unet.config[key]) for key in given} == given
+        assert loaded.tokenizer("a red Apple!").input_ids == pipe.tokenizer("a red Apple!").input_ids
+        same = {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")}
+        assert {key: loaded.scheduler.config[key] for key in same} == same
+    again = tmp_path / "again"
+    loaded = StudioTextToImagePipeline.from_pretrained(tmp_path)
+    loaded.save_pretrained(again)
+    first, second = (
+        StudioTextToImagePipeline.from_pretrained(folder)("a cat", num_inference_steps=3, generator=generators(5))
+        for folder in (tmp_path, again)
+    )
+    assert np.array_equal(first.images[0], second.images[0])
+    half = DiffusionPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {half.unet.dtype, half.text_encoder.dtype} == {torch.bfloat16}
+    assert half("a cat", num_inference_steps=2).images[0].size == (32, 32)
+
+
+def test_pipelines_share_components(pipe):
+    other = StudioInpaintPipeline.from_pipe(pipe)
+    assert other.unet is pipe.unet and other.text_encoder is pipe.text_encoder
+    assert StudioUpscalePipeline.from_pipe(other).unet is pipe.unet
+
+
+def test_outside_the_mask_not_one_value_changes(pipe):
+    inpaint = StudioInpaintPipeline(**pipe.components)
+    for seed, (width, height) in enumerate([(32, 32), (75, 41), (30, 90)]):
+        picture = noise_picture(width, height, seed)
+        mask = Image.fromarray((np.random.default_rng(seed).random((height, width)) < 0.3).astype(np.uint8) * 255)
+        result = inpaint("a cat", picture, mask, num_inference_steps=2, generator=generators(seed)).images[0]
+        assert result.size == picture.size
+        known = np.asarray(mask) == 0
+        assert np.array_equal(np.asarray(result)[known], np.asarray(picture)[known])
+        assert (np.asarray(result)[~known] != np.asarray(picture)[~known]).mean() > 0.5
+
+
+def test_upscaling_any_size(pipe):
+    upscale = StudioUpscalePipeline(**pipe.components)
+    for size in [(1, 1), (16, 16), (33, 9), (50, 40)]:
+        for factor in (2, 4):
+            result = upscale(noise_picture(*size), factor, num_inference_steps=1, generator=generators(0)).images[0]
+            assert result.size == (size[0] * factor, size[1] * factor)
+    with pytest.raises(ValueError, match="scale_factor is 3; it must be 2 or 4"):
+        upscale(noise_picture(8, 8), 3)
+    with pytest.raises(ValueError, match="noise_level is 2"):
+        upscale(noise_picture(8, 8), 2, noise_level=2)
+
+
+def test_an_enlargement_shrinks_to_the_picture_it_is_of(pipe):
+    upscale = StudioUpscalePipeline(**pipe.components)
+    small = noise_picture(20, 24).resize((20, 24)).point(lambda value: 64 + value // 2)  # nothing near the ends
+    for factor in (2, 4):
+        large = np.asarray(upscale(small, factor, generator=generators(0)).images[0], dtype=float)
+        back = large.reshape(24, factor, 20, factor, 3).mean(axis=(1, 3))
+        assert np.abs(back - np.asarray(small)).mean() < 4  # 8-bit levels
+
+
+def test_output_types_and_several_pictures(pipe):
+    images = pipe(["a cat", "a boat"], num_images_per_prompt=2, num_inference_steps=1, output_type="pt").images
+    assert images.shape == (4, 3, 32, 32) and 0 <= images.min() and images.max() <= 1
+    assert len(pipe("a cat", num_inference_steps=1, return_dict=False)[0]) == 1
+    with pytest.raises(ValueError, match="output_type is 'jpg'"):
+        pipe("a cat", num_inference_steps=1, output_type="jpg")
+    with pytest.raises(ValueError, match="num_images_per_prompt is 0"):
+        pipe("a cat", num_images_per_prompt=0)
+    with pytest.raises(ValueError, match="num_inference_steps is 0"):
+        pipe("a cat", num_inference_steps=0)
+
+
+def test_a_callback_sees_each_step_may_change_it_and_may_stop(pipe):
+    seen = []
+
+    def watch(pipeline, number, time, tensors):
+        seen.append((number, tensors["latents"].shape, tensors["pred_original_sample"].shape))
+        if number == 2:
+            pipeline.interrupt()
+        return {"latents": torch.zeros_like(tensors["latents"])}
+
+    result = pipe(
+        "a cat",
+        num_inference_steps=6,
+        callback_on_step_end=watch,
+        callback_on_step_end_tensor_inputs=["latents", "pred_original_sample"],
+    )
+    assert seen == [(i, (1, 3, 16, 16), (1, 3, 16, 16)) for i in range(3)]
+    assert result.images[0].size == (32, 32)  # scaled up, as a preview is
+
+
+def test_what_a_long_prompt_loses_is_named(pipe):
+    assert pipe.truncated("a red apple") == ""
+    long = "a red apple " * 30 + "the end"
+    lost = pipe.truncated(long)
+    assert long.endswith(lost) and lost.endswith("the end")
+    kept = long[: -len(lost)].strip()
+    assert pipe.truncated(kept) == ""
+    one = painted(pipe.prepare([long], num_inference_steps=1, seeds=[0]), pipe)[0]
+    other = painted(pipe.prepare([kept], num_inference_steps=1, seeds=[0]), pipe)[0]
+    assert np.array_equal(one, other)
+
+
+def test_vocabulary_is_read_from_beside_the_weights(pipe, tmp_path):
+    assert pipe.vocabulary is None
+    from tests.diffusion.conftest import random_pipeline
+
+    save(random_pipeline(), tmp_path)
+    (tmp_path / "vocabulary.json").write_text(json.dumps({"concepts": ["cat"]}))
+    assert DiffusionPipeline.from_pretrained(tmp_path).vocabulary == {"concepts": ["cat"]}
+
+
+def test_eight_bit_pictures_survive_the_way_in_and_out():
+    picture = noise_picture(16, 16)
+    assert np.array_equal(np.asarray(to_pil(from_pil(picture))), np.asarray(picture))
+
+
+def test_a_finished_row_is_not_taken_further(pipe):
+    rows = pipe.prepare(["a cat"], num_inference_steps=1, seeds=[0], size=16)
+    with pytest.raises(ValueError, match="no picture yet"):
+        pipe.decode(rows[0])
+    pipe.denoise_step(rows)
+    with pytest.raises(ValueError, match="finished"):
+        pipe.denoise_step(rows)

@@ -1,0 +1,362 @@
+"""The scheduler against diffusers' own samplers and against closed forms."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
+from studio.diffusion.scheduler import (
+    STUDIO_CONFIG,
+    NoiseSchedule,
+    SamplingPlan,
+    StudioScheduler,
+    multistep_update,
+    to_original_and_noise,
+    velocity,
+)
+
+COSINE = {"beta_schedule": "squaredcos_cap_v2"}
+SCALED_LINEAR = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+
+
+def studio(**overrides) -> StudioScheduler:
+    return StudioScheduler.from_config({**STUDIO_CONFIG, **overrides})
+
+
+def noise_like(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def network(x_t: torch.Tensor, t: torch.Tensor | float) -> torch.Tensor:
+    """Not linear in the field, and mixing its channels: what a linear method is easily wrong on."""
+    return torch.tanh(1.3 * x_t + 0.4 * x_t.roll(1, dims=1) + torch.sin(torch.as_tensor(t) / 100))
+
+
+def run(scheduler, num_inference_steps: int, shape=(2, 3, 8, 8)) -> torch.Tensor:
+    scheduler.set_timesteps(num_inference_steps)
+    x = noise_like(*shape)
+    for t in scheduler.timesteps:
+        x = scheduler.step(network(x, t), t, x).prev_sample
+    return x
+
+
+def relative(x: torch.Tensor, reference: torch.Tensor) -> float:
+    return ((x - reference).norm() / reference.norm()).item()
+
+
+# ---- the noise schedule ----
+
+
+@pytest.mark.parametrize("betas", [COSINE, SCALED_LINEAR, {}], ids=["cosine", "scaled_linear", "linear"])
+def test_alpha_and_sigma_at_the_train_steps_are_those_of_diffusers(betas):
+    schedule, stock = StudioScheduler(**betas).schedule, DDPMScheduler(**betas)
+    alpha, sigma = schedule.alpha_sigma(torch.arange(1000, dtype=torch.float64))
+    torch.testing.assert_close(alpha, stock.alphas_cumprod.double().sqrt(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(sigma, (1 - stock.alphas_cumprod.double()).sqrt(), rtol=1e-12, atol=0)
+
+
+def test_the_schedule_begins_as_a_picture_and_ends_as_pure_noise():
+    alpha, sigma = studio().schedule.alpha_sigma(torch.tensor([0.0, 999.0]))
+    assert alpha[0] > 0.9999 and sigma[0] < 0.01
+    assert alpha[1] < 1e-4 and sigma[1] > 1 - 1e-7
+    assert float(studio().plan(20).alphas[0]) < 1e-4  # where a run starts, too
+
+
+def test_zero_terminal_snr_makes_any_schedule_end_as_noise():
+    scheduler = StudioScheduler(**SCALED_LINEAR, rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    assert scheduler.schedule.alpha_sigma(torch.tensor(999))[0] < 1e-3
+    assert run(scheduler, 10).isfinite().all()
+
+
+def test_between_train_steps_half_log_snr_runs_straight():
+    schedule = studio().schedule
+    low, middle, high = schedule.half_log_snr(torch.tensor([400.0, 400.25, 401.0], dtype=torch.float64))
+    assert middle == pytest.approx(0.75 * low + 0.25 * high)
+    assert schedule.log_snr(torch.tensor(400.25)) == pytest.approx(2 * middle.item())
+
+
+def test_variance_is_preserved_and_snr_falls_at_every_real_time():
+    t = torch.linspace(0, 999, 4001, dtype=torch.float64)
+    alpha, sigma = studio().schedule.alpha_sigma(t)
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(t))
+    assert (alpha.diff() < 0).all() and (sigma.diff() > 0).all()
+
+
+def test_time_of_is_the_inverse_of_half_log_snr():
+    schedule = studio().schedule
+    t = torch.linspace(0, 999, 1777, dtype=torch.float64)
+    torch.testing.assert_close(schedule.time_of(schedule.half_log_snr(t)), t, rtol=0, atol=1e-9)
+    assert schedule.time_of(torch.tensor([100.0, -100.0])).tolist() == [0, 999]
+
+
+def test_times_of_any_shape_and_type_are_taken():
+    schedule = studio().schedule
+    integers = torch.tensor([[0, 500], [731, 999]])
+    cosine = math.cos((732 / 1000 + 0.008) / 1.008 * math.pi / 2)  # arXiv 2102.09672, eq. (17), at step 731
+    for t in (integers, integers.float(), integers.double(), integers.half()):
+        alpha, sigma = schedule.alpha_sigma(t)
+        assert alpha.shape == sigma.shape == (2, 2)
+        assert alpha.dtype == (torch.float64 if t.dtype == torch.float64 else torch.float32)
+        assert alpha[1, 0].item() == pytest.approx(cosine, rel=2e-3)
+
+
+def test_a_table_that_is_no_noise_schedule_is_refused():
+    for table in ([0.9, 0.9, 0.1], [1.0, 0.5], [0.5, 0.0], [0.2, 0.4]):
+        with pytest.raises(ValueError, match="must decrease strictly"):
+            NoiseSchedule(torch.tensor(table))
+
+
+# ---- noise, velocity, predictions ----
+
+
+def test_add_noise_has_the_closed_form_mean_and_variance():
+    scheduler, count = studio(), 40_000
+    x0 = torch.tensor([0.8, -0.4]).view(1, 1, 1, 2).expand(count, 1, 1, 2)
+    for t in (20, 350.5, 700, 999):
+        times = torch.full((count,), t)
+        x_t = scheduler.add_noise(x0, noise_like(count, 1, 1, 2, seed=int(t)), times)
+        alpha, sigma = scheduler.schedule.alpha_sigma(torch.tensor(float(t)))
+        error = 5 * sigma / math.sqrt(count)  # five standard errors
+        assert ((x_t.mean(0) - alpha * x0[0]).abs() < error).all()
+        assert ((x_t.var(0) - sigma**2).abs() < 5 * sigma**2 * math.sqrt(2 / count)).all()
+
+
+def test_add_noise_and_get_velocity_are_those_of_diffusers():
+    ours, stock = studio(), DDPMScheduler(**COSINE, prediction_type="v_prediction")
+    x0, eps, t = noise_like(4, 3, 8, 8), noise_like(4, 3, 8, 8, seed=1), torch.tensor([0, 250, 731, 999])
+    torch.testing.assert_close(ours.add_noise(x0, eps, t), stock.add_noise(x0, eps, t))
+    torch.testing.assert_close(ours.get_velocity(x0, eps, t), stock.get_velocity(x0, eps, t))
+    assert ours.add_noise(x0.half(), eps.half(), t).dtype == torch.float16
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
+def test_a_perfect_prediction_gives_back_the_picture_and_the_noise(prediction_type):
+    x0, eps = noise_like(5, 3, 4, 4, dtype=torch.float64), noise_like(5, 3, 4, 4, seed=1, dtype=torch.float64)
+    alpha, sigma = studio().schedule.alpha_sigma(torch.linspace(3, 990, 5, dtype=torch.float64))
+    alpha, sigma = alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)
+    truth = {"v_prediction": velocity(x0, eps, alpha, sigma), "epsilon": eps, "sample": x0}[prediction_type]
+    got = to_original_and_noise(truth, alpha * x0 + sigma * eps, alpha, sigma, prediction_type)
+    torch.testing.assert_close(got, (x0, eps))
+
+
+def test_an_unknown_prediction_type_is_refused():
+    with pytest.raises(ValueError, match="prediction_type is 'flow'; it must be one of epsilon, sample"):
+        to_original_and_noise(torch.zeros(1), torch.zeros(1), 0.5, 0.5, "flow")
+
+
+# ---- equality with diffusers ----
+
+FAMILIES = [
+    pytest.param({**COSINE, "prediction_type": "v_prediction"}, id="cosine-v"),
+    pytest.param({**COSINE, "prediction_type": "sample"}, id="cosine-sample"),
+    pytest.param({**SCALED_LINEAR, "prediction_type": "epsilon"}, id="scaled_linear-epsilon"),
+]
+
+
+@pytest.mark.parametrize("num_inference_steps", [1, 5, 8, 20, 50, 125])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_first_order_is_ddim(family, num_inference_steps):
+    family = {**family, "timestep_spacing": "trailing"}
+    ddim = DDIMScheduler(**family, clip_sample=False, set_alpha_to_one=True)
+    ours = StudioScheduler(**family, solver_order=1)
+    assert relative(run(ours, num_inference_steps), run(ddim, num_inference_steps)) < 1e-4
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "linspace", "leading"])
+@pytest.mark.parametrize("num_inference_steps", [2, 5, 14, 15, 20])
+@pytest.mark.parametrize("solver_order", [1, 2, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_order_is_dpm_solver_pp(family, solver_order, num_inference_steps, spacing):
+    family = {**family, "solver_order": solver_order, "timestep_spacing": spacing, "lower_order_final": True}
+    stock = DPMSolverMultistepScheduler(
+        **family, algorithm_type="dpmsolver++", solver_type="midpoint", final_sigmas_type="zero"
+    )
+    ours = StudioScheduler(**family)
+    assert relative(run(ours, num_inference_steps), run(stock, num_inference_steps)) < 1e-4
+    assert ours.timesteps.tolist() == stock.timesteps.tolist()
+
+
+@pytest.mark.parametrize("change", [{"lower_order_final": False}, {"final_sigmas_type": "sigma_min"}])
+def test_the_end_of_a_run_is_configured_as_in_diffusers(change):
+    family = {**COSINE, "prediction_type": "v_prediction", "timestep_spacing": "trailing", "solver_order": 3}
+    ours, stock = StudioScheduler(**family, **change), DPMSolverMultistepScheduler(**family, **change)
+    assert relative(run(ours, 10), run(stock, 10)) < 1e-4
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "linspace", "leading"])
+def test_every_number_of_steps_can_be_planned(spacing):
+    scheduler = studio(timestep_spacing=spacing, solver_order=1)
+    for num_inference_steps in (*range(1, 101), *range(101, 1000, 9), 999):
+        assert len(scheduler.plan(num_inference_steps)) == num_inference_steps
+
+
+# ---- the method itself ----
+
+
+@pytest.mark.parametrize("solver_order", [1, 2, 3])
+def test_a_network_that_knows_the_picture_is_followed_exactly(solver_order):
+    """x0 constant along the run: each step lands on alpha x0 + sigma eps, which fixes a and the sum of b."""
+    for num_inference_steps in (1, 2, 3, 7, 20):
+        plan = studio(solver_order=solver_order).plan(num_inference_steps)
+        torch.testing.assert_close(plan.a * plan.sigmas[:-1], plan.sigmas[1:])
+        torch.testing.assert_close(plan.b.sum(1) + plan.a * plan.alphas[:-1], plan.alphas[1:])
+        assert plan.alphas[-1] == 1 and plan.sigmas[-1] == 0 and not plan.c.any()
+
+
+# At order 3 diffusers gives the second derivative half of the weight that Taylor's series does: the error is
+# smaller than at order 2, but falls no faster.
+@pytest.mark.parametrize(("solver_order", "slope"), [(1, 1), (2, 2), (3, 2)])
+def test_order_of_convergence_on_a_gaussian(solver_order, slope):
+    """x0 ~ N(0.3, 0.5^2): the flow keeps z, so that x_t = alpha 0.3 + sqrt(alpha^2 0.5^2 + sigma^2) z."""
+    scheduler = studio(solver_order=solver_order)
+    z = torch.tensor([[1.5]], dtype=torch.float64)
+
+    def error(num_steps: int) -> float:
+        lambdas = torch.linspace(-2, 2, num_steps + 1, dtype=torch.float64)
+        plan = scheduler.plan(timesteps=scheduler.schedule.time_of(lambdas))
+        deviation = (plan.alphas**2 * 0.25 + plan.sigmas**2).sqrt()
+        exact = plan.alphas * 0.3 + deviation * z[0]  # (num_steps + 2,)
+
+        def denoised(x, i):
+            return 0.3 + plan.alphas[i] * 0.25 / deviation[i] ** 2 * (x - plan.alphas[i] * 0.3)
+
+        first = solver_order - 1  # a multistep method is started with exact values
+        history = [denoised(exact[j].view(1, 1), j) for j in reversed(range(first))]
+        x = exact[first].view(1, 1)
+        for i in range(first, num_steps):
+            history = [denoised(x, i), *history][:solver_order]
+            x = multistep_update(x, torch.stack(history, dim=1), plan.a[i : i + 1], plan.b[i : i + 1])
+        return abs(x.item() - exact[num_steps].item())
+
+    measured = math.log2(error(160) / error(320))
+    assert measured == pytest.approx(slope, abs=0.1)
+
+
+@pytest.mark.parametrize("solver_order", [1, 2, 3])
+def test_rows_at_different_steps_in_one_call_equal_each_row_alone(solver_order):
+    scheduler = studio(solver_order=solver_order)
+    counts, joins = [5, 8, 14, 20], [0, 3, 1, 6]  # steps of each row, and the tick at which it joins
+    start = noise_like(len(counts), 3, 8, 8)
+    alone = []
+    for row, count in enumerate(counts):
+        scheduler.set_timesteps(count)
+        x = start[row : row + 1]
+        for t in scheduler.timesteps:
+            x = scheduler.step(network(x, t), t, x).prev_sample
+        alone.append(x)
+
+    plans, step, xs = [scheduler.plan(count) for count in counts], [0] * len(counts), list(start)
+    histories = [torch.zeros(solver_order, 3, 8, 8) for _ in counts]
+    for tick in range(30):
+        rows = [r for r, count in enumerate(counts) if joins[r] <= tick and step[r] < count]
+        if not rows:
+            continue
+
+        def gather(name: str, rows=rows) -> torch.Tensor:
+            return torch.stack([getattr(plans[r], name)[step[r]] for r in rows])
+
+        column = (-1, 1, 1, 1)
+        x_t = torch.stack([xs[r] for r in rows])
+        prediction = network(x_t, gather("timesteps").float().view(column))
+        alpha, sigma = gather("alphas").float().view(column), gather("sigmas").float().view(column)
+        x0, _ = to_original_and_noise(prediction, x_t, alpha, sigma, "v_prediction")
+        for i, r in enumerate(rows):
+            histories[r] = torch.cat([x0[i : i + 1], histories[r][:-1]])
+        history = torch.stack([histories[r] for r in rows])
+        x_next = multistep_update(x_t, history, gather("a"), gather("b"), gather("c"))
+        for i, r in enumerate(rows):
+            xs[r], step[r] = x_next[i], step[r] + 1
+    assert step == counts
+    torch.testing.assert_close(torch.stack(xs), torch.cat(alone), rtol=1e-5, atol=1e-5)
+
+
+def test_the_noise_term_is_added_row_by_row():
+    x, noise = torch.ones(2, 1, 2, 2), noise_like(2, 1, 2, 2)
+    zero = torch.zeros(2)
+    got = multistep_update(x, x[:, None], zero, zero[:, None], torch.tensor([0.0, 2.0]), noise)
+    torch.testing.assert_close(got, torch.stack([torch.zeros(1, 2, 2), 2 * noise[1]]))
+
+
+# ---- the diffusers interface ----
+
+
+def test_timesteps_may_be_real():
+    scheduler = studio()
+    scheduler.set_timesteps(timesteps=[999, 750.5, 420.25, 100.125])
+    assert scheduler.timesteps.tolist() == [999, 750.5, 420.25, 100.125]
+    x = noise_like(1, 3, 8, 8)
+    for t in scheduler.timesteps:
+        x = scheduler.step(network(x, t), t, x).prev_sample
+    assert x.isfinite().all()
+
+
+def test_a_run_that_begins_late_has_no_history_to_use():
+    """Image to image: set_begin_index, the bare timestep and diffusers' own scheduler agree."""
+    stock = DPMSolverMultistepScheduler.from_config({**STUDIO_CONFIG, "solver_order": 3})
+    results = []
+    for scheduler, tell in ((studio(solver_order=3),) * 2, (studio(solver_order=3), None), (stock, stock)):
+        scheduler.set_timesteps(20)
+        if tell:
+            scheduler.set_begin_index(8)
+        x = scheduler.add_noise(noise_like(2, 3, 8, 8), noise_like(2, 3, 8, 8, seed=1), scheduler.timesteps[8:9])
+        for t in scheduler.timesteps[8:]:
+            x = scheduler.step(network(x, t), t, x).prev_sample
+        results.append(x)
+    assert relative(results[0], results[2]) < 1e-4
+    assert torch.equal(results[0], results[1])
+
+
+def test_half_precision_samples_are_computed_in_float32():
+    scheduler = studio()
+    scheduler.set_timesteps(10)
+    x = noise_like(1, 3, 8, 8).half()
+    output = scheduler.step(network(x, 999), scheduler.timesteps[0], x)
+    assert output.prev_sample.dtype == output.pred_original_sample.dtype == torch.float16
+    scheduler.set_timesteps(10)
+    wide = scheduler.step(network(x, 999).float(), scheduler.timesteps[0], x.float(), return_dict=False)
+    torch.testing.assert_close(output.prev_sample, wide[0].half())
+
+
+def test_step_returns_the_picture_it_predicts():
+    scheduler = studio()
+    scheduler.set_timesteps(4)
+    x0, eps = noise_like(1, 3, 8, 8), noise_like(1, 3, 8, 8, seed=1)
+    t = scheduler.timesteps[1:2]
+    x_t, v = scheduler.add_noise(x0, eps, t), scheduler.get_velocity(x0, eps, t)
+    torch.testing.assert_close(scheduler.step(v, t[0], x_t).pred_original_sample, x0)
+
+
+def test_what_cannot_be_done_is_refused_with_the_reason():
+    scheduler, x = studio(), torch.zeros(1, 3, 2, 2)
+    with pytest.raises(ValueError, match="call set_timesteps before step"):
+        scheduler.step(x, 999, x)
+    for count in (0, -3, 1001):
+        with pytest.raises(ValueError, match=f"num_inference_steps is {count}; it must be between 1 and 1000"):
+            scheduler.set_timesteps(count)
+    for timesteps in ([], [500, 500], [100, 200], [1000, 3], [5, -1], [math.nan]):
+        with pytest.raises(ValueError, match="timesteps must decrease strictly and lie between 0 and 999"):
+            scheduler.plan(timesteps=timesteps)
+    with pytest.raises(ValueError, match="give either"):
+        scheduler.plan()
+    scheduler.set_timesteps(1)
+    with pytest.raises(ValueError, match="timestep 998.0 is not one of"):
+        scheduler.step(x, 998, x)
+    scheduler.step(x, 999, x)
+    with pytest.raises(ValueError, match="all 1 steps are taken"):
+        scheduler.step(x, 999, x)
+    for argument in (
+        {"solver_order": 4},
+        {"beta_schedule": "sigmoid"},
+        {"prediction_type": "flow_prediction"},
+    ):
+        with pytest.raises(ValueError, match=f"{next(iter(argument))} is .* must be one of"):
+            StudioScheduler(**argument)
+
+
+def test_a_plan_is_frozen_and_knows_its_length():
+    plan = studio(solver_order=3).plan(6)
+    assert isinstance(plan, SamplingPlan) and len(plan) == 6 and plan.b.shape == (6, 3)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.a = plan.c

@@ -1,0 +1,100 @@
+"""The network: shapes, what it listens to, and that rows of a batch do not see each other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from studio.diffusion.conditioning import inpaint_condition, super_resolution_condition
+from studio.diffusion.unet import StudioUNet, attention_weights, sinusoid
+
+
+@pytest.fixture
+def inputs():
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "sample": torch.randn(3, 10, 32, 48, generator=generator),
+        "timestep": torch.tensor([0.0, 500.5, 999.0]),
+        "encoder_hidden_states": torch.randn(3, 7, 64, generator=generator),
+        "encoder_attention_mask": torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] * 2 + [0] * 5]),
+        "task_ids": torch.tensor([0, 1, 2]),
+        "low_res_noise_level": torch.tensor([0.0, 0.0, 0.2]),
+    }
+
+
+@torch.no_grad()
+def test_a_row_of_a_batch_equals_the_row_alone(pipe, inputs):
+    together = pipe.unet(**inputs).sample
+    assert together.shape == (3, 3, 32, 48)
+    for row in range(3):
+        alone = pipe.unet(**{name: value[row : row + 1] for name, value in inputs.items()}).sample
+        torch.testing.assert_close(alone[0], together[row], atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["timestep", "task_ids", "low_res_noise_level", "encoder_hidden_states"])
+def test_it_listens_to_each_input(pipe, inputs, name):
+    before = pipe.unet(**inputs).sample
+    after = pipe.unet(**inputs | {name: inputs[name].flip(0)}).sample
+    assert (before[0] - after[0]).abs().max() > 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channel", range(10))
+def test_it_listens_to_each_channel(pipe, inputs, channel):
+    changed = inputs["sample"].clone()
+    changed[:, channel] += 1
+    assert (pipe.unet(**inputs).sample - pipe.unet(**inputs | {"sample": changed}).sample).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_masked_words_are_not_read(pipe, inputs):
+    text = inputs["encoder_hidden_states"].clone()
+    text[1, 4:] = 100.0
+    changed = pipe.unet(**inputs | {"encoder_hidden_states": text}).sample
+    torch.testing.assert_close(changed, pipe.unet(**inputs).sample)
+
+
+def test_every_parameter_gets_a_gradient(pipe, inputs):
+    unet = StudioUNet.from_config(pipe.unet.config)
+    unet.load_state_dict(pipe.unet.state_dict())
+    unet(**inputs).sample.square().mean().backward()
+    assert [name for name, p in unet.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_attention_weights_sum_to_one_over_the_words_that_count():
+    query, key = torch.randn(2, 4, 9, 8), torch.randn(2, 4, 5, 8)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()[:, None, None]
+    weights = attention_weights(query, key, mask)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 9))
+    assert not weights[0, ..., 3:].any()
+    value = torch.randn(2, 4, 5, 8)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    torch.testing.assert_close(weights @ value, expected, atol=1e-5, rtol=0)
+
+
+def test_times_between_train_steps_are_told_apart():
+    near = sinusoid(torch.tensor([500.0, 500.25, 501.0]))
+    assert torch.pdist(near).min() > 0.05
+
+
+def test_a_size_that_does_not_fit_is_refused(pipe, inputs):
+    with pytest.raises(ValueError, match="multiples of 4"):
+        pipe.unet(**inputs | {"sample": torch.randn(3, 10, 30, 30)})
+    with pytest.raises(ValueError, match="10 channels"):
+        pipe.unet(**inputs | {"sample": torch.randn(3, 3, 32, 32)})
+
+
+def test_conditions_say_what_is_known():
+    picture = torch.rand(1, 3, 8, 8) * 2 - 1
+    hole = torch.zeros(1, 1, 8, 8)
+    hole[..., 2:5, 3:6] = 1
+    condition = inpaint_condition(picture, hole)
+    assert torch.equal(condition[:, :3] * (1 - hole), picture * (1 - hole))
+    assert not (condition[:, :3] * hole).any()
+    assert torch.equal(condition[:, 3:4], 1 - hole)
+    assert not condition[:, 4:].any()
+    flat = torch.full((1, 3, 4, 4), 0.25)
+    large = super_resolution_condition(flat, (16, 16))
+    torch.testing.assert_close(large[:, 4:], torch.full((1, 3, 16, 16), 0.25))
+    assert not large[:, :4].any()

@@ -1,0 +1,37 @@
+"""The page over the fake pipeline: python -m tests.ui.serve_fake FOLDER PORT [--delay S] [--gate FILE]."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+from studio.engine.engine import Engine
+from studio.ui.page import serve
+from studio.ui.studio import Studio
+from tests.fakes import FakePipeline, write_model_folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--delay", type=float, default=0.03, help="seconds a network call")
+    parser.add_argument("--gate", type=Path, help="the model is loaded once this file is there")
+    parser.add_argument("--plain", action="store_true", help="a vocabulary without thumbnails")
+    options = parser.parse_args()
+
+    def load() -> FakePipeline:
+        while options.gate and not options.gate.exists():
+            time.sleep(0.05)
+        return FakePipeline(options.delay)
+
+    model = write_model_folder(options.folder / "model", thumbnails=not options.plain)
+    serve(Studio.open(model, Engine(load), options.folder / "data"), host="127.0.0.1", port=options.port)
+
+
+if __name__ == "__main__":
+    main()

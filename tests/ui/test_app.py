@@ -1,0 +1,63 @@
+import subprocess
+import sys
+
+import pytest
+
+import app
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for name in (
+        "SPACE_ID",
+        *(f"STUDIO_{n}" for n in ("MODEL", "HOST", "PORT", "DEVICE", "DATA_DIR", "AUTH")),
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_defaults_serve_this_machine_alone():
+    options = app.parse_arguments([])
+    assert (options.host, options.port, options.device, options.auth) == ("127.0.0.1", 7860, "auto", None)
+
+
+def test_every_option_has_an_environment_variable(monkeypatch):
+    monkeypatch.setenv("STUDIO_DATA_DIR", "/tmp/x")
+    monkeypatch.setenv("STUDIO_PORT", "7999")
+    monkeypatch.setenv("STUDIO_AUTH", "ann:s:e")
+    options = app.parse_arguments(["--port", "8000"])
+    assert (options.data_dir, options.port, options.auth) == ("/tmp/x", 8000, ("ann", "s:e"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--host", "0.0.0.0"], "--auth user:password is required"),
+        (["--host", "example.org"], "--auth user:password is required"),
+        (["--auth", "ann"], "form user:password"),
+        (["--auth", ":secret"], "form user:password"),
+        (["--port", "0"], "whole number from 1 to 65535; it was '0'"),
+        (["--port", "http"], "from 1 to 65535"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(arguments, says, capsys):
+    with pytest.raises(SystemExit):
+        app.parse_arguments(arguments)
+    assert says in capsys.readouterr().err
+
+
+def test_others_may_reach_it_with_a_password_or_on_a_space(monkeypatch):
+    assert app.parse_arguments(["--host", "0.0.0.0", "--auth", "ann:secret"]).host == "0.0.0.0"
+    assert app.parse_arguments(["--host", "::1"]).auth is None
+    monkeypatch.setenv("SPACE_ID", "someone/studio")
+    assert app.parse_arguments([]).host == "0.0.0.0"
+
+
+def test_the_page_is_built_before_torch_is_imported(tmp_path):
+    code = (
+        "import sys, pathlib; from studio.engine.engine import Engine; from studio.ui.page import build_page;"
+        "from studio.ui.studio import Studio; import app;"
+        f"data = pathlib.Path({str(tmp_path)!r}); build_page(Studio.open(data / 'no', Engine(None), data));"
+        "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
