@@ -197,7 +197,7 @@ class StudioPipeline(DiffusionPipeline):
                 part = group[begin : begin + MAX_CALL]
                 for tile, prediction in zip(part, self._network(part), strict=True):
                     predicted.setdefault((id(tile.row), tile.conditional), []).append(prediction)
-        wholes = []
+        wholes, differences = [], []
         for row in rows:
             height, width = row.sample.shape[1:]
             halves = [
@@ -205,7 +205,8 @@ class StudioPipeline(DiffusionPipeline):
                 for conditional in ((True, False) if row.guided else (True,))
             ]
             wholes.append(guided(halves[1], halves[0], row.stage.guidance.scale) if len(halves) == 2 else halves[0])
-        advance(list(rows), wholes)
+            differences.append(halves[0] - halves[1] if len(halves) == 2 else None)
+        advance(list(rows), wholes, differences)
 
     def _network(self, tiles: list[Tile]) -> torch.Tensor:
         """Predictions (N, 3, h, w) in float32 for N tiles of one size."""

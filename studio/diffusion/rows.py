@@ -23,6 +23,7 @@ from studio.diffusion.scheduler import (
     multistep_update,
     to_original_and_noise,
 )
+from studio.diffusion.windows import window_count
 
 
 class PlannedSteps:
@@ -66,6 +67,22 @@ class StockSteps:
         return self.scheduler.step(prediction[None], time, sample[None], **draws).prev_sample[0]
 
 
+@dataclass(frozen=True)
+class StepRecord:
+    """What one network call saw and said of a picture. Tensors (3, H, W), float32; never written to again.
+
+    The predicted noise is (x_t - alpha x0) / sigma, so it is not kept.
+    """
+
+    x_t: torch.Tensor  # variance preserving, whatever the sampler's own scaling
+    pred_original_sample: torch.Tensor
+    guidance_difference: torch.Tensor | None  # conditional minus unconditional prediction; None without guidance
+    timestep: float  # what the network was called with, in train steps
+    alpha: float
+    sigma: float
+    guidance_scale: float  # 1 where guidance did not act
+
+
 @dataclass
 class Stage:
     """One run of a sampler for one picture. Tensors are float32 on the pipeline's device."""
@@ -100,7 +117,12 @@ class Row:
     steps_before: int = 0  # calls of stages that are done
     steps_after: int = 0  # calls of the stage to come
     train_steps: int = 1000
-    pred_original_sample: torch.Tensor | None = None  # (3, H, W), x0 as last predicted
+    record: StepRecord | None = None  # of the last step
+
+    @property
+    def pred_original_sample(self) -> torch.Tensor | None:
+        """(3, H, W), x0 as last predicted."""
+        return None if self.record is None else self.record.pred_original_sample
 
     @property
     def step(self) -> int:
@@ -132,19 +154,33 @@ class Row:
         return self.stage.guidance.acts_at(self.time / (self.train_steps - 1))
 
     @property
+    def call_shape(self) -> tuple[int, int]:
+        """(height, width) of what the next network call is shown; only rows of one shape share a call."""
+        height, width = self.stage.sample.shape[1:]
+        return min(height, self.stage.window), min(width, self.stage.window)
+
+    @property
+    def call_rows(self) -> int:
+        """Rows that this picture takes in the next network call: its windows, twice where guidance acts."""
+        height, width = self.stage.sample.shape[1:]
+        return window_count(height, width, self.stage.window) * (2 if self.guided else 1)
+
+    @property
     def network_input(self) -> torch.Tensor:
         return self.stage.steps.network_input(self.stage.sample, self.stage.step)
 
 
-def advance(rows: list[Row], predictions: list[torch.Tensor]) -> None:
-    """Take every row one step on, given the network's prediction (3, H, W) for it. Rows change in place."""
+def advance(rows: list[Row], predictions: list[torch.Tensor], differences: list[torch.Tensor | None]) -> None:
+    """Take every row one step on, given the prediction (3, H, W) for it, and what guidance made of it: conditional
+    minus unconditional, or None. Rows change in place."""
     together: dict[tuple, list[Row]] = {}
-    for row, prediction in zip(rows, predictions, strict=True):
+    for row, prediction, difference in zip(rows, predictions, differences, strict=True):
         stage, steps = row.stage, row.stage.steps
         alpha, sigma = steps.levels[stage.step]
-        row.pred_original_sample, _ = to_original_and_noise(
-            prediction, row.network_input, alpha, sigma, steps.prediction_type
-        )
+        x_t = row.network_input
+        x_0, _ = to_original_and_noise(prediction, x_t, alpha, sigma, steps.prediction_type)
+        scale = 1.0 if difference is None else stage.guidance.scale
+        row.record = StepRecord(x_t, x_0, difference, row.time, alpha, sigma, scale)
         if isinstance(steps, StockSteps):
             stage.sample = steps.take(prediction, stage.sample, stage.step, row.generator)
         else:

@@ -18,6 +18,13 @@ def windows(height: int, width: int, size: int, overlap: int) -> list[tuple[int,
     return [(top, left) for top in window_starts(height, size, overlap) for left in window_starts(width, size, overlap)]
 
 
+def window_count(height: int, width: int, size: int) -> int:
+    """How many windows `cut` makes of a picture."""
+    if height <= size and width <= size:
+        return 1
+    return len(windows(height, width, size, size // 4))
+
+
 def cut(whole: torch.Tensor, size: int) -> list[torch.Tensor]:
     """(C, H, W) as windows (C, size, size); a picture of at most that size is its own only window."""
     height, width = whole.shape[-2:]

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from studio.training.precision import fast_bf16
 from studio.training.scenes import GROUNDS, Painter, SceneMaker
 from studio.training.sprites import STYLES, Sprites
 
@@ -208,8 +209,7 @@ def train_classifier(
 
 def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 where the machine has units for it."""
-    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device))
 
 
 def digest(sprites: Sprites, recipe: Recipe) -> str:

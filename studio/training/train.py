@@ -25,6 +25,7 @@ from studio.diffusion.scheduler import STUDIO_CONFIG, NoiseSchedule, StudioSched
 from studio.diffusion.unet import StudioUNet
 from studio.training.batches import PAINTING, SHARPENING, Batch, BatchMaker
 from studio.training.export import export, load_averaged, paint, sample_prompts, sheet
+from studio.training.precision import fast_bf16
 from studio.training.scenes import Painter, SceneMaker
 from studio.training.sprites import Sprites
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
@@ -171,8 +172,7 @@ class Run:
         self.preset = PRESETS[args.preset]
         precision = args.precision
         if precision == "auto":
-            fast = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
-            precision = "bf16" if fast else "no"
+            precision = "bf16" if fast_bf16("cuda" if torch.cuda.is_available() else "cpu") else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
         torch.backends.cuda.matmul.allow_tf32 = True
         self.sprites = Sprites.load(args.sprites)

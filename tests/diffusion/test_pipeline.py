@@ -91,7 +91,8 @@ def test_a_small_picture_is_finished_at_the_size_asked_for(pipe):
         assert [row.step for row in rows] == [min(number, 3), number, number]
         if number == 3:
             small = [row.pred_original_sample for row in rows]
-    assert torch.equal(small[0], small[1]) and torch.equal(small[0], small[2])
+    for other in small[1:]:
+        torch.testing.assert_close(other, small[0], atol=1e-4, rtol=0)  # calls of other sizes round differently
     assert [pipe.decode(row).size for row in rows] == [(16, 16), (32, 32), (64, 64)]
     with pytest.raises(ValueError, match="size is 100; it must be one of 16, 32, 64"):
         pipe.prepare(["a cat"], size=100)
