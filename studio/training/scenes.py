@@ -125,8 +125,9 @@ class SceneMaker:
     Held-out (concept, style) pairs are drawn only with `held_out=True`, and then nothing else is.
     """
 
-    def __init__(self, sprites: Sprites, seed: int, held_out: bool = False) -> None:
-        self.sprites = sprites
+    def __init__(self, sprites: Sprites, seed: int, held_out: bool = False, freedom: float = 1.0) -> None:
+        """freedom: how far the place and size of a thing alone vary, 0 (not at all) to 1."""
+        self.sprites, self.freedom = sprites, freedom
         self.rng = random.Random(seed)
         self.index: dict[tuple[int, int], int] = {}
         for i, (c, s) in enumerate(zip(sprites.concept.tolist(), sprites.style.tolist(), strict=True)):
@@ -148,8 +149,8 @@ class SceneMaker:
 
     def single(self, concept: int, style: int, ground: str | None = None) -> Scene:
         rng = self.rng
-        side = rng.uniform(0.62, 0.96)
-        slack = (1 - side) / 2 + 0.02
+        side = 0.79 + self.freedom * rng.uniform(-0.17, 0.17)
+        slack = self.freedom * ((1 - side) / 2 + 0.02)
         thing = Thing(
             self.index[concept, style],
             0.5 + rng.uniform(-slack, slack),
@@ -220,7 +221,7 @@ class SceneMaker:
             "striped": f"striped {ground} and {ground2}",
             "dotted": f"{ground} dotted {ground2}",
         }[pattern]
-        said_style = STYLES[style] if rng.random() < 0.8 else None
+        said_style = STYLES[style] if rng.random() < 0.9 else None
         said_ground = words if rng.random() < 0.8 else None
         return Scene(
             things,

@@ -47,13 +47,14 @@ class Preset:
     warmup: int  # updates
     decay: float  # share of the time over which the learning rate falls to zero
     ema: float
+    freedom: float  # of a thing's place and size: with less, what it looks like is learned sooner
     unet: dict
 
 
 UNET = {"block_out_channels": (32, 128, 256), "layers_per_block": (1, 1, 1), "mid_layers": 2}
 PRESETS = {
-    "cpu": Preset("concepts.txt", 32, 96, 64, 32, 8, 8e-4, 200, 0.5, 0.999, UNET),
-    "gpu": Preset("all", 64, 512, 64, 512, 5, 1e-3, 500, 0.4, 0.9995, UNET),
+    "cpu": Preset("concepts.txt", 32, 96, 64, 32, 8, 8e-4, 200, 0.5, 0.999, 0.4, UNET),
+    "gpu": Preset("all", 64, 512, 64, 512, 5, 1e-3, 500, 0.4, 0.9995, 1.0, UNET),
 }
 
 
@@ -183,7 +184,7 @@ class Run:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True) if self.checkpoint.exists() else {}
         self.updates, self.seconds, self.pictures = (state.get(k, 0) for k in ("updates", "seconds", "pictures"))
         # a run taken up again goes on with other scenes and other noise
-        self.scenes = SceneMaker(self.sprites, self.seed + self.updates)
+        self.scenes = SceneMaker(self.sprites, self.seed + self.updates, freedom=self.preset.freedom)
         self.batches = BatchMaker(self.scenes, Painter(self.sprites, self.accelerator.device), self.seed + self.updates)
         self.generator = torch.Generator().manual_seed(self.seed + self.updates)
         self.model = self._model(state)

@@ -93,8 +93,14 @@ def test_captions_name_no_other_style_or_ground(scenes):
         own = {scene.ground, scene.ground2} | {thing.tint for thing in scene.things}
         assert {colour for colour in GROUNDS if colour in words} <= own
         said_ground += scene.ground in words
-    assert 0.7 < said_style / len(scenes) < 0.9
+    assert 0.8 < said_style / len(scenes) < 0.97
     assert 0.7 < said_ground / len(scenes) < 0.9
+
+
+def test_without_freedom_a_thing_alone_has_one_place_and_size(sprites):
+    maker = SceneMaker(sprites, seed=3, freedom=0)
+    alone = [scene.things[0] for scene in (maker.draw() for _ in range(60)) if len(scene.things) == 1]
+    assert {(thing.x, thing.y, thing.side) for thing in alone} == {(0.5, 0.5, 0.79)}
 
 
 def test_a_plain_ground_has_its_colour(painter):
