@@ -16,6 +16,7 @@ from diffusers import SchedulerMixin
 
 from studio.diffusion.conditioning import Task
 from studio.diffusion.guidance import Guidance
+from studio.diffusion.samplers import chosen_steps
 from studio.diffusion.scheduler import (
     NoiseSchedule,
     SamplingPlan,
@@ -46,7 +47,7 @@ class StockSteps:
 
     def __init__(self, scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device) -> None:
         self.scheduler: Any = type(scheduler).from_config(scheduler.config)
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        self.scheduler.set_timesteps(**chosen_steps(self.scheduler, num_inference_steps), device=device)
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(0)  # some timesteps repeat (Heun): do not search for them
         self.prediction_type: str = scheduler.config.prediction_type

@@ -31,11 +31,8 @@ class Sampler:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Trailing spacing begins at the last train step: pure noise, the cosine schedule's sigma / alpha being
-# 20,000. Heun's trapezoid in sigma / alpha cannot step down from there: it takes leading spacing, which
-# begins at train step T - T // steps, and wants 20 steps or more for that to be nearly noise. It makes 2
-# steps - 1 calls. Values that only some classes know stand here lest they come from another class's config
-# or defaults.
+# Trailing spacing begins at the last train step: pure noise, the cosine schedule's sigma / alpha being 20,000.
+# Values that only some classes know stand here lest they come from another class's config or defaults.
 TRAILING = {"timestep_spacing": "trailing"}
 SOLVER = {"lower_order_final": True, "final_sigmas_type": "zero"}
 SAMPLERS: dict[str, Sampler] = {
@@ -51,6 +48,21 @@ SAMPLERS: dict[str, Sampler] = {
     "euler": Sampler("Euler", EulerDiscreteScheduler, TRAILING | {"final_sigmas_type": "zero"}),
     "heun": Sampler("Heun", HeunDiscreteScheduler, {"timestep_spacing": "leading", "clip_sample": False}),
 }
+
+
+def chosen_steps(scheduler: SchedulerMixin, num_inference_steps: int) -> dict[str, Any]:
+    """What to pass to `set_timesteps`.
+
+    Heun steps in sigma / alpha, which the cosine schedule lets fall from 20,000 to 30 within 20 train steps: its
+    trapezoid wants short steps there. Its times are spaced quadratically, and begin just short of pure noise.
+    """
+    if not isinstance(scheduler, HeunDiscreteScheduler):
+        return {"num_inference_steps": num_inference_steps}
+    train_steps = scheduler.config.num_train_timesteps
+    last = round(train_steps / num_inference_steps) - 1  # as in trailing spacing
+    shares = [(i + 0.75) / (num_inference_steps - 0.25) for i in range(num_inference_steps)]
+    times = [round(last + (train_steps - 1 - last) * (1 - share**2)) for share in shares]
+    return {"timesteps": [min(time, train_steps - 1 - i) for i, time in enumerate(times)]}  # none twice
 
 
 def make_sampler(name: str, config: Mapping[str, Any]) -> SchedulerMixin:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from studio.diffusion.samplers import SAMPLERS, make_sampler
+from studio.diffusion.samplers import SAMPLERS, chosen_steps, make_sampler
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, velocity
 
 MEAN, STD = 0.3, 0.5
@@ -32,7 +32,7 @@ class ExactNetwork:
 def sample(name: str, num_inference_steps: int, count: int = 1000):
     """(samples, the analytic answer, network calls); count pictures of one pixel."""
     scheduler, network = make_sampler(name, CONFIG), ExactNetwork()
-    scheduler.set_timesteps(num_inference_steps)
+    scheduler.set_timesteps(**chosen_steps(scheduler, num_inference_steps))
     generator = torch.Generator().manual_seed(0)
     randomness = {"generator": generator} if name == "ddpm" else {}
     x = torch.randn(count, 1, generator=generator) * scheduler.init_noise_sigma
