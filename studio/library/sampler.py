@@ -6,17 +6,18 @@ pages. Importing it is cheap: torch and diffusers come with the pipeline.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from studio.engine.requests import Inpaint, Request, TextToImage
 from studio.library.models import load_pipeline
 
 if TYPE_CHECKING:
     from studio.diffusion.rows import Row
-    from studio.engine.requests import Request
 
 
 def load_sampler(folder: str | Path, device: str = "auto") -> PipelineSampler:
@@ -34,6 +35,7 @@ class PipelineSampler:
         # Of the components, not `from_pipe`, which warns of modules kept in float32 where there are none.
         self._inpaint = StudioInpaintPipeline(**pipeline.components)
         self._upscale = StudioUpscalePipeline(**pipeline.components)
+        self._tokenizer = threading.Lock()  # a fast tokenizer keeps settings of a call inside: one thread at a time
 
     @property
     def device(self) -> str:
@@ -42,7 +44,7 @@ class PipelineSampler:
 
     def prepare(self, request: Request) -> list[Row]:
         """One row a picture, by `request.seeds` in order."""
-        count, pictures = request.count, request.pictures()
+        count = request.count
         prompts = [request.caption] * count
         shared = {
             "negative_prompts": [request.negative_prompt] * count if request.negative_prompt else None,
@@ -51,14 +53,13 @@ class PipelineSampler:
             "seeds": request.seeds,
             "sampler": request.sampler,
         }
-        if request.task == "text-to-image":
-            return self.pipeline.prepare(prompts, **shared)
-        images = [pictures["image"]] * count
-        if request.task == "inpaint":
-            return self._inpaint.prepare(prompts, images, [pictures["mask"]] * count, **shared)
-        if request.task == "super-resolution":
+        with self._tokenizer:
+            if isinstance(request, TextToImage):
+                return self.pipeline.prepare(prompts, **shared)
+            images = [request.image] * count
+            if isinstance(request, Inpaint):
+                return self._inpaint.prepare(prompts, images, [request.mask] * count, **shared)
             return self._upscale.prepare(images, request.scale, prompts, request.noise_level, **shared)
-        raise ValueError(f"task is {request.task!r}; it must be text-to-image, inpaint or super-resolution")
 
     def denoise_step(self, rows: Sequence[Row]) -> None:
         """One network call for rows of one `call_shape`; they change in place, or, if it raises, not at all."""
@@ -76,7 +77,8 @@ class PipelineSampler:
 
     def truncated(self, text: str) -> str:
         """The end of the text that the model does not read, "" if there is none."""
-        return self.pipeline.truncated(text)
+        with self._tokenizer:
+            return self.pipeline.truncated(text)
 
 
 def _snapshot(row: Row) -> Callable[[], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioUpscalePipeline
+from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.sampler import PipelineSampler
 from tests.diffusion.conftest import random_pipeline
 
@@ -23,18 +24,11 @@ def noise_picture(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def asked(task: str, pictures: dict | None = None, **fields) -> SimpleNamespace:
-    """A request's surface, as the engine hands it over."""
-    usual = {"caption": "a red cat", "negative_prompt": "", "steps": 4, "guidance": 3, "sampler": "studio"}
-    given = usual | {"seeds": [7, 8], "count": 2} | fields
-    return SimpleNamespace(task=task, pictures=lambda: pictures or {}, **given)
-
-
-def generators(request) -> list[torch.Generator]:
+def generators(request: Request) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in request.seeds]
 
 
-def painted(sampler: PipelineSampler, request) -> list[np.ndarray]:
+def painted(sampler: PipelineSampler, request: Request) -> list[np.ndarray]:
     rows = sampler.prepare(request)
     assert [row.seed for row in rows] == request.seeds
     while not all(row.finished for row in rows):
@@ -48,9 +42,9 @@ def same(pictures: list[np.ndarray], others: list[Image.Image]) -> bool:
 
 @pytest.mark.parametrize("negative", ["", "a house"])
 def test_text_to_image_paints_what_the_plain_call_paints(sampler, negative):
-    request = asked("text-to-image", negative_prompt=negative)
+    request = TextToImage("a cat", negative, "noto", "red", count=2, steps=4, seed=7)
     plain = sampler.pipeline(
-        "a red cat",
+        "a cat, noto style, on a red background",
         negative or None,
         num_inference_steps=4,
         guidance_scale=3.0,
@@ -63,7 +57,7 @@ def test_text_to_image_paints_what_the_plain_call_paints(sampler, negative):
 def test_inpainting_paints_what_the_plain_call_paints(sampler):
     image, mask = noise_picture(40, 32), Image.new("L", (40, 32))
     mask.paste(255, (8, 8, 24, 24))
-    request = asked("inpaint", {"image": image, "mask": mask}, negative_prompt="a boat")
+    request = Inpaint("a red cat", image, mask, "a boat", count=2, steps=4, guidance=3, seed=7)
     plain = StudioInpaintPipeline(**sampler.pipeline.components)(
         "a red cat",
         image,
@@ -80,7 +74,7 @@ def test_inpainting_paints_what_the_plain_call_paints(sampler):
 @pytest.mark.parametrize("scale", [2, 4])
 def test_super_resolution_paints_what_the_plain_call_paints(sampler, scale):
     image = noise_picture(24, 20)
-    request = asked("super-resolution", {"image": image}, scale=scale, noise_level=0.1, steps=2, guidance=1.5)
+    request = SuperResolve(image, scale, "a red cat", 0.1, count=2, guidance=1.5, seed=7)
     plain = StudioUpscalePipeline(**sampler.pipeline.components)(
         [image, image],
         scale,
@@ -94,9 +88,16 @@ def test_super_resolution_paints_what_the_plain_call_paints(sampler, scale):
     assert plain.images[0].size == (24 * scale, 20 * scale)
 
 
-def test_other_tasks_are_refused(sampler):
-    with pytest.raises(ValueError, match="task is 'dance'"):
-        sampler.prepare(asked("dance"))
+def test_what_is_not_said_is_as_the_pipelines_have_it(sampler):
+    mask = Image.new("L", (16, 16), 255)
+    for request, pipe in (
+        (TextToImage("a cat"), sampler.pipeline),
+        (Inpaint("a cat", mask, mask), sampler._inpaint),
+        (SuperResolve(mask), sampler._upscale),
+    ):
+        usual = signature(pipe.prepare).parameters
+        assert request.steps == usual["num_inference_steps"].default
+        assert request.guidance == usual["guidance_scale"].default
 
 
 def test_the_rest_is_the_pipelines(sampler):
@@ -104,13 +105,13 @@ def test_the_rest_is_the_pipelines(sampler):
     assert sampler.truncated("a cat") == "" and sampler.truncated("a cat " * 500).startswith("a cat")
 
 
-@pytest.mark.parametrize("name", ["studio", "ddpm", "unipc", "heun"])
+@pytest.mark.parametrize("name", ["studio", "ddpm", "unipc", "heun", "dpm++2m"])
 @pytest.mark.parametrize("where", ["network", "advance"])
 def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, monkeypatch, name, where):
     """Wherever it does: here at every second call, in the network or after some rows have stepped."""
     import studio.diffusion.core as core
 
-    request = asked("text-to-image", sampler=name, seeds=[3, 4])
+    request = TextToImage("a red cat", sampler=name, steps=4, count=2, seed=3)
     undisturbed = painted(sampler, request)
     rows, real = sampler.prepare(request), core.advance
 
