@@ -65,7 +65,8 @@ class Sampler(Protocol):
     def denoise_step(self, rows: Sequence[SampledRow]) -> None:
         """One network call for rows of one `call_shape`; they change in place.
 
-        When the memory is full it raises what `is_out_of_memory` knows and leaves the rows as they were.
+        Returns when it is done, on a GPU too: its time is measured. When the memory is full it raises what
+        `is_out_of_memory` knows and leaves the rows as they were.
         """
         ...
 
@@ -83,4 +84,5 @@ def is_out_of_memory(problem: BaseException) -> bool:
     if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
         return True
     text = str(problem).lower()
-    return isinstance(problem, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    says = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(problem, RuntimeError) and any(words in text for words in says)
