@@ -63,17 +63,19 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path):
-        self._file = (folder / "lock").open("a+b")
+        self._handle: int | None = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            _lock(self._file.fileno())
+            _lock(self._handle)
         except OSError as problem:
-            self._file.close()
+            self.release()
             raise Refusal(
                 f"Another studio is working in the data folder {folder}; give this one another folder, or end that one."
             ) from problem
 
     def release(self) -> None:
-        self._file.close()
+        if self._handle is not None:
+            os.close(self._handle)
+        self._handle = None
 
 
 def _lock(handle: int) -> None:
