@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -230,7 +231,7 @@ def test_a_job_cancelled_after_such_a_crash_leaves_nothing(library, reopened, mo
 def test_what_is_no_ones_is_swept_but_never_a_picture(library, reopened):
     """Pictures of an earlier studio, or of a library.sqlite that was lost, are not ours to remove."""
     job = done(library)
-    for name in ("pictures/old.png", "traces/old.safetensors", "inputs/old.png", "inputs/.x.part"):
+    for name in ("pictures/old.png", "traces/old.safetensors", "inputs/old.png", "inputs/.x.part", ".y.part"):
         (library.folder / name).write_bytes(b"x")
     library = reopened(library)
     (id,) = [one.id for one in job.pictures]
@@ -239,6 +240,7 @@ def test_what_is_no_ones_is_swept_but_never_a_picture(library, reopened):
         "traces": [f"{id}.safetensors"],
         "inputs": [],
     }
+    assert not (library.folder / ".y.part").exists()
 
 
 def test_the_secret_is_made_once_and_for_its_owner_alone(library, reopened):
@@ -627,6 +629,21 @@ def test_files_that_cannot_grow_are_said_and_later_it_goes_on(tmp_path):
     assert kept == "The pictures could not be kept: the disk is full."
     assert taken.startswith("The job could not be taken: the disk ")
     assert rest == ["0 True True", "1 True"]
+
+
+def test_a_full_disk_has_room_left_to_delete_from_it(library, reopened, monkeypatch):
+    (kept,) = done(library).pictures
+    library.purge()
+    reserve = library.folder / "reserve"
+    assert reserve.stat().st_size == 1_000_000
+    usage = type(shutil.disk_usage(library.folder))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 4096))
+    assert library.delete(ME, [kept.id]) == 1 and not reserve.exists()
+    library = reopened(library)
+    assert not reserve.exists()
+    monkeypatch.undo()
+    library.purge()
+    assert reserve.stat().st_size == 1_000_000
 
 
 def test_a_folder_that_cannot_be_is_said(tmp_path):
