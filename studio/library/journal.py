@@ -190,7 +190,7 @@ class DiskJournal:
             try:
                 trace_size = self._files.write_trace(id, trace)
             except (OSError, ValueError) as problem:  # no reason to lose the picture
-                log.warning("a trace was not kept", exc_info=problem)
+                log.warning("a trace was not kept: %s", problem)
         return {
             "id": id,
             "place": index,
