@@ -179,6 +179,13 @@ def watch(pid: int, data: Path, samples: list[tuple[int, int]], stop: threading.
             samples.append((sum(state != "queued" for state, *_ in jobs_of(data)), resident(pid)))
 
 
+def course(samples: list[tuple[int, int]]) -> str:
+    """The memory in MB at each tenth of the jobs."""
+    last = max(ended for ended, _ in samples)
+    tenths = [[held for ended, held in samples if n * last <= 10 * ended <= (n + 1) * last] for n in range(10)]
+    return " ".join(f"{mean(tenth) / 1e6:.0f}" for tenth in tenths if tenth)
+
+
 def growth(samples: list[tuple[int, int]]) -> float:
     """By what part the memory grew over the last half of the jobs: the mean of their first and last tenth."""
     last = samples[-1][0]
@@ -211,7 +218,7 @@ def main() -> None:
     print(
         f"{options.sessions} sessions x {options.jobs} jobs in {seconds:.0f} s: {len(seen.received)} received, "
         f"{len(seen.dropped)} dropped, {there} taken, 0 lost, 0 twice, 0 delivered to another; 95 % of the answers "
-        f"within {slowest:.1f} s; memory {samples[-1][1] / 1e6:.0f} MB, over the last half {growth(samples):+.1%}"
+        f"within {slowest:.1f} s; memory in MB by tenths of the jobs {course(samples)}, over the last half {growth(samples):+.1%}"
     )
     assert growth(samples) <= 0.02, "the server's memory grows"
 
