@@ -218,7 +218,8 @@ def main() -> None:
     print(
         f"{options.sessions} sessions x {options.jobs} jobs in {seconds:.0f} s: {len(seen.received)} received, "
         f"{len(seen.dropped)} dropped, {there} taken, 0 lost, 0 twice, 0 delivered to another; 95 % of the answers "
-        f"within {slowest:.1f} s; memory in MB by tenths of the jobs {course(samples)}, over the last half {growth(samples):+.1%}"
+        f"within {slowest:.1f} s; memory in MB by tenths of the jobs {course(samples)}, over the last half "
+        f"{growth(samples):+.1%}"
     )
     assert growth(samples) <= 0.02, "the server's memory grows"
 
