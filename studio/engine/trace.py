@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from studio.engine.sampler import SampledRow, StepRecord
 
 MAX_STEPS = 64  # kept of a run; of a longer one every second, fourth, ... and the ends of its stages
-MAX_BYTES = 16_000_000  # of one picture's trace
+MAX_BYTES = 32_000_000  # of one picture's trace; one of more than about 0.4 megapixels leaves none
 TOTAL_BYTES = 256_000_000  # of all traces under way: a row that would exceed it runs without
 FORMAT = "diffusion-studio-trace-1"
 FLOAT = 4  # bytes of a number
@@ -221,6 +221,9 @@ class _About(NamedTuple):
         level = float(getattr(stage, "noise_level", 0.0))
         return cls(getattr(stage, "condition", None), None if task is None else int(task), level)
 
+    def bytes(self, shape: tuple[int, ...]) -> int:
+        return 0 if self.condition is None else FLOAT * 7 * math.prod(shape[1:])
+
 
 class Recorder:
     """Follows one row: call `record` after each of its steps, `trace` at the end, and `close` whatever happens."""
@@ -246,7 +249,7 @@ class Recorder:
         if not self._stages or stage is not self._last or tuple(record.x_t.shape) != self._shape:
             self._stages.append(_About.of(stage))
             self._last, self._shape = stage, tuple(record.x_t.shape)
-            self._held += FLOAT * 7 * math.prod(self._shape[1:])  # the condition
+            self._held += self._stages[-1].bytes(self._shape)
         self._add(_Kept(len(self._stages) - 1, self._row.step - 1, record, _own(record.x_t)))
         while len(self._kept) > MAX_STEPS or self._held > MAX_BYTES:
             if self._stride > self._row.num_steps:  # nothing but the ends is left
@@ -281,8 +284,9 @@ class Recorder:
             or right is None
             or not left.stage == kept.stage == right.stage
         ]
-        sides = {kept.stage: kept.x_t.shape[1:] for kept in self._kept}.values()
-        self._held = sum(FLOAT * 7 * math.prod(side) for side in sides) + sum(kept.bytes for kept in self._kept)
+        shapes = {kept.stage: kept.x_t.shape for kept in self._kept}
+        conditions = sum(self._stages[number].bytes(shape) for number, shape in shapes.items())
+        self._held = conditions + sum(kept.bytes for kept in self._kept)
 
     def trace(self) -> Trace | None:
         """All that was kept, as arrays; None if it was too much."""
