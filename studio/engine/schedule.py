@@ -61,8 +61,7 @@ class Schedule:
         return seat
 
     def pick(self) -> list[Seat]:
-        """The seats of the next call: the least served of all, and others of its shape while the call stays short. There
-        must be a seat.
+        """The seats of the next call: the least served of all, and others of its shape while the call stays short.
 
         Now and then the one that has waited longest goes first instead: so nobody waits for ever behind a stream of
         newcomers. The seats that go first decide the shape, so no shape does either.

@@ -193,18 +193,29 @@ class Budget:
             return self._left
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """One step under way: `StepRecord` and where it belongs."""
+class _Kept(NamedTuple):
+    """One step under way: a `StepRecord`, in memory of its own, and where it belongs."""
 
     stage: int
     step: int
-    record: StepRecord
-    x_t: Any  # the record's, in memory of its own
+    x_t: Any
+    x0: Any
+    guidance_difference: Any | None
+    timestep: float
+    alpha: float
+    sigma: float
+    guidance_scale: float
+
+    @classmethod
+    def of(cls, record: StepRecord, stage: int, step: int) -> _Kept:
+        x_t, x0 = _own(record.x_t), _own(record.pred_original_sample)
+        difference = None if record.guidance_difference is None else _own(record.guidance_difference)
+        numbers = record.timestep, record.alpha, record.sigma, record.guidance_scale
+        return cls(stage, step, x_t, x0, difference, *numbers)
 
     @property
     def bytes(self) -> int:
-        arrays = 2 if self.record.guidance_difference is None else 3
+        arrays = 2 if self.guidance_difference is None else 3
         return FLOAT * arrays * math.prod(self.x_t.shape)
 
 
@@ -250,7 +261,7 @@ class Recorder:
             self._stages.append(_About.of(stage))
             self._last, self._shape = stage, tuple(record.x_t.shape)
             self._held += self._stages[-1].bytes(self._shape)
-        self._add(_Kept(len(self._stages) - 1, self._row.step - 1, record, _own(record.x_t)))
+        self._add(_Kept.of(record, len(self._stages) - 1, self._row.step - 1))
         while len(self._kept) > MAX_STEPS or self._held > MAX_BYTES:
             if self._stride > self._row.num_steps:  # nothing but the ends is left
                 return self.close()
@@ -295,20 +306,17 @@ class Recorder:
         stages = []
         for number, about in enumerate(self._stages):
             kept = [kept for kept in self._kept if kept.stage == number]
-            records = [of.record for of in kept]
-            differences = [_numpy(r.guidance_difference) for r in records if r.guidance_difference is not None]
+            differences = [_numpy(of.guidance_difference) for of in kept if of.guidance_difference is not None]
             shape = kept[0].x_t.shape
             condition = None if about.condition is None else _numpy(about.condition)
+            numbers = ("timestep", "alpha", "sigma", "guidance_scale")
             stages.append(
                 TraceStage(
                     step=np.array([of.step for of in kept], np.int64),
-                    timestep=np.array([record.timestep for record in records], np.float64),
-                    alpha=np.array([record.alpha for record in records], np.float64),
-                    sigma=np.array([record.sigma for record in records], np.float64),
-                    guidance_scale=np.array([record.guidance_scale for record in records], np.float64),
+                    **{name: np.array([getattr(of, name) for of in kept], np.float64) for name in numbers},
                     x_t=np.stack([_numpy(of.x_t) for of in kept]),
-                    x0=np.stack([_numpy(record.pred_original_sample) for record in records]),
-                    guided=np.array([record.guidance_difference is not None for record in records]),
+                    x0=np.stack([_numpy(of.x0) for of in kept]),
+                    guided=np.array([of.guidance_difference is not None for of in kept]),
                     guidance_difference=np.stack(differences) if differences else np.empty((0, *shape), np.float32),
                     condition=condition if condition is not None and condition.any() else None,
                     task=about.task,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -63,17 +64,19 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path):
-        self._file = (folder / "lock").open("a+b")
+        self._handle: int | None = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            _lock(self._file.fileno())
+            _lock(self._handle)
         except OSError as problem:
-            self._file.close()
+            self.release()
             raise Refusal(
                 f"Another studio is working in the data folder {folder}; give this one another folder, or end that one."
             ) from problem
 
     def release(self) -> None:
-        self._file.close()
+        if self._handle is not None:
+            os.close(self._handle)
+        self._handle = None
 
 
 def _lock(handle: int) -> None:
@@ -85,6 +88,29 @@ def _lock(handle: int) -> None:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class Reserve:
+    """A file that is there to be removed: a disk that is full then has room for the few bytes that deleting needs."""
+
+    SIZE = 1_000_000  # bytes
+
+    def __init__(self, folder: Path):
+        self._file = folder / "reserve"
+
+    def give(self) -> None:
+        """Removes the file where the disk is full, or nearly."""
+        if self._file.exists() and shutil.disk_usage(self._file.parent).free < self.SIZE:
+            remove(self._file)
+
+    def take(self) -> None:
+        """Makes the file again where the disk has room enough."""
+        try:
+            if not self._file.exists() and shutil.disk_usage(self._file.parent).free > 3 * self.SIZE:
+                with written(self._file) as file:
+                    file.write(os.urandom(self.SIZE))  # which no file system can pack
+        except OSError:
+            pass
 
 
 @contextmanager

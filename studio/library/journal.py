@@ -22,7 +22,7 @@ from studio.engine.job import Job, Picture, Refusal
 from studio.engine.requests import InvalidRequest, Request, TextToImage, request_from
 from studio.engine.trace import Trace
 from studio.library.database import Database
-from studio.library.files import FolderLock, refusing
+from studio.library.files import FolderLock, Reserve, refusing
 from studio.library.shelves import Shelves
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class DiskJournal:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._folder_lock = FolderLock(self.folder)
             try:
+                self._reserve = Reserve(self.folder)
+                self._reserve.give()
                 self._files = Shelves(self.folder)
                 self._db = Database(self.folder / "library.sqlite")
             except BaseException:
@@ -121,6 +123,7 @@ class DiskJournal:
         """The job was cancelled or failed. If that cannot be written down, it is taken up again at the next start."""
         try:
             with refusing("A job's end could not be written down"):
+                self._reserve.give()
                 self._end(job.id, job.request.count, job.state, job.error, job.notes, job.seconds)
         except Refusal as problem:
             log.warning("%s", problem)
@@ -187,7 +190,7 @@ class DiskJournal:
             try:
                 trace_size = self._files.write_trace(id, trace)
             except (OSError, ValueError) as problem:  # no reason to lose the picture
-                log.warning("a trace was not kept", exc_info=problem)
+                log.warning("a trace was not kept: %s", problem)
         return {
             "id": id,
             "place": index,

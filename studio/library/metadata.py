@@ -84,14 +84,20 @@ def from_parameters(text: str) -> dict[str, Any]:
     }
 
 
-def write_png(image: Image.Image, path: str | Path, settings: dict[str, Any]) -> None:
-    """Writes a picture with its settings: whole or not at all."""
+def png_info(settings: dict[str, Any]) -> PngInfo:
+    """Settings as the text chunks of a picture."""
     info = PngInfo()
     text = to_parameters(settings).replace("\0", "")  # ends a text in PNG
     info.add_text(TEXT_KEY, text.encode("utf-8", "replace").decode("utf-8"))  # half a surrogate pair is "?"
     info.add_itxt(JSON_KEY, json.dumps(settings, sort_keys=True))  # ASCII, in which all of these are escaped
+    return info
+
+
+def write_png(image: Image.Image, path: str | Path, settings: dict[str, Any]) -> None:
+    """Writes a picture with its settings: whole or not at all."""
+    info, few = png_info(settings), image.width * image.height <= _OPTIMIZED_PIXELS
     with written(Path(path)) as file:
-        image.save(file, "PNG", pnginfo=info, optimize=image.width * image.height <= _OPTIMIZED_PIXELS)
+        image.save(file, "PNG", pnginfo=info, optimize=few)
 
 
 def read_png(file: str | Path | BinaryIO) -> dict[str, Any] | None:

@@ -29,8 +29,8 @@ class Shelves:
 
     def __init__(self, folder: Path):
         self._pictures, self._traces, self._inputs = (folder / name for name in ("pictures", "traces", "inputs"))
-        for place in (self._pictures, self._traces, self._inputs):
-            place.mkdir(parents=True, exist_ok=True)
+        for place in (folder, self._pictures, self._traces, self._inputs):
+            place.mkdir(exist_ok=True)
             for part in place.glob(f".*{PART}"):  # left by a crash
                 remove(part)
         self.secret = _secret(folder / "secret")

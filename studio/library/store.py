@@ -158,9 +158,11 @@ class Library(DiskJournal):
 
     def delete(self, owner: str, ids: Sequence[str]) -> int:
         """Hides pictures at once; their files go after UNDO_SECONDS. Returns how many they were."""
-        with refusing("The pictures could not be deleted"), self._db.transaction() as db:
-            sql = f"UPDATE pictures SET deleted = ? WHERE deleted IS NULL AND owner = ? AND id IN {_AMONG}"
-            return db.execute(sql, (time.time(), owner, json.dumps(list(ids)))).rowcount
+        with refusing("The pictures could not be deleted"):
+            self._reserve.give()
+            with self._db.transaction() as db:
+                sql = f"UPDATE pictures SET deleted = ? WHERE deleted IS NULL AND owner = ? AND id IN {_AMONG}"
+                return db.execute(sql, (time.time(), owner, json.dumps(list(ids)))).rowcount
 
     def undo_delete(self, owner: str, ids: Sequence[str]) -> int:
         """Brings pictures back that were deleted less than UNDO_SECONDS ago. Returns how many."""
@@ -172,6 +174,7 @@ class Library(DiskJournal):
         """Removes for good what was deleted UNDO_SECONDS ago, or sooner, the oldest first, where what an owner has
         deleted exceeds the quota by itself; and forgets jobs that left nothing. Happens now and then by itself."""
         with refusing("What was deleted could not be removed"):
+            self._reserve.give()
             with self._db.transaction() as db:
                 gone = db.execute(
                     "SELECT number, id FROM (SELECT number, id, deleted, SUM(bytes) OVER (PARTITION BY owner "
@@ -187,6 +190,7 @@ class Library(DiskJournal):
                 before = time.time() - FORGET_SECONDS
                 db.execute(f"DELETE FROM jobs WHERE {empty} AND (state = 'done' OR ended < ?)", (before,))
             self._files.sweep_inputs(self._inputs_in_use, {row["name"] for row in inputs})
+            self._reserve.take()
 
     def job(self, owner: str, id: str) -> JobRecord | None:
         """A job, ended or not, as it was last written down."""

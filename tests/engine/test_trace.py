@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -166,8 +167,7 @@ def test_what_is_held_is_what_was_taken(monkeypatch):
         while not row.finished:
             row.take_step()
             recorder.record()
-            arrays = [a for k in recorder._kept for a in (k.x_t, k.record.pred_original_sample)]
-            arrays += [k.record.guidance_difference for k in recorder._kept]
+            arrays = [a for k in recorder._kept for a in (k.x_t, k.x0, k.guidance_difference)]
             assert sum(array.nbytes for array in arrays) <= TOTAL_BYTES - budget.left <= 3_000_000
         assert recorder.trace() is not None
 
@@ -175,13 +175,23 @@ def test_what_is_held_is_what_was_taken(monkeypatch):
 def test_a_view_does_not_keep_its_whole_batch():
     torch = pytest.importorskip("torch")
     for batch in (torch.ones(100, 3, 4, 4), np.ones((100, 3, 4, 4), np.float32)):
-        (row,) = FakeSampler(sample_size=4).prepare(TextToImage("a cat", steps=1))
+        record = SimpleNamespace(
+            x_t=batch[3],
+            pred_original_sample=batch[4],
+            guidance_difference=batch[5],
+            timestep=999.0,
+            alpha=0.6,
+            sigma=0.8,
+            guidance_scale=3.0,
+        )
+        row = SimpleNamespace(step=1, num_steps=1, record=record, seed=None)
         recorder = Recorder(row, Budget())
-        row.sample = batch[3] if isinstance(batch, np.ndarray) else batch[3].numpy()
-        row.take_step()
         recorder.record()
-        kept = recorder._kept[0].x_t
-        assert kept.base is None and (kept == 1).all()
+        (kept,) = recorder._kept
+        for array in (kept.x_t, kept.x0, kept.guidance_difference):
+            assert getattr(array, "base", None) is None and getattr(array, "_base", None) is None
+        (step,) = recorder.trace().steps
+        assert (step.x_t == 1).all() and step.eps[0, 0, 0] == pytest.approx(0.5)
 
 
 def test_what_is_not_a_trace_is_refused():
