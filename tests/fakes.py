@@ -1,14 +1,23 @@
-"""A pipeline that paints coloured blobs: the sampler protocol without a network, for tests."""
+"""A sampler that paints coloured blobs without a network, and a journal without a disk, for tests."""
 
 from __future__ import annotations
 
 import json
+import math
+import secrets
+import threading
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from studio.engine.job import Job, Picture, Refusal, State
+from studio.engine.requests import Inpaint, Request, SuperResolve
+from studio.engine.trace import Trace
 
 COLOURS = {
     "white": "#f4f4f2",
@@ -49,61 +58,224 @@ CONCEPTS = {
 }
 
 
+@dataclass(frozen=True)
+class FakeRecord:
+    """`StepRecord` with arrays."""
+
+    x_t: np.ndarray
+    pred_original_sample: np.ndarray
+    guidance_difference: np.ndarray | None
+    timestep: float
+    alpha: float
+    sigma: float
+    guidance_scale: float
+
+
 @dataclass
 class FakeRow:
+    """A picture that comes out of its noise by a deterministic plan of order 1."""
+
+    request: Request
     seed: int
     num_steps: int
     noise: np.ndarray  # (3, H, W)
     target: np.ndarray  # (3, H, W) in [-1, 1]
+    sample: np.ndarray  # (3, H, W), x_t
+    grows_at: int | None = None  # the step at which the picture becomes twice as large
     step: int = 0
-    sample: np.ndarray | None = None
-    pred_original_sample: np.ndarray | None = None
+    record: FakeRecord | None = None
 
     @property
     def finished(self) -> bool:
         return self.step >= self.num_steps
 
+    @property
+    def pred_original_sample(self) -> np.ndarray | None:
+        return self.record and self.record.pred_original_sample
+
+    @property
+    def call_shape(self) -> tuple[int, int]:
+        return self.sample.shape[1:]
+
+    @property
+    def call_rows(self) -> int:
+        return 1 if self.request.guidance == 1 else 2
+
+    def level(self, step: int) -> tuple[float, float]:
+        """alpha and sigma before that step; after the last one there is no noise."""
+        angle = (1 - step / self.num_steps) * math.pi / 2
+        return math.cos(angle) if step else 0.0, math.sin(angle)
+
+    def take_step(self) -> None:
+        (alpha, sigma), (next_alpha, next_sigma) = self.level(self.step), self.level(self.step + 1)
+        clean = (self.step + 1) / self.num_steps
+        x0 = clean * self.target + (1 - clean) * (self.target.mean() + 0.3 * self.noise)
+        x0 = x0.clip(-1, 1).astype(np.float32)
+        difference = None if self.request.guidance == 1 else self.noise * np.float32(0.1)
+        time = 999.0 * (1 - self.step / self.num_steps)
+        self.record = FakeRecord(self.sample, x0, difference, time, alpha, sigma, float(self.request.guidance))
+        eps = (self.sample - np.float32(alpha) * x0) / np.float32(sigma)
+        self.sample = np.float32(next_alpha) * x0 + np.float32(next_sigma) * eps
+        self.step += 1
+        if self.step == self.grows_at:
+            self.noise, self.target, self.sample = (
+                array.repeat(2, axis=1).repeat(2, axis=2) for array in (self.noise, self.target, self.sample)
+            )
+
 
 @dataclass
-class FakePipeline:
-    """Obeys the sampler protocol; each network call takes `delay` seconds."""
+class FakeSampler:
+    """Obeys the sampler protocol without a network, for all three tasks.
 
-    delay: float = 0.0
+    A prompt with "unpreparable", "unsteppable" or "undecodable" in it makes that method raise.
+    """
+
+    delay: float = 0.0  # seconds of a call
+    delay_per_row: float = 0.0  # seconds more for each network row in it
     sample_size: int = 64
     limit: int = 300  # characters it reads
+    fits: int | None = None  # network rows that fit into the memory
+    grows: bool = False  # pictures change their shape half way
+    gate: threading.Semaphore | None = None  # each call waits for a permit
     device: str = "cpu"
-    calls: list[int] = field(default_factory=list)  # rows in each network call
+    calls: list[int] = field(default_factory=list)  # pictures in each network call
+    served: list[tuple[tuple[str, int], ...]] = field(default_factory=list)  # (caption, seed) of these pictures
 
-    def prepare(
-        self,
-        prompts,
-        negative_prompts=None,
-        num_inference_steps=15,
-        guidance_scale=3.0,
-        *,
-        seeds,
-        sampler="studio",
-    ):
+    def prepare(self, request: Request) -> list[FakeRow]:
+        self._break(request, "unpreparable")
         rows = []
-        for prompt, seed in zip(prompts, seeds, strict=True):
-            noise = np.random.default_rng(seed).standard_normal((3, self.sample_size, self.sample_size))
-            rows.append(FakeRow(seed, num_inference_steps, noise, blob(prompt, seed, self.sample_size), sample=noise))
+        for seed in request.seeds:
+            noise = np.random.default_rng(seed).standard_normal((3, self.sample_size, self.sample_size), np.float32)
+            grows_at = request.steps // 2 if self.grows and request.steps > 1 else None
+            target = self._target(request, seed)
+            rows.append(FakeRow(request, seed, request.steps, noise, target, noise, grows_at))
         return rows
 
-    def denoise_step(self, rows) -> None:
-        time.sleep(self.delay)
-        self.calls.append(len(rows))
+    def denoise_step(self, rows: Sequence[FakeRow]) -> None:
+        if self.gate:
+            self.gate.acquire()
+        network_rows = sum(row.call_rows for row in rows)
+        assert len({row.call_shape for row in rows}) == 1 and not any(row.finished for row in rows)
+        if self.fits is not None and network_rows > self.fits:
+            raise MemoryError
         for row in rows:
-            row.step += 1
-            clean = row.step / row.num_steps
-            smooth = row.noise * (1 - clean) * 0.6
-            row.pred_original_sample = np.clip(clean * row.target + (1 - clean) * row.target.mean() + smooth, -1, 1)
+            self._break(row.request, "unsteppable")
+        time.sleep(self.delay + self.delay_per_row * network_rows)
+        self.calls.append(len(rows))
+        self.served.append(tuple((row.request.caption, row.seed) for row in rows))
+        for row in rows:
+            row.take_step()
 
-    def decode(self, row) -> Image.Image:
-        return Image.fromarray(((row.target + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0))
+    def decode(self, row: FakeRow) -> Image.Image:
+        self._break(row.request, "undecodable")
+        assert row.finished
+        small = Image.fromarray(((row.sample.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0))
+        if isinstance(row.request, SuperResolve):
+            width, height = row.request.image.size
+            return small.resize((width * row.request.scale, height * row.request.scale))
+        if isinstance(row.request, Inpaint):
+            return Image.composite(small.resize(row.request.image.size), row.request.image, row.request.mask)
+        return small
 
-    def truncated(self, prompt: str) -> str:
-        return prompt[self.limit :]
+    def truncated(self, text: str) -> str:
+        return text[self.limit :]
+
+    def _target(self, request: Request, seed: int) -> np.ndarray:
+        if isinstance(request, SuperResolve):
+            small = request.image.resize((self.sample_size, self.sample_size))
+            return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
+        return blob(request.caption, seed, self.sample_size)
+
+    def _break(self, request: Request, word: str) -> None:
+        if word in request.prompt:
+            raise RuntimeError(f"this prompt is {word}")
+
+
+@dataclass
+class _Entry:
+    """What a journal would hold of a job on disk."""
+
+    request: Request
+    owner: str
+    created: float
+    place: float
+    state: State = "queued"
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    pictures: tuple[Picture, ...] = ()
+
+
+class MemoryJournal:
+    """A journal whose disk is a dictionary: it outlives the engine that writes in it, as a disk outlives a process.
+
+    refuses, full: sentences with which `submitted` and `keep` are refused, while they are set.
+    kept: how often pictures were kept for a job.  images, traces: what was kept, by picture id.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.entries: dict[str, _Entry] = {}
+        self.kept: Counter[str] = Counter()
+        self.images: dict[str, Image.Image] = {}
+        self.traces: dict[str, Trace | None] = {}
+        self.refuses = ""
+        self.full = ""
+
+    def submitted(self, job: Job) -> None:
+        with self._lock:
+            if self.refuses:
+                raise Refusal(self.refuses)
+            assert job.id not in self.entries
+            self.entries[job.id] = _Entry(job.request, job.owner, job.created, job.place)
+
+    def started(self, job: Job) -> None:
+        with self._lock:
+            self.entries[job.id].state = "running"
+
+    def keep(self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]) -> tuple[Picture, ...]:
+        with self._lock:
+            entry = self.entries[job.id]
+            if entry.state == "done":
+                return entry.pictures
+            if self.full:
+                raise Refusal(self.full)
+            pictures = []
+            for index, (image, trace) in enumerate(zip(images, traces, strict=True)):
+                picture = Picture(
+                    id=secrets.token_urlsafe(16),
+                    job_id=job.id,
+                    index=index,
+                    seed=job.request.seeds[index],
+                    path=f"/nowhere/{job.id}-{index}.png",
+                    settings=job.request.settings(),
+                    width=image.width,
+                    height=image.height,
+                    created=time.time(),
+                    has_trace=trace is not None,
+                )
+                self.images[picture.id], self.traces[picture.id] = image, trace
+                pictures.append(picture)
+            entry.state, entry.pictures = "done", tuple(pictures)
+            entry.notes, entry.seconds = job.notes, job.seconds
+            self.kept[job.id] += 1
+            return entry.pictures
+
+    def ended(self, job: Job) -> None:
+        with self._lock:
+            entry = self.entries[job.id]
+            assert entry.state in ("queued", "running") and job.state in ("cancelled", "failed")
+            entry.state, entry.error = job.state, job.error
+
+    def moved(self, job: Job) -> None:
+        with self._lock:
+            self.entries[job.id].place = job.place
+
+    def unfinished(self) -> list[Job]:
+        with self._lock:
+            left = [(k, e) for k, e in self.entries.items() if e.state in ("queued", "running")]
+        left.sort(key=lambda pair: pair[1].place)
+        return [Job(e.request, e.owner, k, e.state, e.created, e.place) for k, e in left]
 
 
 def blob(prompt: str, seed: int, size: int) -> np.ndarray:

@@ -1,249 +1,278 @@
-"""Who runs when: one thread loads the pipeline, then does one run at a time in the order they came.
+"""Who runs when: one loop over the rows of many jobs, a network call at a time; jobs join and leave at every step.
 
-Knows requests and the sampler protocol (`prepare`, `denoise_step`, `decode`, `truncated`); knows nothing of
-Gradio, of files, or of a particular network. The surface is submit, stream and stop, by run id.
+Knows requests, jobs, the sampler protocol and a journal; knows nothing of Gradio, of files, or of a particular network.
+
+Two threads. The loop loads the sampler, takes jobs in and makes the calls; the keeper (keeper.py) decodes and writes
+down. Pages call from threads of their own and meet both in the register (register.py), whose lock nobody holds over a
+call, a decode or a write.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-from PIL import Image
-
-from studio.engine.requests import TextToImage
+from studio.engine.job import JobView, Journal, Refusal
+from studio.engine.keeper import Keeper, described
+from studio.engine.register import Register, Run, Way
+from studio.engine.requests import Request, TextToImage
+from studio.engine.sampler import SampledRow, Sampler, is_out_of_memory
+from studio.engine.schedule import Schedule, Seat
+from studio.engine.trace import Budget, Recorder
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 64  # runs in line; more are refused
-PREVIEW_SECONDS = 0.08  # previews are made at most this often
-
-
-class EngineError(RuntimeError):
-    """The engine cannot do a run; its text is one sentence for the person who asked."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is. `previews` are the x0-predictions, one a picture, and empty before the first step."""
-
-    phase: Literal["loading", "waiting", "running"]
-    step: int = 0
-    steps: int = 0
-    previews: tuple[Image.Image, ...] = ()
-    ahead: int = 0  # runs before this one in line
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run gave. A stopped run has no images; its last `previews` show how far it came."""
-
-    images: tuple[Image.Image, ...]
-    seeds: tuple[int, ...]
-    seconds: float  # from the first network call to the decoded picture, without waiting
-    notes: tuple[str, ...] = ()
-    stopped: bool = False
-    step: int = 0
-    steps: int = 0
-    previews: tuple[Image.Image, ...] = ()
+PREPARE_SECONDS = 0.02  # jobs are prepared for about this long between two calls, one at least
+TOO_LARGE = "A picture of this job does not fit into the memory, not even alone: ask for a smaller one."
 
 
 @dataclass(frozen=True)
 class Status:
     phase: Literal["loading", "idle", "running", "failed"]
     problem: str = ""  # why loading failed
-    waiting: int = 0  # runs in line behind the running one
-
-
-@dataclass(eq=False)
-class _Run:
-    request: TextToImage
-    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
-    stop: threading.Event = field(default_factory=threading.Event)
-    latest: Progress | None = None
-    outcome: Result | EngineError | None = None
+    running: int = 0  # jobs under way
+    waiting: int = 0  # jobs in line behind them
 
 
 class Engine:
-    """Runs requests on the pipeline that `load` returns.
+    """Runs jobs on the sampler that `load` returns.
 
-    `load` is called once, in the engine's own thread, after `start()`: it may take its time and import what
-    it likes. If it raises, the text of its exception is what every run is answered with.
+    load: called once, in the engine's own thread, after `start()`: it may take its time and import what it likes. If
+        it raises, the text of its exception is what every job is answered with.
+    journal: outlives the process; the jobs that it knows as unfinished are taken up again.
+    active: jobs that share the network calls.  waiting, waiting_per_owner: jobs in line; more are refused.
+    traces: whether runs are recorded.
     """
 
-    def __init__(self, load: Callable[[], Any]):
-        self._load = load
-        self._changed = threading.Condition()  # guards everything below
-        self._waiting: deque[_Run] = deque()
-        self._runs: dict[str, _Run] = {}
-        self._current: _Run | None = None
-        self._ready = False
+    def __init__(
+        self,
+        load: Callable[[], Sampler],
+        journal: Journal,
+        *,
+        active: int = 24,
+        waiting: int = 256,
+        waiting_per_owner: int = 64,
+        traces: bool = True,
+    ) -> None:
+        self.sampler: Sampler | None = None  # until it is loaded
+        self._load, self._journal, self._traces = load, journal, traces
+        self._loaded = threading.Event()  # or failed to
         self._problem = ""
-        self.pipeline: Any = None  # set once loaded
+        self._register = Register(active, waiting, waiting_per_owner)
+        self._keeper = Keeper(journal, self._register)
+        self._schedule = Schedule()  # the loop's own
+        self._budget = Budget()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    # ---- for pages ----
 
     def start(self) -> Engine:
         self._thread.start()
+        self._keeper.thread.start()
         return self
+
+    def wait_until_ready(self, timeout: float | None = None) -> bool:
+        """Waits until the sampler is loaded, or could not be, for at most `timeout` seconds; whether it is."""
+        self._loaded.wait(timeout)
+        return self.sampler is not None
 
     @property
     def status(self) -> Status:
-        with self._changed:
-            if self._problem:
-                return Status("failed", problem=self._problem)
-            if not self._ready:
-                return Status("loading", waiting=len(self._waiting))
-            return Status("running" if self._current else "idle", waiting=len(self._waiting))
+        running, waiting = self._register.counts()
+        if self._problem:
+            return Status("failed", self._problem)
+        phase = "loading" if self.sampler is None else "running" if running else "idle"
+        return Status(phase, running=running, waiting=waiting)
 
-    def submit(self, request: TextToImage) -> str:
-        """Puts a request in line and returns its run id. Raises EngineError if the engine cannot take it."""
-        with self._changed:
-            if self._problem:
-                raise EngineError(self._problem)
-            if len(self._waiting) >= MAX_WAITING:
-                raise EngineError(f"{MAX_WAITING} runs are in line already; please try again in a moment.")
-            run = _Run(request)
-            self._runs[run.id] = run
-            self._waiting.append(run)
-            self._changed.notify_all()
-            return run.id
-
-    def stream(self, run_id: str) -> Iterator[Progress | Result]:
-        """The run as it goes: always the newest Progress, at the end one Result. Raises EngineError.
-
-        A reader who is slow misses steps, never the Result. Closing the iterator stops the run.
-        """
-        run = self._runs[run_id]
+    def submit(self, request: Request, owner: str) -> str:
+        """Puts a job in line and returns its id; by then it is in the journal. Raises Refusal."""
+        run = self._register.enter(request, owner)
         try:
-            seen = None
-            while True:
-                with self._changed:
-                    self._changed.wait_for(lambda: run.outcome or self._progress(run) != seen)  # noqa: B023
-                    outcome, seen = run.outcome, self._progress(run)
-                if outcome is None:
-                    yield seen
-                elif isinstance(outcome, Result):
-                    yield outcome
-                    return
-                else:
-                    raise outcome
-        finally:
-            self.stop(run_id)
-            self._runs.pop(run_id, None)
+            self._journal.submitted(run.job)
+        except BaseException as problem:
+            self._register.forget(run)
+            if isinstance(problem, Refusal) or not isinstance(problem, Exception):
+                raise
+            log.exception("a job was not written down")
+            raise Refusal(f"The job could not be written down ({described(problem)}).") from problem
+        self._register.arrived(run)
+        return run.job.id
 
-    def stop(self, run_id: str | None) -> None:
-        """Ends a run within one step, or takes it out of the line. Unknown ids are runs that have ended."""
-        with self._changed:
-            run = self._runs.get(run_id)
-            if run is None:
-                return
-            run.stop.set()
-            if run in self._waiting:
-                self._waiting.remove(run)
-                run.outcome = Result((), tuple(run.request.seeds), 0.0, stopped=True, steps=run.request.steps)
-            self._changed.notify_all()
+    def view(self, job_id: str, owner: str) -> JobView | None:
+        """The owner's job as it is now; None if there is none, or it ended a while ago."""
+        run = self._register.find(job_id, owner)
+        return run and self._register.view(run)
 
-    def run(self, request: TextToImage) -> Iterator[Progress | Result]:
-        """submit and stream in one."""
-        return self.stream(self.submit(request))
+    def jobs(self, owner: str) -> list[JobView]:
+        """The owner's jobs that are queued or running, by place."""
+        return self._register.unfinished(owner)
 
-    def _progress(self, run: _Run) -> Progress:
-        if run.latest:
-            return run.latest
-        if not self._ready:
-            return Progress("loading", steps=run.request.steps)
-        ahead = (self._waiting.index(run) if run in self._waiting else 0) + (self._current not in (None, run))
-        return Progress("waiting", steps=run.request.steps, ahead=ahead)
+    def follow(self, job_id: str, owner: str) -> Iterator[JobView]:
+        """The owner's job as it goes: always the newest view, the last one in an end state.
+
+        Any number may follow; who is slow misses steps, never the end. Leaving does not stop the job. It ends without
+        an end state only where the engine is shut down. Raises KeyError for an unknown id or another's.
+        """
+        run = self._register.find(job_id, owner)
+        if run is None:
+            raise KeyError(job_id)
+        return self._register.follow(run)
+
+    def cancel(self, job_id: str, owner: str) -> bool:
+        """Ends the owner's job within one step. False if it has ended, or all its steps are taken."""
+        run = self._register.find(job_id, owner)
+        if run is None or not self._register.cancel(run):
+            return False
+        self._keeper.write_end(run)
+        return True
+
+    def move(self, job_id: str, owner: str, to: Way) -> bool:
+        """Moves a waiting job among the owner's others, nobody else's wait changes; whether it moved."""
+        run = self._register.find(job_id, owner)
+        moved = self._register.move(run, to) if run else []
+        for job in moved:
+            self._keeper.write_move(job)
+        return bool(moved)
+
+    def shutdown(self, timeout: float | None = 10.0) -> bool:
+        """Stops after the call under way and keeps what is finished; other jobs stay unfinished in the journal.
+
+        Whether that took no more than `timeout` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._register.stop()
+        for thread in (self._thread, self._keeper.thread):
+            if thread is self._keeper.thread:
+                self._keeper.stop()
+            if thread.ident is not None:
+                thread.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+        self._register.stopped()
+        return not self._thread.is_alive() and not self._keeper.thread.is_alive()
+
+    # ---- the loop ----
 
     def _work(self) -> None:
+        self._take_up()
+        if self._open():
+            while self._turn():
+                pass
+
+    def _take_up(self) -> None:
         try:
-            self.pipeline = self._load()
+            self._register.bring_back(self._journal.unfinished())
+        except Exception:  # the studio works without them
+            log.exception("the unfinished jobs were not found")
+
+    def _open(self) -> bool:
+        """Loads the sampler; whether that went well."""
+        try:
+            self.sampler = self._load()
         except Exception as problem:  # whatever is wrong with a model folder must not end the page
             log.warning("the model was not loaded", exc_info=problem)
-            with self._changed:
-                self._problem = str(problem) or f"The model was not loaded: {type(problem).__name__}."
-                for run in self._waiting:
-                    run.outcome = EngineError(self._problem)
-                self._waiting.clear()
-                self._changed.notify_all()
-            return
-        with self._changed:
-            self._ready = True
-            self._changed.notify_all()
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
-                run = self._current = self._waiting.popleft()
-                self._changed.notify_all()
-            try:
-                outcome: Result | EngineError = self._paint(run)
-            except Exception as problem:  # one bad run must not end the engine
-                log.exception("a run failed")
-                outcome = EngineError(f"The run failed: {type(problem).__name__}: {problem}")
-            with self._changed:
-                run.outcome, self._current = outcome, None
-                self._changed.notify_all()
+            self._problem = str(problem) or f"The model was not loaded: {described(problem)}."
+            self._register.refuse(self._problem)
+        self._loaded.set()
+        return self.sampler is not None
 
-    def _paint(self, run: _Run) -> Result:
-        request, pipe = run.request, self.pipeline
-        start, previewed = time.perf_counter(), 0.0
-        rows = pipe.prepare(
-            [request.caption] * request.count,
-            [request.negative_prompt] * request.count if request.negative_prompt else None,
-            num_inference_steps=request.steps,
-            guidance_scale=float(request.guidance),
-            seeds=request.seeds,
-            sampler=request.sampler,
-        )
-        self._tell(run, Progress("running", 0, rows[0].num_steps))
-        while not all(row.finished for row in rows) and not run.stop.is_set():
-            pipe.denoise_step(rows)
-            if time.perf_counter() - previewed >= PREVIEW_SECONDS:
-                self._tell(run, Progress("running", rows[0].step, rows[0].num_steps, _previews(rows)))
-                previewed = time.perf_counter()
-        stopped = not all(row.finished for row in rows)
-        images = () if stopped else tuple(pipe.decode(row) for row in rows)
-        return Result(
-            images,
-            tuple(request.seeds),
-            time.perf_counter() - start,
-            tuple(self._notes(request)),
-            stopped,
-            rows[0].step,
-            rows[0].num_steps,
-            _previews(rows),
-        )
+    def _turn(self) -> bool:
+        """Lets jobs leave and join, and makes one network call; waits if there is nothing to do. False: no more."""
+        if not self._register.wait_for_work():
+            return False
+        for run in self._register.gone():
+            self._vacate(run)
+        deadline = time.perf_counter() + PREPARE_SECONDS
+        while (run := self._register.start_next()) is not None:
+            self._keeper.started(run)
+            self._prepare(run)
+            if time.perf_counter() > deadline:
+                break
+        if self._schedule.seats:
+            self._call(self._schedule.pick())
+        return True
 
-    def _notes(self, request: TextToImage) -> Iterator[str]:
-        if not request.caption:
+    def _prepare(self, run: Run) -> None:
+        request = run.job.request
+        try:
+            rows = self.sampler.prepare(request)
+            notes = tuple(self._notes(request))
+            recorders = [Recorder(row, self._budget) if self._traces else None for row in rows]
+            seats = [self._schedule.take_in(row, run, recorder) for row, recorder in zip(rows, recorders, strict=True)]
+            self._register.prepared(run, seats, notes)
+        except Exception as problem:  # one bad job must not end the engine
+            self._fail(run, problem)
+        if run.job.ended:  # cancelled meanwhile
+            self._vacate(run)
+
+    def _call(self, seats: list[Seat]) -> None:
+        """One network call. What goes wrong in company is tried again alone, so that only the job at fault fails."""
+        shape, rows = seats[0].shape, sum(seat.need for seat in seats)
+        start = time.perf_counter()
+        problem = self._denoise([seat.row for seat in seats])
+        seconds = time.perf_counter() - start
+        stuck = [seat for seat in seats if seat.row.step == seat.step]
+        self._step([seat for seat in seats if seat.row.step != seat.step], seconds / rows)
+        if problem is None:
+            self._schedule.measured(shape, rows, seconds)
+        elif len(seats) == 1:
+            self._fail(seats[0].run, problem)
+        elif is_out_of_memory(problem):
+            log.info("%d network rows of %s do not fit into the memory", rows, shape)
+            self._schedule.out_of_memory(shape, rows)
+        else:
+            for seat in stuck:
+                if not seat.run.job.ended:
+                    self._call([seat])
+
+    def _denoise(self, rows: list[SampledRow]) -> Exception | None:
+        try:
+            self.sampler.denoise_step(rows)
+        except Exception as problem:
+            if not is_out_of_memory(problem):
+                log.warning("a call for %d rows failed", len(rows), exc_info=True)
+            return problem.with_traceback(None)  # its frames hold on to memory that the next call may need
+        return None
+
+    def _step(self, seats: list[Seat], seconds: float) -> None:
+        """Takes note that these rows have taken a step, which took so many seconds for each network row in it."""
+        costs = [seconds * seat.need for seat in seats]
+        for seat in seats:
+            self._schedule.served(seat)
+            if seat.recorder:
+                self._record(seat.recorder)
+        for run in self._register.stepped(seats, costs):
+            self._keeper.finished(run, self.sampler)
+
+    def _record(self, recorder: Recorder) -> None:
+        try:
+            recorder.record()
+        except Exception:  # the memory may be full: the picture matters more
+            log.warning("a run is no longer recorded", exc_info=True)
+            recorder.close()
+
+    def _fail(self, run: Run, problem: Exception) -> None:
+        log.error("a job failed", exc_info=problem)
+        error = TOO_LARGE if is_out_of_memory(problem) else f"The job failed: {described(problem)}."
+        if self._register.end(run, "failed", error):
+            self._keeper.failed(run)
+        self._vacate(run)
+
+    def _vacate(self, run: Run) -> None:
+        """Lets go of a job that has ended."""
+        self._schedule.leave(run)
+        for seat in self._register.vacate(run):
+            if seat.recorder:
+                seat.recorder.close()
+
+    def _notes(self, request: Request) -> Iterator[str]:
+        if not request.caption and isinstance(request, TextToImage):
             yield "The prompt was empty, so the model painted whatever it liked."
         for name, text in (("prompt", request.caption), ("negative prompt", request.negative_prompt)):
-            if cut := self.pipeline.truncated(text).strip():
+            if cut := self.sampler.truncated(text).strip():
                 yield f"The {name} is longer than the model reads. It did not read: “{_shortened(cut)}”."
-
-    def _tell(self, run: _Run, progress: Progress) -> None:
-        with self._changed:
-            run.latest = progress
-            self._changed.notify_all()
-
-
-def _previews(rows: list) -> tuple[Image.Image, ...]:
-    return tuple(_picture(row.pred_original_sample) for row in rows if row.pred_original_sample is not None)
-
-
-def _picture(values: Any) -> Image.Image:
-    """A (3, H, W) tensor or array in [-1, 1] as an RGB picture."""
-    if hasattr(values, "detach"):
-        values = values.detach().float().cpu()
-    levels = np.clip((np.asarray(values, dtype=np.float32) + 1.0) * 127.5, 0.0, 255.0).round().astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(levels.transpose(1, 2, 0)))
 
 
 def _shortened(text: str, most: int = 120) -> str:

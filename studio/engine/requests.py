@@ -7,7 +7,11 @@ one sentence that names the field, the value and what is allowed.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar
+
+from PIL import Image, ImageOps
 
 # The keys of studio.diffusion.samplers.SAMPLERS with their names for people, here so that a page can be
 # built, and a request checked, before torch is imported. A test holds the two equal.
@@ -29,6 +33,9 @@ MAX_SEED = 2**32 - 1
 MAX_STEPS = 1000
 MAX_GUIDANCE = 30.0
 MAX_COUNT = 9
+MAX_PIXELS = 16_000_000  # of a picture that comes in, or of all that super-resolution gives back
+MAX_ASPECT = 16  # longer side over shorter side
+MAX_NOISE_LEVEL = 0.3
 
 
 class InvalidRequest(ValueError):
@@ -46,7 +53,43 @@ def caption(prompt: str, style: str = ANY, ground: str = ANY) -> str:
 
 
 @dataclass(frozen=True)
-class TextToImage:
+class _Asked:
+    """What every request holds beside its pictures, and how it becomes plain values."""
+
+    task: ClassVar[str]
+    _pictures: ClassVar[tuple[str, ...]] = ()  # names of the fields that hold pictures
+
+    def _check(self) -> None:
+        _check_text("prompt", self.prompt)
+        _check_text("negative prompt", self.negative_prompt)
+        _check_whole("number of pictures", self.count, 1, MAX_COUNT)
+        _check_whole("steps", self.steps, 1, MAX_STEPS)
+        _check_real("guidance", self.guidance, 0.0, MAX_GUIDANCE)
+        _check_choice("sampler", self.sampler, tuple(SAMPLERS))
+        _check_whole("seed", self.seed, 0, MAX_SEED)
+
+    @property
+    def caption(self) -> str:
+        """The whole prompt that the model reads."""
+        return caption(self.prompt)
+
+    @property
+    def seeds(self) -> list[int]:
+        """One seed a picture: picture i of many is the picture that its seed gives alone."""
+        return [(self.seed + i) % (MAX_SEED + 1) for i in range(self.count)]
+
+    def settings(self) -> dict[str, Any]:
+        """The task and all fields but the pictures as plain values, for metadata and JSON."""
+        names = [field.name for field in fields(self) if field.name not in self._pictures]
+        return {"task": self.task, **{name: getattr(self, name) for name in names}}
+
+    def pictures(self) -> dict[str, Image.Image]:
+        """The pictures that belong to the request, by field."""
+        return {name: getattr(self, name) for name in self._pictures}
+
+
+@dataclass(frozen=True)
+class TextToImage(_Asked):
     """Pictures from words.
 
     prompt, negative_prompt: up to 10,000 characters; an empty prompt paints without guidance by words.
@@ -56,6 +99,8 @@ class TextToImage:
 
     Raises InvalidRequest.
     """
+
+    task: ClassVar[str] = "text-to-image"
 
     prompt: str
     negative_prompt: str = ""
@@ -68,29 +113,140 @@ class TextToImage:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_text("prompt", self.prompt)
-        _check_text("negative prompt", self.negative_prompt)
+        self._check()
         _check_choice("style", self.style, (ANY, *STYLES))
         _check_choice("ground colour", self.ground, (ANY, *GROUNDS))
-        _check_whole("number of pictures", self.count, 1, MAX_COUNT)
-        _check_whole("steps", self.steps, 1, MAX_STEPS)
-        _check_real("guidance", self.guidance, 0.0, MAX_GUIDANCE)
-        _check_choice("sampler", self.sampler, tuple(SAMPLERS))
-        _check_whole("seed", self.seed, 0, MAX_SEED)
 
     @property
     def caption(self) -> str:
         """The whole prompt that the model reads, style and ground included."""
         return caption(self.prompt, self.style, self.ground)
 
-    @property
-    def seeds(self) -> list[int]:
-        """One seed a picture: picture i of many is the picture that its seed gives alone."""
-        return [(self.seed + i) % (MAX_SEED + 1) for i in range(self.count)]
 
-    def settings(self) -> dict:
-        """The fields as plain values, for metadata and JSON."""
-        return asdict(self)
+@dataclass(frozen=True)
+class Inpaint(_Asked):
+    """A picture with a hole, painted again where the mask is white.
+
+    image: up to 16 megapixels, kept as RGB.  mask: of the same size, kept as L; from 128 on is repainted.
+    The rest as in TextToImage. Pictures are copied; two requests are equal if their pictures look the same.
+
+    Raises InvalidRequest.
+    """
+
+    task: ClassVar[str] = "inpaint"
+    _pictures: ClassVar[tuple[str, ...]] = ("image", "mask")
+
+    prompt: str
+    image: Image.Image = field(hash=False)
+    mask: Image.Image = field(hash=False)
+    negative_prompt: str = ""
+    count: int = 1
+    steps: int = 12
+    guidance: float = 2.0
+    sampler: str = "studio"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._check()
+        object.__setattr__(self, "image", _plain("picture", self.image, "RGB"))
+        object.__setattr__(self, "mask", _plain("mask", self.mask, "L"))
+        if self.mask.size != self.image.size:
+            raise InvalidRequest(
+                f"The mask is {_size(self.mask)} px and the picture {_size(self.image)} px; both must be of one size."
+            )
+
+
+@dataclass(frozen=True)
+class SuperResolve(_Asked):
+    """A small picture, painted larger.
+
+    image: kept as RGB.  scale: 2 or 4; the results may have 16 megapixels together.
+    noise_level: 0 to 0.3, put on the small picture; more invents more.  The rest as in TextToImage.
+
+    Raises InvalidRequest.
+    """
+
+    task: ClassVar[str] = "super-resolution"
+    _pictures: ClassVar[tuple[str, ...]] = ("image",)
+
+    image: Image.Image = field(hash=False)
+    scale: int = 2
+    prompt: str = ""
+    noise_level: float = 0.0
+    negative_prompt: str = ""
+    count: int = 1
+    steps: int = 2
+    guidance: float = 1.0
+    sampler: str = "studio"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._check()
+        if not isinstance(self.scale, int) or self.scale not in (2, 4):
+            raise InvalidRequest(f"The scale must be 2 or 4; it was {_shown(self.scale)}.")
+        _check_real("noise level", self.noise_level, 0.0, MAX_NOISE_LEVEL)
+        object.__setattr__(self, "image", _plain("picture", self.image, "RGB"))
+        pixels = self.image.width * self.image.height * self.scale**2 * self.count
+        if pixels > MAX_PIXELS:
+            raise InvalidRequest(
+                f"The larger pictures may have {_megapixels(MAX_PIXELS)} together; these would have "
+                f"{_megapixels(pixels)}: {self.count} x {_size(self.image)} px, {self.scale} times as large."
+            )
+
+
+Request = TextToImage | Inpaint | SuperResolve
+_REQUESTS = {kind.task: kind for kind in (TextToImage, Inpaint, SuperResolve)}
+
+
+def request_from(settings: Mapping[str, Any], pictures: Mapping[str, Image.Image]) -> Request:
+    """The request that these `settings()` and `pictures()` are of. Names that it does not know are left out.
+
+    Raises InvalidRequest: also for a task that there is not, or a field that is missing.
+    """
+    task = settings.get("task", TextToImage.task)
+    _check_choice("task", task, tuple(_REQUESTS))
+    kind = _REQUESTS[task]
+    given = {**{k: v for k, v in settings.items() if k not in kind._pictures}, **pictures}
+    known = {field.name: field for field in fields(kind)}
+    for name, of in known.items():
+        if of.default is MISSING and name not in given:
+            raise InvalidRequest(f"The {name} is missing.")
+    return kind(**{name: value for name, value in given.items() if name in known})
+
+
+def _plain(name: str, picture: object, mode: str) -> Image.Image:
+    """A copy of the picture in `mode`, turned as its camera says, over white where it is transparent."""
+    if not isinstance(picture, Image.Image):
+        raise InvalidRequest(f"The {name} must be a picture, not {_shown(picture)}.")
+    width, height = picture.size
+    if not 1 <= width * height <= MAX_PIXELS:
+        raise InvalidRequest(
+            f"The {name} must have from one pixel to {_megapixels(MAX_PIXELS)}; this one has {width} x {height} px."
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise InvalidRequest(
+            f"The {name}'s longer side may be at most {MAX_ASPECT} times the shorter one; it is {width} x {height} px."
+        )
+    try:
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith("I;16"):
+            picture = picture.convert("I").point(lambda value: value / 257).convert("L")
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        plain = picture.convert(mode)
+    except (OSError, ValueError, SyntaxError) as problem:
+        raise InvalidRequest(f"The {name} cannot be read: {_shown(str(problem))}.") from problem
+    plain.info = {}  # two pictures are equal if their pixels are
+    return plain
+
+
+def _size(picture: Image.Image) -> str:
+    return f"{picture.width} x {picture.height}"
+
+
+def _megapixels(pixels: int) -> str:
+    return f"{pixels / 1e6:,.3g} megapixels"
 
 
 def _shown(value: object) -> str:
@@ -105,24 +261,24 @@ def _shown(value: object) -> str:
     return f'"{text}"' if isinstance(value, str) else text
 
 
-def _check_text(field: str, value: object) -> None:
+def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str):
-        raise InvalidRequest(f"The {field} must be text, not {_shown(value)}.")
+        raise InvalidRequest(f"The {name} must be text, not {_shown(value)}.")
     if len(value) > MAX_PROMPT:
-        raise InvalidRequest(f"The {field} may have at most {MAX_PROMPT:,} characters; this one has {len(value):,}.")
+        raise InvalidRequest(f"The {name} may have at most {MAX_PROMPT:,} characters; this one has {len(value):,}.")
 
 
-def _check_choice(field: str, value: object, allowed: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
-        raise InvalidRequest(f"The {field} must be one of {', '.join(allowed)}; it was {_shown(value)}.")
+        raise InvalidRequest(f"The {name} must be one of {', '.join(allowed)}; it was {_shown(value)}.")
 
 
-def _check_whole(field: str, value: object, low: int, high: int) -> None:
+def _check_whole(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidRequest(f"The {field} must be a whole number from {low} to {high}; it was {_shown(value)}.")
+        raise InvalidRequest(f"The {name} must be a whole number from {low} to {high}; it was {_shown(value)}.")
 
 
-def _check_real(field: str, value: object, low: float, high: float) -> None:
+def _check_real(name: str, value: object, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not low <= value <= high:
-        raise InvalidRequest(f"The {field} must be a number from {low:g} to {high:g}; it was {_shown(value)}.")
+        raise InvalidRequest(f"The {name} must be a number from {low:g} to {high:g}; it was {_shown(value)}.")

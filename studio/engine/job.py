@@ -1,0 +1,144 @@
+"""A request's life: queued, running, done or cancelled or failed; what a page sees of it, and what is written down.
+
+Knows no threads and no files: the engine moves jobs along, a journal remembers them.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from PIL import Image
+
+from studio.engine.requests import Request
+from studio.engine.trace import Trace
+
+State = Literal["queued", "running", "done", "cancelled", "failed"]
+ENDED = ("done", "cancelled", "failed")
+
+
+class Refusal(RuntimeError):
+    """A job that cannot be taken or kept; its text is one sentence for the person who asked."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is kept. Its id cannot be guessed."""
+
+    id: str
+    job_id: str
+    index: int  # of the job's pictures, from 0
+    seed: int
+    path: str
+    settings: dict[str, Any]
+    width: int
+    height: int
+    created: float  # seconds since 1970
+    favourite: bool = False
+    has_trace: bool = False
+
+
+@dataclass(eq=False)
+class Job:
+    """One request of one owner on its way. Only the engine, and a journal that brings it back, may change it."""
+
+    request: Request
+    owner: str
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(16))  # 128 random bits
+    state: State = "queued"
+    created: float = field(default_factory=time.time)
+    place: float = 0.0  # jobs start in the order of their places
+    step: int = 0  # steps that all pictures have taken
+    steps: int = 0  # steps in all; before the job runs, those asked for
+    error: str | None = None  # one sentence, of a job that failed
+    notes: tuple[str, ...] = ()  # what the person who asked should know
+    seconds: float = 0.0  # from the first network call to the decoded pictures, without waiting
+    pictures: tuple[Picture, ...] = ()  # of a job that is done
+
+    def __post_init__(self) -> None:
+        self.steps = self.steps or self.request.steps
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as it was at one moment. `previews` are the predictions of x0, one a picture, for those who follow it."""
+
+    id: str
+    task: str
+    caption: str
+    count: int
+    state: State
+    step: int
+    steps: int
+    ahead: int  # jobs that wait and will start before this one
+    eta_seconds: float | None  # until it is done; None where nothing like it was measured yet
+    previews: tuple[Image.Image, ...]
+    created: float
+    error: str | None
+    notes: tuple[str, ...]
+    seconds: float
+    pictures: tuple[Picture, ...]
+    request: Request
+
+    @classmethod
+    def of(
+        cls, job: Job, ahead: int = 0, eta_seconds: float | None = None, previews: tuple[Image.Image, ...] = ()
+    ) -> JobView:
+        return cls(
+            id=job.id,
+            task=job.request.task,
+            caption=job.request.caption,
+            count=job.request.count,
+            state=job.state,
+            step=job.step,
+            steps=job.steps,
+            ahead=ahead,
+            eta_seconds=eta_seconds,
+            previews=previews,
+            created=job.created,
+            error=job.error,
+            notes=job.notes,
+            seconds=job.seconds,
+            pictures=job.pictures,
+            request=job.request,
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+
+class Journal(Protocol):
+    """Where jobs are written down so that they outlive the process. Its methods are called from several threads."""
+
+    def submitted(self, job: Job) -> None:
+        """The job is durable when this returns. Raises Refusal if it cannot be taken."""
+        ...
+
+    def started(self, job: Job) -> None: ...
+
+    def keep(self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]) -> tuple[Picture, ...]:
+        """Keeps the pictures with their traces and marks the job done, all or nothing; again, it changes nothing.
+
+        Raises Refusal if they cannot be kept.
+        """
+        ...
+
+    def ended(self, job: Job) -> None:
+        """The job was cancelled or failed: see its `state` and `error`."""
+        ...
+
+    def moved(self, job: Job) -> None:
+        """Its `place` changed."""
+        ...
+
+    def unfinished(self) -> list[Job]:
+        """The jobs that are queued or running, by place, as new objects."""
+        ...

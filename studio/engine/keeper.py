@@ -1,0 +1,108 @@
+"""What is kept: finished jobs are decoded and written down on a thread of their own, so that no disk stalls the loop.
+
+Knows a sampler's `decode`, a journal and the register of jobs; makes no network call.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from studio.engine.job import Job, Journal, Refusal
+from studio.engine.register import Register, Run
+from studio.engine.sampler import Sampler
+from studio.engine.trace import Recorder, Trace
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Does what it is told in the order in which it is told. Journals that fail do not end it."""
+
+    def __init__(self, journal: Journal, register: Register) -> None:
+        self._journal, self._register = journal, register
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # Orders the small writes about one job: nobody may call a job running after another has called it cancelled.
+        self._writing = threading.Lock()
+        self.thread = threading.Thread(target=self._work, name="keeper", daemon=True)
+
+    # ---- at once, for whoever calls ----
+
+    def write_end(self, run: Run) -> None:
+        """The job was cancelled or has failed."""
+        with self._writing:
+            self._write(self._journal.ended, run.job)
+
+    def write_move(self, job: Job) -> None:
+        with self._writing:
+            self._write(self._journal.moved, job)
+
+    # ---- later, in order ----
+
+    def started(self, run: Run) -> None:
+        self._tasks.put(partial(self._write_start, run))
+
+    def failed(self, run: Run) -> None:
+        self._tasks.put(partial(self.write_end, run))
+
+    def finished(self, run: Run, sampler: Sampler) -> None:
+        self._tasks.put(partial(self._keep, run, sampler))
+
+    def stop(self) -> None:
+        """When all is done that it was told before."""
+        self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
+
+    def _write_start(self, run: Run) -> None:
+        with self._writing:
+            if run.job.state == "running":  # else its end is written down, or will be
+                self._write(self._journal.started, run.job)
+
+    def _keep(self, run: Run, sampler: Sampler) -> None:
+        """Decodes a finished job and keeps its pictures. Until that is durable, the job is running."""
+        job, images, problem = run.job, [], ""
+        try:
+            images = [sampler.decode(seat.row) for seat in run.seats]
+            job.seconds = time.perf_counter() - run.began
+            job.pictures = tuple(self._journal.keep(job, images, [_trace(seat.recorder) for seat in run.seats]))
+        except Exception as raised:  # a full disk, or whatever else: the engine goes on
+            log.error("the pictures of a job were not kept", exc_info=raised)
+            said = str(raised) if isinstance(raised, Refusal) else f"The pictures were not kept ({described(raised)})."
+            problem = f"{said} They can be made again: the same seed, {job.request.seed}, gives the same pictures."
+        if problem:
+            run.last_seen = images
+            self._register.end(run, "failed", problem)
+            self.write_end(run)
+        else:
+            self._register.end(run, "done")
+        for seat in self._register.vacate(run):
+            if seat.recorder:
+                seat.recorder.close()
+
+    def _write(self, write: Callable[[Job], None], job: Job) -> None:
+        """Where this fails, a job may be taken up once more at the next start; nothing worse."""
+        try:
+            write(job)
+        except Exception:
+            log.exception("what became of a job was not written down")
+
+
+def described(problem: BaseException) -> str:
+    """An exception within a sentence."""
+    text = " ".join(str(problem).split()).rstrip(".")
+    return f"{type(problem).__name__}: {text}" if text else type(problem).__name__
+
+
+def _trace(recorder: Recorder | None) -> Trace | None:
+    try:
+        return recorder and recorder.trace()
+    except Exception:  # the picture matters more
+        log.warning("the trace of a run was not made", exc_info=True)
+        return None
