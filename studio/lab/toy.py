@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,17 @@ from studio.lab.plane import EXTENT, Cloud
 
 ANYTHING = 2  # the class of a point whose class is not told
 Field = Callable[[torch.Tensor, torch.Tensor, "int | None"], torch.Tensor]  # (x_t (B, 2), t, label) -> v (B, 2)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Matrices this small are fastest on one thread, by far so on a busy machine. Other threads keep their own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class PointNetwork(nn.Module):
@@ -83,6 +95,7 @@ class Toy:
             self.losses.append(self._step())
             yield self.losses[-1]
 
+    @one_thread()
     def _step(self) -> float:
         """The mean squared error of the velocity, as studio.training.train has it, in two dimensions."""
         g, size = self.generator, self.batch
@@ -107,6 +120,7 @@ class Toy:
                 slow.lerp_(fast, 1 - keep)
         return loss.item()
 
+    @one_thread()
     @torch.no_grad()
     def field(self, x_t: torch.Tensor, t: torch.Tensor, label: int | None = None) -> torch.Tensor:
         """The velocity (B, 2) that the averaged network sees at x_t (B, 2) and t (B,) or (1,)."""
@@ -142,7 +156,7 @@ ANY_POINT = Aim()
 def reverse_paths(
     field: Field, plan: SamplingPlan, start: torch.Tensor, aim: Aim = ANY_POINT
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """From noise (P, 2) to points by the studio's multistep sampler: x (N + 1, P, 2) and the predictions x0 (N, P, 2)."""
+    """From noise (P, 2) to points by the studio's multistep sampler: x (N + 1, P, 2) and predictions x0 (N, P, 2)."""
     x, xs, predictions = start, [start], []
     history = torch.zeros(len(start), plan.b.shape[1], 2, dtype=start.dtype)  # (P, K, 2), newest first
     for i in range(len(plan)):
