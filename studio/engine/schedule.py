@@ -71,9 +71,13 @@ class Schedule:
             lead = min(self.seats, key=_least_served)
         else:
             lead = min(self.seats, key=_longest_unserved)
-        most = self._pace(lead.shape).most(lead.need)
+        mates = [seat for seat in self.seats if seat.shape == lead.shape and seat is not lead]
+        alone = lead.need
+        if all(seat.run is lead.run for seat in self.seats):  # nobody else is kept waiting
+            alone += sum(seat.need for seat in mates)
+        most = self._pace(lead.shape).most(alone)
         picked, rows = [lead], lead.need
-        for seat in sorted((s for s in self.seats if s.shape == lead.shape and s is not lead), key=_least_served):
+        for seat in sorted(mates, key=_least_served):
             if rows + seat.need <= most:
                 picked.append(seat)
                 rows += seat.need
@@ -113,7 +117,7 @@ class Pace:
         self._fit = (0.0, 0.0)
 
     def most(self, alone: int) -> int:
-        """Rows that a call may have whose leading row takes `alone`; that one may go whatever it takes."""
+        """Rows that a call may have in which those that lead take `alone`."""
         known = [rows for rows, seconds in self._seconds.items() if seconds is not None]
         most = 2 * max(known) if known else max(self._seconds, default=0)  # further than that is anyone's guess
         if len(known) > 1:
@@ -122,9 +126,8 @@ class Pace:
             if self._calls % EXPLORE_EVERY == 0:
                 allowed = 1.5 * allowed + 1
             most = min(most, allowed)
-        if self._memory is not None:
-            most = min(most, self._memory)
-        return max(int(most + 1e-6), alone)
+        most = max(most, alone)
+        return int(most if self._memory is None else min(most, self._memory))
 
     def measured(self, rows: int, seconds: float) -> None:
         self._calls += 1

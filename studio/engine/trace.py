@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from studio.engine.sampler import SampledRow, StepRecord
 
 MAX_STEPS = 64  # kept of a run; of a longer one every second, fourth, ... and the ends of its stages
-MAX_BYTES = 16_000_000  # of one picture's trace
+MAX_BYTES = 32_000_000  # of one picture's trace; one of more than about 0.4 megapixels leaves none
 TOTAL_BYTES = 256_000_000  # of all traces under way: a row that would exceed it runs without
 FORMAT = "diffusion-studio-trace-1"
 FLOAT = 4  # bytes of a number
@@ -193,18 +193,29 @@ class Budget:
             return self._left
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """One step under way: `StepRecord` and where it belongs."""
+class _Kept(NamedTuple):
+    """One step under way: a `StepRecord`, in memory of its own, and where it belongs."""
 
     stage: int
     step: int
-    record: StepRecord
-    x_t: Any  # the record's, in memory of its own
+    x_t: Any
+    x0: Any
+    guidance_difference: Any | None
+    timestep: float
+    alpha: float
+    sigma: float
+    guidance_scale: float
+
+    @classmethod
+    def of(cls, record: StepRecord, stage: int, step: int) -> _Kept:
+        x_t, x0 = _own(record.x_t), _own(record.pred_original_sample)
+        difference = None if record.guidance_difference is None else _own(record.guidance_difference)
+        numbers = record.timestep, record.alpha, record.sigma, record.guidance_scale
+        return cls(stage, step, x_t, x0, difference, *numbers)
 
     @property
     def bytes(self) -> int:
-        arrays = 2 if self.record.guidance_difference is None else 3
+        arrays = 2 if self.guidance_difference is None else 3
         return FLOAT * arrays * math.prod(self.x_t.shape)
 
 
@@ -220,6 +231,9 @@ class _About(NamedTuple):
         task = getattr(stage, "task", None)
         level = float(getattr(stage, "noise_level", 0.0))
         return cls(getattr(stage, "condition", None), None if task is None else int(task), level)
+
+    def bytes(self, shape: tuple[int, ...]) -> int:
+        return 0 if self.condition is None else FLOAT * 7 * math.prod(shape[1:])
 
 
 class Recorder:
@@ -246,8 +260,8 @@ class Recorder:
         if not self._stages or stage is not self._last or tuple(record.x_t.shape) != self._shape:
             self._stages.append(_About.of(stage))
             self._last, self._shape = stage, tuple(record.x_t.shape)
-            self._held += FLOAT * 7 * math.prod(self._shape[1:])  # the condition
-        self._add(_Kept(len(self._stages) - 1, self._row.step - 1, record, _own(record.x_t)))
+            self._held += self._stages[-1].bytes(self._shape)
+        self._add(_Kept.of(record, len(self._stages) - 1, self._row.step - 1))
         while len(self._kept) > MAX_STEPS or self._held > MAX_BYTES:
             if self._stride > self._row.num_steps:  # nothing but the ends is left
                 return self.close()
@@ -281,8 +295,9 @@ class Recorder:
             or right is None
             or not left.stage == kept.stage == right.stage
         ]
-        sides = {kept.stage: kept.x_t.shape[1:] for kept in self._kept}.values()
-        self._held = sum(FLOAT * 7 * math.prod(side) for side in sides) + sum(kept.bytes for kept in self._kept)
+        shapes = {kept.stage: kept.x_t.shape for kept in self._kept}
+        conditions = sum(self._stages[number].bytes(shape) for number, shape in shapes.items())
+        self._held = conditions + sum(kept.bytes for kept in self._kept)
 
     def trace(self) -> Trace | None:
         """All that was kept, as arrays; None if it was too much."""
@@ -291,20 +306,17 @@ class Recorder:
         stages = []
         for number, about in enumerate(self._stages):
             kept = [kept for kept in self._kept if kept.stage == number]
-            records = [of.record for of in kept]
-            differences = [_numpy(r.guidance_difference) for r in records if r.guidance_difference is not None]
+            differences = [_numpy(of.guidance_difference) for of in kept if of.guidance_difference is not None]
             shape = kept[0].x_t.shape
             condition = None if about.condition is None else _numpy(about.condition)
+            numbers = ("timestep", "alpha", "sigma", "guidance_scale")
             stages.append(
                 TraceStage(
                     step=np.array([of.step for of in kept], np.int64),
-                    timestep=np.array([record.timestep for record in records], np.float64),
-                    alpha=np.array([record.alpha for record in records], np.float64),
-                    sigma=np.array([record.sigma for record in records], np.float64),
-                    guidance_scale=np.array([record.guidance_scale for record in records], np.float64),
+                    **{name: np.array([getattr(of, name) for of in kept], np.float64) for name in numbers},
                     x_t=np.stack([_numpy(of.x_t) for of in kept]),
-                    x0=np.stack([_numpy(record.pred_original_sample) for record in records]),
-                    guided=np.array([record.guidance_difference is not None for record in records]),
+                    x0=np.stack([_numpy(of.x0) for of in kept]),
+                    guided=np.array([of.guidance_difference is not None for of in kept]),
                     guidance_difference=np.stack(differences) if differences else np.empty((0, *shape), np.float32),
                     condition=condition if condition is not None and condition.any() else None,
                     task=about.task,

@@ -1,129 +1,537 @@
 import threading
 
 import pytest
+from PIL import Image
 
-from studio.engine.engine import Engine, EngineError, Progress, Result
-from studio.engine.requests import TextToImage
-from tests.fakes import FakePipeline
+from studio.engine import register
+from studio.engine.engine import TOO_LARGE, Engine
+from studio.engine.job import Job, Refusal
+from studio.engine.requests import Inpaint, SuperResolve, TextToImage
+from studio.engine.trace import TOTAL_BYTES
+from tests.engine.conftest import done, eventually
+from tests.fakes import FakeSampler, MemoryJournal
 
-
-def started(pipeline: FakePipeline) -> Engine:
-    return Engine(lambda: pipeline).start()
-
-
-def finished(engine: Engine, request: TextToImage) -> Result:
-    *_, result = engine.run(request)
-    assert isinstance(result, Result)
-    return result
-
-
-def test_a_run_ends_in_its_pictures():
-    pipeline = FakePipeline()
-    result = finished(started(pipeline), TextToImage("a red apple", count=3, steps=5, seed=7))
-    assert [image.size for image in result.images] == [(64, 64)] * 3
-    assert result.seeds == (7, 8, 9)
-    assert pipeline.calls == [3] * 5  # all pictures share each network call
-    assert result.seconds > 0 and not result.stopped and result.notes == ()
+PICTURE = Image.new("RGB", (48, 32), "teal")
+MASK = Image.new("L", (48, 32), 255)
+LONG = TextToImage("a long one", steps=1000)
 
 
-def test_a_picture_depends_on_its_seed_alone():
-    engine = started(FakePipeline())
-    many = finished(engine, TextToImage("a cat", count=3, seed=5)).images
-    alone = finished(engine, TextToImage("a cat", seed=6)).images
-    assert many[1].tobytes() == alone[0].tobytes() != many[0].tobytes()
+def kept(journal: MemoryJournal, job_id: str) -> list[bytes]:
+    """The pixels of the pictures that were kept for a job."""
+    return [journal.images[picture.id].tobytes() for picture in journal.entries[job_id].pictures]
 
 
-def test_progress_counts_up_and_shows_previews():
-    events = list(started(FakePipeline(delay=0.03)).run(TextToImage("a cat", steps=20)))
-    running = [event for event in events if isinstance(event, Progress) and event.phase == "running"]
-    steps = [event.step for event in running]
-    assert steps == sorted(set(steps)) and running[-1].steps == 20
-    assert running[-1].previews[0].size == (64, 64)
+def states(engine: Engine, ids: list[str], owner: str = "me") -> list[str]:
+    return [engine.view(job_id, owner).state for job_id in ids]
 
 
-def test_stop_ends_a_run_within_a_step():
-    pipeline = FakePipeline(delay=0.02)
-    engine = started(pipeline)
-    run_id = engine.submit(TextToImage("a cat", steps=1000))
-    stream = engine.stream(run_id)
-    while next(stream).step < 3:
-        pass
-    engine.stop(run_id)
-    calls = len(pipeline.calls)
-    *_, result = stream
-    assert result.stopped and result.images == () and len(result.previews) == 1
-    assert len(pipeline.calls) <= calls + 2
-    assert finished(engine, TextToImage("a dog", steps=2)).images  # and the engine goes on
+# ---- a job's way ----
 
 
-def test_one_run_at_a_time_in_the_order_they_came():
-    engine = started(FakePipeline(delay=0.02))
-    first, second, third = (engine.submit(TextToImage(name, steps=20)) for name in ("a", "b", "c"))
-    follow = engine.stream(third)
-    assert next(event for event in follow if event.phase == "waiting").ahead in (1, 2)
-    engine.stop(second)  # leaves the line without being run
-    *_, left = engine.stream(second)
-    assert left.stopped and left.step == 0
-    *_, done = follow
-    assert len(done.images) == 1
-    *_, done = engine.stream(first)
-    assert len(done.images) == 1
+def test_a_job_ends_in_its_pictures(start):
+    sampler, journal = FakeSampler(), MemoryJournal()
+    view = done(start(sampler, journal), TextToImage("a red apple", count=3, steps=5, seed=7))
+    assert view.state == "done" and view.step == view.steps == 5 and view.error is None and view.notes == ()
+    assert [(picture.seed, picture.width, picture.height) for picture in view.pictures] == [
+        (seed, 64, 64) for seed in (7, 8, 9)
+    ]
+    assert view.pictures == journal.entries[view.id].pictures and view.seconds > 0
+    assert sampler.calls == [3] * 5  # all pictures share each network call
 
 
-def test_closing_the_stream_stops_the_run():
-    pipeline = FakePipeline(delay=0.01)
-    engine = started(pipeline)
-    stream = engine.run(TextToImage("a cat", steps=1000))
-    while next(stream).step < 1:
-        pass
-    stream.close()
-    assert finished(engine, TextToImage("a dog", steps=2)).images
-    assert len(pipeline.calls) < 100
+def test_tasks_with_different_steps_and_guidance_share_calls(start):
+    gate = threading.Semaphore(0)
+    sampler = FakeSampler(gate=gate)
+    engine = start(sampler)
+    requests = [
+        TextToImage("a cat", steps=6),
+        Inpaint("a dog", PICTURE, MASK, steps=4, sampler="ddim"),
+        SuperResolve(PICTURE, 4, "a cow", steps=3),
+    ]
+    ids = [engine.submit(request, "me") for request in requests]
+    gate.release(100)
+    eventually(lambda: set(states(engine, ids)) == {"done"})
+    assert any(len({caption for caption, _ in call}) == 3 for call in sampler.served)
+    sizes = [(view.pictures[0].width, view.pictures[0].height) for view in (engine.view(i, "me") for i in ids)]
+    assert sizes == [(64, 64), (48, 32), (192, 128)]
 
 
-def test_runs_wait_for_the_model():
+def test_a_picture_depends_on_its_request_alone(start):
+    requests = [TextToImage("a cat", steps=steps, seed=seed, count=2) for steps, seed in ((3, 1), (9, 5), (20, 6))]
+    requests.append(SuperResolve(PICTURE, seed=3, steps=7))
+
+    def pixels(view, journal):
+        return [journal.images[p.id].tobytes() for p in view.pictures], [
+            journal.traces[p.id].to_bytes() for p in view.pictures
+        ]
+
+    alone = []
+    for request in requests:
+        journal = MemoryJournal()
+        alone.append(pixels(done(start(FakeSampler(grows=True), journal), request), journal))
+    assert alone[1][0][1] == alone[2][0][0] != alone[1][0][0]  # one seed, whatever the number of the picture
+    gate, journal = threading.Semaphore(0), MemoryJournal()
+    engine = start(FakeSampler(grows=True, gate=gate), journal)
+    left_over = engine.submit(LONG, "me")
+    ids = [engine.submit(request, "me") for request in requests]
+    gate.release(8)
+    eventually(lambda: engine.view(left_over, "me").step >= 2)
+    engine.cancel(left_over, "me")
+    gate.release(1000)
+    eventually(lambda: set(states(engine, ids)) == {"done"})
+    assert [pixels(engine.view(job_id, "me"), journal) for job_id in ids] == alone
+
+
+def test_the_model_is_waited_for(start):
     gate = threading.Event()
-    engine = Engine(lambda: gate.wait() and FakePipeline()).start()
-    stream = engine.run(TextToImage("a cat"))
-    assert next(stream).phase == "loading" and engine.status.phase == "loading"
+    engine = Engine(lambda: gate.wait() and FakeSampler(), MemoryJournal()).start()
+    views = engine.follow(engine.submit(TextToImage("a cat"), "me"), "me")
+    assert next(views).state == "queued" and engine.status.phase == "loading" and engine.status.waiting == 1
+    assert not engine.wait_until_ready(0.01) and engine.sampler is None
     gate.set()
-    *_, result = stream
-    assert result.images and engine.status.phase == "idle"
+    *_, last = views
+    assert last.state == "done" and engine.wait_until_ready(60) and engine.sampler.device == "cpu"
+    eventually(lambda: engine.status.phase == "idle")
+    assert engine.shutdown(60)
+
+
+def test_notes_say_what_was_not_read(start):
+    engine = start(FakeSampler(limit=20))
+    (note,) = done(engine, TextToImage("", steps=1)).notes
+    assert "empty" in note
+    assert done(engine, SuperResolve(PICTURE, steps=1)).notes == ()
+    (note,) = done(engine, TextToImage("a cat on a very long prompt", steps=1)).notes
+    assert note == "The prompt is longer than the model reads. It did not read: “prompt”."
+    (note,) = done(engine, TextToImage("x" * 10_000, steps=1)).notes
+    assert "9,860 characters more" in note and len(note) < 300
+
+
+# ---- what those who follow see ----
+
+
+def test_steps_rise_and_previews_are_for_those_who_follow(start, monkeypatch):
+    monkeypatch.setattr(register, "PREVIEW_SECONDS", 0.0)
+    gate = threading.Semaphore(0)
+    engine = start(FakeSampler(gate=gate))
+    job_id = engine.submit(TextToImage("a cat", steps=20, count=2), "me")
+    views = []
+    for view in engine.follow(job_id, "me"):
+        views.append(view)
+        gate.release()
+    steps = [view.step for view in views if view.state == "running"]
+    assert steps == sorted(steps) and len(set(steps)) > 5
+    assert len(views[-2].previews) == 2 and views[-2].previews[0].size == (64, 64)
+    assert views[-1].state == "done" and views[-1].previews == () and len(views[-1].pictures) == 2
+
+
+def test_nobody_follows_so_no_preview_is_made(start, monkeypatch):
+    monkeypatch.setattr(register, "_picture", lambda values: pytest.fail("a preview was made"))
+    sampler = FakeSampler(gate=threading.Semaphore(0))
+    engine = start(sampler)
+    job_id = engine.submit(TextToImage("a cat", steps=20), "me")
+    sampler.gate.release(10)
+    eventually(lambda: engine.view(job_id, "me").step == 10)
+    assert engine.view(job_id, "me").previews == () == engine.jobs("me")[0].previews
+    sampler.gate.release(10)
+    eventually(lambda: engine.view(job_id, "me").state == "done")
+
+
+def test_many_may_follow_and_leaving_does_not_stop_the_job(start):
+    gate = threading.Semaphore(0)
+    engine = start(FakeSampler(gate=gate))
+    job_id = engine.submit(TextToImage("a cat", steps=50), "me")
+    ends = []
+    threads = [threading.Thread(target=lambda: ends.append([*engine.follow(job_id, "me")][-1].state)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    leaves = engine.follow(job_id, "me")
+    next(leaves)
+    gate.release(5)
+    leaves.close()
+    gate.release(45)
+    for thread in threads:
+        thread.join(60)
+    assert ends == ["done"] * 4
+    assert [view.state for view in engine.follow(job_id, "me")] == ["done"]  # later: its last view, once
+    assert engine._register.find(job_id, "me").followers == 0
+
+
+def test_jobs_are_seen_by_their_owner_alone(start):
+    gate = threading.Semaphore(0)
+    engine = start(FakeSampler(gate=gate))
+    job_id = engine.submit(LONG, "me")
+    assert engine.view(job_id, "you") is None and engine.jobs("you") == []
+    assert not engine.cancel(job_id, "you") and not engine.move(job_id, "you", "first")
+    for wrong in ((job_id, "you"), ("nothing", "me")):
+        with pytest.raises(KeyError):
+            engine.follow(*wrong)
+    assert len(job_id) >= 20 and [view.id for view in engine.jobs("me")] == [job_id]
+
+
+def test_estimates_come_from_what_was_measured(start):
+    sampler = FakeSampler(delay=0.001)
+    engine = start(sampler)
+    done(engine, TextToImage("a cat", steps=20))
+    sampler.gate = threading.Semaphore(0)
+    first, second = (engine.submit(TextToImage("a dog", steps=steps), "me") for steps in (20, 400))
+    eventually(lambda: len(engine._register._running) == 2)
+    short, long = (engine.view(job_id, "me").eta_seconds for job_id in (first, second))
+    assert 0 < short < long
+
+
+# ---- who goes first ----
+
+
+def test_a_short_job_behind_many_long_ones_is_served_first(start):
+    gate = threading.Semaphore(0)
+    sampler = FakeSampler(gate=gate)
+    engine = start(sampler)
+    long = [engine.submit(TextToImage(f"long {i}", steps=500, seed=i), "me") for i in range(16)]
+    gate.release(200)
+    eventually(lambda: len(sampler.calls) == 200)
+    assert min(engine.view(job_id, "me").step for job_id in long) >= 3
+    short = engine.submit(TextToImage("short", steps=4), "me")
+    gate.release(9)  # the call under way, four of its own, and those that the longest wait leads
+    eventually(lambda: engine.view(short, "me").state == "done")
+    gate.release(300)
+    eventually(lambda: len(sampler.calls) == 509)
+    steps = [engine.view(job_id, "me").step for job_id in long]
+    assert max(steps) - min(steps) <= 2  # and the long ones go on side by side
+
+
+def test_jobs_start_in_line_and_owners_move_their_own(start):
+    gate = threading.Semaphore(0)
+    engine = start(FakeSampler(gate=gate), active=1)
+    running = engine.submit(TextToImage("running", steps=3), "me")
+    eventually(lambda: engine.view(running, "me").state == "running")
+    a, x, b, y, c = (engine.submit(TextToImage(name, steps=1), "xy"[name in "xy"]) for name in "axbyc")
+    assert [engine.view(i, "y").ahead for i in (x, y)] == [1, 3] and engine.status.waiting == 5
+
+    def order() -> str:
+        views = sorted(engine.jobs("x") + engine.jobs("y"), key=lambda view: view.ahead)
+        return "".join(view.caption for view in views)
+
+    assert order() == "axbyc"
+    assert engine.move(c, "x", "up") and order() == "axcyb"
+    assert engine.move(b, "x", "first") and order() == "bxayc"
+    assert engine.move(b, "x", "last") and order() == "axcyb"
+    assert engine.move(a, "x", "down") and order() == "cxayb"
+    assert not engine.move(c, "x", "up") and not engine.move(b, "x", "last") and not engine.move(running, "me", "up")
+    assert order() == "cxayb"
+    gate.release(3 + 5)
+    eventually(lambda: engine.status.phase == "idle")
+    started = [caption for ((caption, _),) in engine.sampler.served[3:]]
+    assert "".join(started) == "cxayb"
+
+
+def test_a_moved_job_stands_there_after_a_restart(start):
+    journal, gate = MemoryJournal(), threading.Semaphore(0)
+    engine = start(FakeSampler(gate=gate), journal, active=1)
+    running, *ids = [engine.submit(TextToImage(name, steps=1), "me") for name in "rabc"]
+    eventually(lambda: engine.view(running, "me").state == "running")
+    engine.move(ids[2], "me", "first")
+    assert [job.id for job in journal.unfinished()] == [running, ids[2], ids[0], ids[1]]
+
+
+def test_the_line_is_bounded(start):
+    engine = start(FakeSampler(gate=threading.Semaphore(0)), active=1, waiting=5, waiting_per_owner=3)
+    running = engine.submit(LONG, "me")
+    eventually(lambda: engine.view(running, "me").state == "running")
+    for _ in range(3):
+        engine.submit(LONG, "me")
+    with pytest.raises(Refusal, match=r"^3 of your jobs wait in line already"):
+        engine.submit(LONG, "me")
+    for _ in range(2):
+        engine.submit(LONG, "you")
+    with pytest.raises(Refusal, match=r"^5 jobs wait in line already"):
+        engine.submit(LONG, "them")
+    engine.cancel(engine.jobs("me")[-1].id, "me")
+    assert engine.submit(LONG, "them")
+
+
+def test_large_pictures_in_line_are_bounded(start, monkeypatch):
+    monkeypatch.setattr(register, "WAITING_BYTES", 10_000)
+    engine = start(FakeSampler(gate=threading.Semaphore(0)), active=1)
+    running = engine.submit(LONG, "me")
+    eventually(lambda: engine.view(running, "me").state == "running")
+    for _ in range(3):
+        engine.submit(SuperResolve(PICTURE), "me")
+    with pytest.raises(Refusal, match="too many large pictures"):
+        engine.submit(SuperResolve(PICTURE), "you")
+    engine.submit(LONG, "you")
+
+
+# ---- cancel ----
+
+
+def test_cancel_takes_a_job_out_of_the_line(start):
+    journal = MemoryJournal()
+    engine = start(FakeSampler(gate=threading.Semaphore(0)), journal, active=1)
+    first, second = engine.submit(LONG, "me"), engine.submit(LONG, "me")
+    eventually(lambda: engine.view(first, "me").state == "running")
+    assert engine.cancel(second, "me") and engine.view(second, "me").state == "cancelled"
+    assert journal.entries[second].state == "cancelled" and [view.id for view in engine.jobs("me")] == [first]
+    assert not engine.cancel(second, "me") and not engine.cancel("nothing", "me")
+    assert [view.state for view in engine.follow(second, "me")] == ["cancelled"]
+
+
+def test_cancel_ends_a_run_within_a_step_and_shows_how_far_it_came(start):
+    gate, journal = threading.Semaphore(0), MemoryJournal()
+    sampler = FakeSampler(gate=gate)
+    engine = start(sampler, journal)
+    job_id = engine.submit(LONG, "me")
+    views = engine.follow(job_id, "me")
+    gate.release(3)
+    assert next(view for view in views if view.step).previews
+    eventually(lambda: len(sampler.calls) == 3)
+    assert engine.cancel(job_id, "me")
+    *_, last = views  # does not wait for the call under way
+    assert last.state == "cancelled" and last.step in (2, 3) and len(last.previews) == 1 and last.pictures == ()
+    gate.release(50)
+    eventually(lambda: engine.status.phase == "idle")
+    assert len(sampler.calls) <= 4 and journal.entries[job_id].state == "cancelled"
+    assert engine._budget.left == TOTAL_BYTES
+    assert done(engine, TextToImage("a dog", steps=2)).pictures  # and the engine goes on
+
+
+def test_cancel_while_a_job_is_prepared(start):
+    sampler, entered, leave = FakeSampler(), threading.Event(), threading.Event()
+    prepare = sampler.prepare
+    sampler.prepare = lambda request: (entered.set(), leave.wait(60), prepare(request))[2]
+    engine = start(sampler)
+    job_id = engine.submit(LONG, "me")
+    assert entered.wait(60) and engine.cancel(job_id, "me")
+    leave.set()
+    eventually(lambda: engine.status.phase == "idle")
+    assert sampler.calls == [] and engine.view(job_id, "me").state == "cancelled"
+
+
+def test_what_is_being_kept_cannot_be_cancelled(start):
+    class SlowJournal(MemoryJournal):
+        entered, leave = threading.Event(), threading.Event()
+
+        def keep(self, *args):
+            self.entered.set()
+            assert self.leave.wait(60)
+            return super().keep(*args)
+
+    journal = SlowJournal()
+    engine = start(FakeSampler(), journal)
+    job_id = engine.submit(TextToImage("a cat", steps=2), "me")
+    assert journal.entered.wait(60)
+    assert engine.view(job_id, "me").state == "running" and engine.status.phase == "running"
+    assert not engine.cancel(job_id, "me")
+    journal.leave.set()
+    assert [*engine.follow(job_id, "me")][-1].state == "done" and journal.kept[job_id] == 1
+
+
+def test_no_more_is_taken_in_than_the_keeper_can_keep(start, monkeypatch):
+    monkeypatch.setattr(register, "KEEPING", 2)
+
+    class SlowJournal(MemoryJournal):
+        gate = threading.Semaphore(0)
+
+        def keep(self, *args):
+            self.gate.acquire()
+            return super().keep(*args)
+
+    journal = SlowJournal()
+    engine = start(FakeSampler(), journal, active=2)
+    ids = [engine.submit(TextToImage("a cat", steps=1, seed=i), "me") for i in range(12)]
+    eventually(lambda: states(engine, ids).count("running") >= 2 and not engine._register._running)
+    assert states(engine, ids).count("running") <= 3  # one more may have been on its way
+    journal.gate.release(12)
+    eventually(lambda: set(states(engine, ids)) == {"done"})
+
+
+# ---- what goes wrong ----
+
+
+def test_calls_that_do_not_fit_are_halved(start):
+    gate, journal = threading.Semaphore(0), MemoryJournal()
+    sampler = FakeSampler(fits=5, gate=gate)
+    engine = start(sampler, journal)
+    ids = [engine.submit(TextToImage("a cat", steps=40, seed=i), "me") for i in range(8)]
+    gate.release(2000)
+    eventually(lambda: set(states(engine, ids)) == {"done"})
+    assert max(sampler.calls) == 2  # 4 network rows of 5; three pictures would be 6
+    alone = done(start(FakeSampler(), other := MemoryJournal()), TextToImage("a cat", steps=40, seed=3))
+    assert kept(journal, ids[3]) == kept(other, alone.id)
+
+
+def test_only_what_does_not_fit_alone_fails(start):
+    sampler, journal = FakeSampler(fits=1), MemoryJournal()
+    engine = start(sampler, journal)
+    ids = [engine.submit(TextToImage("a cat", steps=5, guidance=g), "me") for g in (1, 3, 1, 2, 1)]
+    eventually(lambda: all(engine.view(job_id, "me").ended for job_id in ids))
+    assert states(engine, ids) == ["done", "failed", "done", "failed", "done"]
+    assert engine.view(ids[1], "me").error == TOO_LARGE
+    eventually(lambda: journal.entries[ids[1]].state == "failed")
+    assert journal.entries[ids[1]].error == TOO_LARGE
+
+
+@pytest.mark.parametrize("problem", ["unpreparable", "unsteppable", "undecodable"])
+def test_only_the_job_at_fault_fails(start, problem):
+    gate, journal = threading.Semaphore(0), MemoryJournal()
+    engine = start(FakeSampler(gate=gate), journal)
+    names = ("a cat", problem, "a dog", f"so {problem}")
+    ids = [engine.submit(TextToImage(name, steps=5, count=2), "me") for name in names]
+    gate.release(1000)
+    eventually(lambda: all(engine.view(job_id, "me").ended for job_id in ids))
+    assert states(engine, ids) == ["done", "failed", "done", "failed"]
+    error = engine.view(ids[1], "me").error
+    assert f"RuntimeError: this prompt is {problem}" in error and error.endswith(".")
+    eventually(lambda: journal.entries[ids[3]].state == "failed")
+    other = MemoryJournal()
+    alone = done(start(FakeSampler(), other), TextToImage("a dog", steps=5, count=2))
+    assert kept(journal, ids[2]) == kept(other, alone.id)
+    assert engine._budget.left == TOTAL_BYTES and done(engine, TextToImage("a cow")).state == "done"
 
 
 def test_a_model_that_cannot_be_loaded_is_said_to_those_who_wait_and_who_come():
-    gate = threading.Event()
+    gate, journal = threading.Event(), MemoryJournal()
 
     def load():
         gate.wait()
         raise RuntimeError("The model folder x does not exist.")
 
-    engine = Engine(load).start()
-    waiting = engine.run(TextToImage("a cat"))
-    next(waiting)
+    engine = Engine(load, journal).start()
+    job_id = engine.submit(TextToImage("a cat"), "me")
+    views = engine.follow(job_id, "me")
+    assert next(views).state == "queued"
     gate.set()
-    with pytest.raises(EngineError, match="does not exist"):
-        list(waiting)
-    assert engine.status.problem == "The model folder x does not exist."
-    with pytest.raises(EngineError, match="does not exist"):
-        engine.submit(TextToImage("a cat"))
+    *_, last = views
+    assert last.state == "failed" and last.error == "The model folder x does not exist."
+    assert engine.status.phase == "failed" and engine.status.problem == last.error
+    assert not engine.wait_until_ready(60)
+    with pytest.raises(Refusal, match="does not exist"):
+        engine.submit(TextToImage("a cat"), "me")
+    assert engine.shutdown(60)
+    assert [job.id for job in journal.unfinished()] == [job_id]  # another start may have more luck
 
 
-def test_a_run_that_fails_does_not_end_the_engine():
-    pipeline = FakePipeline()
-    engine = started(pipeline)
-    pipeline.limit = "x"  # breaks `truncated`, at the end of the run
-    with pytest.raises(EngineError, match="The run failed: TypeError"):
-        list(engine.run(TextToImage("a cat", steps=1)))
-    pipeline.limit = 300
-    assert finished(engine, TextToImage("a cat", steps=1)).images
+def test_a_job_that_is_not_written_down_is_not_taken(start):
+    journal = MemoryJournal()
+    engine = start(FakeSampler(), journal)
+    journal.refuses = "Your pictures take up 1 GB already: delete some."
+    with pytest.raises(Refusal, match="take up 1 GB"):
+        engine.submit(TextToImage("a cat"), "me")
+    journal.submitted = lambda job: 1 / 0
+    with pytest.raises(Refusal, match="could not be written down .ZeroDivisionError"):
+        engine.submit(TextToImage("a cat"), "me")
+    assert engine.jobs("me") == [] and engine.status.phase in ("loading", "idle") and not engine._register._runs
 
 
-def test_notes_say_what_was_not_read():
-    engine = started(FakePipeline(limit=20))
-    (note,) = finished(engine, TextToImage("", steps=1)).notes
-    assert "empty" in note
-    (note,) = finished(engine, TextToImage("a cat on a very long prompt", steps=1)).notes
-    assert note == "The prompt is longer than the model reads. It did not read: “prompt”."
-    (note,) = finished(engine, TextToImage("x" * 10_000, steps=1)).notes
-    assert "9,860 characters more" in note and len(note) < 300
+def test_pictures_that_are_not_kept_are_shown_and_can_be_made_again(start):
+    journal = MemoryJournal()
+    journal.full = "The disk is full."
+    gate = threading.Semaphore(0)
+    engine = start(FakeSampler(gate=gate), journal)
+    views = engine.follow(engine.submit(TextToImage("a cat", steps=2, seed=5), "me"), "me")
+    next(views)
+    gate.release(2)
+    *_, last = views
+    assert last.state == "failed" and len(last.previews) == 1 and last.previews[0].size == (64, 64)
+    assert last.error == ("The disk is full. They can be made again: the same seed, 5, gives the same pictures.")
+    journal.full = ""
+    gate.release(100)
+    assert done(engine, TextToImage("a cat", steps=2, seed=5)).state == "done"
+    assert engine._budget.left == TOTAL_BYTES
+
+
+def test_a_journal_that_fails_does_not_end_the_engine(start):
+    class BadJournal(MemoryJournal):
+        def started(self, job: Job) -> None:
+            raise OSError("no")
+
+        ended = moved = started
+
+        def unfinished(self) -> list[Job]:
+            raise OSError("no")
+
+    gate = threading.Semaphore(0)
+    engine = start(FakeSampler(gate=gate), BadJournal(), active=1)
+    first, second, third = (engine.submit(TextToImage(name, steps=2), "me") for name in "abc")
+    eventually(lambda: engine.view(first, "me").state == "running")
+    assert engine.move(third, "me", "first") and engine.cancel(first, "me")
+    gate.release(100)
+    eventually(lambda: states(engine, [first, second, third]) == ["cancelled", "done", "done"])
+
+
+# ---- stopping and going on ----
+
+
+def test_what_is_unfinished_at_a_shutdown_is_taken_up_again_once(start):
+    journal, gate = MemoryJournal(), threading.Semaphore(0)
+    sampler = FakeSampler(gate=gate)
+    engine = start(sampler, journal, active=2)
+    requests = [TextToImage("a cat", steps=steps, seed=steps) for steps in (2, 30, 20, 10)]
+    ids = [engine.submit(request, "me") for request in requests]
+    gate.release(8)
+    eventually(lambda: engine.view(ids[0], "me").state == "done" and len(sampler.calls) == 8)
+    views = engine.follow(ids[1], "me")
+    assert next(views).state == "running"
+    ender = threading.Thread(target=lambda: engine.shutdown(60))
+    ender.start()
+    eventually(lambda: engine._register._stopping)
+    with pytest.raises(Refusal, match="shut down"):
+        engine.submit(requests[0], "me")
+    gate.release()  # the call under way
+    ender.join(60)
+    assert [view.state for view in views][-1:] in ([], ["running"])  # those who follow are let go
+    assert len(sampler.calls) == 9 and [job.id for job in journal.unfinished()] == ids[1:]
+
+    again = start(FakeSampler(), journal, active=2)
+    eventually(lambda: {entry.state for entry in journal.entries.values()} == {"done"})
+    assert set(journal.kept.values()) == {1} and again.view(ids[0], "me") is None
+    assert [*again.follow(ids[1], "me")][-1].state == "done" and again.view(ids[1], "you") is None
+    other = MemoryJournal()
+    alone = done(start(FakeSampler(), other), requests[1])
+    assert kept(journal, ids[1]) == kept(other, alone.id)
+
+
+def test_what_comes_while_the_unfinished_is_taken_up_runs_once(start):
+    """A job that is submitted before the engine has asked for the unfinished ones is among them."""
+
+    class LateJournal(MemoryJournal):
+        ask = threading.Event()
+
+        def unfinished(self) -> list[Job]:
+            assert self.ask.wait(60)
+            return super().unfinished()
+
+    journal = LateJournal()
+    engine = start(FakeSampler(), journal)
+    job_id = engine.submit(TextToImage("a cat", steps=2), "me")
+    journal.ask.set()
+    eventually(lambda: engine.view(job_id, "me").state == "done")
+    eventually(lambda: engine.status.phase == "idle")
+    assert sum(engine.sampler.calls) == 2 and journal.kept[job_id] == 1
+
+
+def test_an_engine_may_be_shut_down_before_it_has_begun():
+    assert Engine(FakeSampler, MemoryJournal()).shutdown(1)
+
+
+def test_jobs_that_ended_are_forgotten_after_a_while(start, monkeypatch):
+    monkeypatch.setattr(register, "ENDED", 3)
+    engine = start()
+    ids = [done(engine, TextToImage("a cat", steps=1)).id for _ in range(5)]
+    assert [engine.view(job_id, "me") is None for job_id in ids] == [True, True, False, False, False]
+    monkeypatch.setattr(register, "ENDED_BYTES", 5_000)  # one such picture, not two
+    ids = [done(engine, SuperResolve(PICTURE, steps=1)).id for _ in range(3)]
+    assert [engine.view(job_id, "me") is None for job_id in ids] == [True, True, False]
+
+
+# ---- traces ----
+
+
+def test_every_picture_has_its_trace(start):
+    journal = MemoryJournal()
+    engine = start(FakeSampler(), journal)
+    view = done(engine, TextToImage("a cat", steps=7, count=2, seed=3))
+    assert [picture.has_trace for picture in view.pictures] == [True, True]
+    traces = [journal.traces[picture.id] for picture in view.pictures]
+    assert [(trace.seed, trace.num_steps, len(trace.steps)) for trace in traces] == [(3, 7, 7), (4, 7, 7)]
+    eventually(lambda: engine._budget.left == TOTAL_BYTES)
+    assert not done(start(FakeSampler(), traces=False), TextToImage("a cat")).pictures[0].has_trace

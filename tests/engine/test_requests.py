@@ -1,8 +1,25 @@
+import io
+import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from studio.engine.requests import ANY, GROUNDS, MAX_SEED, SAMPLERS, STYLES, InvalidRequest, TextToImage, caption
+from studio.engine.requests import (
+    ANY,
+    GROUNDS,
+    MAX_SEED,
+    SAMPLERS,
+    STYLES,
+    Inpaint,
+    InvalidRequest,
+    SuperResolve,
+    TextToImage,
+    caption,
+    request_from,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +86,122 @@ def test_each_picture_has_its_own_seed():
 def test_the_page_offers_the_samplers_that_there_are():
     samplers = pytest.importorskip("studio.diffusion.samplers")
     assert list(SAMPLERS) == list(samplers.SAMPLERS)
+
+
+# ---- pictures ----
+
+RED = Image.new("RGB", (40, 30), "red")
+MASK = Image.new("L", (40, 30), 255)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        TextToImage("a cat", "a dog", "noto", "blue", 3, 7, 2.5, "ddim", 11),
+        Inpaint("a cat", RED, MASK, "a dog", 3, 7, 2.5, "ddim", 11),
+        SuperResolve(RED, 4, "a cat", 0.2, "a dog", 3, 7, 2.5, "ddim", 11),
+    ],
+    ids=lambda request_: request_.task,
+)
+def test_a_request_is_its_settings_and_its_pictures(request_):
+    settings = json.loads(json.dumps(request_.settings()))
+    assert settings["task"] == request_.task and settings["seed"] == 11 and not settings.keys() & {"image", "mask"}
+    again = request_from(settings, {name: reread(picture) for name, picture in request_.pictures().items()})
+    assert again == request_ and hash(again) == hash(request_) and type(again) is type(request_)
+    assert request_from(settings | {"model": "x", "size": "64x64"}, request_.pictures()) == request_
+    assert request_from(settings | {"seed": 12}, request_.pictures()) != request_
+    assert replace(request_, count=1).seeds == [11] and request_.caption.startswith("a cat")
+
+
+def reread(picture: Image.Image) -> Image.Image:
+    """As it comes from a file."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", dpi=(72, 72))
+    return Image.open(file)
+
+
+def test_requests_are_equal_if_their_pictures_look_the_same():
+    other = RED.copy()
+    assert SuperResolve(other) == SuperResolve(RED)
+    other.putpixel((3, 3), (255, 0, 1))
+    assert SuperResolve(other) != SuperResolve(RED)
+
+
+def test_a_request_has_pictures_of_its_own():
+    mine = RED.copy()
+    request_ = Inpaint("x", mine, MASK)
+    mine.putpixel((3, 3), (0, 0, 0))
+    assert request_ == Inpaint("x", RED, MASK)
+
+
+def test_pictures_of_any_kind_become_rgb_and_masks_grey():
+    clear = Image.new("RGBA", (40, 30), (0, 0, 255, 0))
+    deep = Image.fromarray(np.full((30, 40), 65535 // 3, np.uint16))
+    turned = Image.new("RGB", (30, 40), "red")
+    turned.getexif()[0x0112] = 6  # the camera was held upright
+    assert Inpaint("x", clear, MASK).image.getpixel((0, 0)) == (255, 255, 255)
+    assert Inpaint("x", deep, MASK).image.getpixel((0, 0)) == (85, 85, 85)
+    assert Inpaint("x", turned, MASK).image.size == (40, 30)
+    for mode in ("1", "L", "LA", "P", "CMYK", "I", "F", "YCbCr", "HSV", "LAB"):
+        request_ = Inpaint("x", RED.convert("RGB").convert("L" if mode in "IF" else "RGB").convert(mode), MASK)
+        assert request_.image.mode == "RGB" and request_.image.size == (40, 30)
+    assert Inpaint("x", RED, MASK.convert("RGBA")).mask == MASK
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Inpaint("x", "red.png", MASK), 'The picture must be a picture, not "red.png".'),
+        (lambda: Inpaint("x", RED, None), "The mask must be a picture, not empty."),
+        (
+            lambda: Inpaint("x", RED, Image.new("L", (30, 40))),
+            "The mask is 30 x 40 px and the picture 40 x 30 px; both must be of one size.",
+        ),
+        (
+            lambda: Inpaint("x", Image.new("1", (4001, 4000)), MASK),
+            "The picture must have from one pixel to 16 megapixels; this one has 4001 x 4000 px.",
+        ),
+        (lambda: Inpaint("x", Image.new("L", (0, 9)), MASK), "this one has 0 x 9 px"),
+        (
+            lambda: SuperResolve(Image.new("L", (1700, 100))),
+            "The picture's longer side may be at most 16 times the shorter one; it is 1700 x 100 px.",
+        ),
+        (
+            lambda: SuperResolve(Image.new("1", (1001, 1000)), 4),
+            "The larger pictures may have 16 megapixels together; these would have 16 megapixels: 1 x 1001 x 1000 px, "
+            "4 times as large.",
+        ),
+        (lambda: SuperResolve(Image.new("1", (1000, 1000)), 2, count=5), "these would have 20 megapixels"),
+        (lambda: SuperResolve(RED, 3), "The scale must be 2 or 4; it was 3."),
+        (lambda: SuperResolve(RED, 2.0), "The scale must be 2 or 4; it was 2.0."),
+        (lambda: SuperResolve(RED, True), "The scale must be 2 or 4; it was True."),
+        (lambda: SuperResolve(RED, noise_level=0.4), "The noise level must be a number from 0 to 0.3; it was 0.4."),
+        (lambda: SuperResolve(RED, steps=0), "The steps must be a whole number"),
+        (
+            lambda: request_from({"task": "knit"}, {}),
+            'The task must be one of text-to-image, inpaint, super-resolution; it was "knit".',
+        ),
+        (lambda: request_from({"task": "inpaint", "prompt": "x"}, {"image": RED}), "The mask is missing."),
+        (
+            lambda: request_from({"task": "inpaint", "prompt": "x", "image": "/etc/passwd"}, {"mask": MASK}),
+            "The image is missing.",
+        ),
+        (lambda: request_from({}, {}), "The prompt is missing."),
+    ],
+)
+def test_what_is_wrong_with_pictures_is_said(make, says):
+    with pytest.raises(InvalidRequest) as problem:
+        make()
+    assert says in str(problem.value) and str(problem.value).endswith(".") and "\n" not in str(problem.value)
+
+
+def test_a_torn_picture_is_refused():
+    file = io.BytesIO()
+    Image.effect_noise((100, 100), 50).save(file, "PNG")
+    with pytest.raises(InvalidRequest, match="The picture cannot be read"):
+        SuperResolve(Image.open(io.BytesIO(file.getvalue()[:3000])))
+
+
+def test_the_largest_pictures_are_allowed():
+    SuperResolve(Image.new("1", (1000, 1000)), 4)
+    Inpaint("x", Image.new("L", (4000, 4000)), Image.new("1", (4000, 4000)))
