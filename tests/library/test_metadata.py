@@ -1,8 +1,23 @@
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+from io import BytesIO
+
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from studio.library.metadata import from_parameters, read_png, to_parameters, write_png
+from studio.engine.requests import SAMPLERS
+from studio.library.metadata import from_parameters, png_info, read_png, to_parameters, write_png
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
 
 SETTINGS = {
     "prompt": "a red apple",
@@ -32,7 +47,7 @@ def test_the_text_form_is_the_one_others_read():
     assert to_parameters(SETTINGS).splitlines() == [
         "a red apple, glossy style",
         "Negative prompt: noise, blur",
-        "Steps: 15, Sampler: dpm++2m, CFG scale: 3.5, Seed: 4294967295, Size: 64x64, "
+        "Steps: 15, Sampler: DPM++ 2M, CFG scale: 3.5, Seed: 4294967295, Size: 64x64, "
         r'Model: "Emoji, \"small\""',
     ]
 
@@ -43,11 +58,28 @@ def test_the_text_form_reads_back():
     assert back == {key: SETTINGS[key] for key in back} and len(back) == 7
 
 
+PONY = (
+    "score_9, (masterpiece:1.2), <lora:detail:0.7>,\nBREAK a cat,\n"
+    "Negative prompt: score_4, [blurry: 0.5],\n text\n"
+    "Steps: 28, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 2837465, Size: 832x1216, "
+    "Model hash: 67ab2fd8ec, Model: ponyDiffusionV6XL, VAE hash: 235745af8d, Denoising strength: 0.35, "
+    "Clip skip: 2, Hires upscale: 1.5, Hires steps: 10, Hires upscaler: 4x-UltraSharp, "
+    'Lora hashes: "detail: 7b1a, Seed: 9, add: 00ff", Version: v1.10.1'
+)
+CIVITAI = (
+    "a dog\nSteps: 25, CFG scale: 4, Sampler: Euler, Seed: 77, Size: 1024x1024, Clip skip: 2, "
+    'Created Date: 2024-11-03T10:12:44.1Z, Civitai resources: [{"type":"checkpoint","modelVersionId":9,'
+    '"modelName":"Size: 1x1, Seed: 5"},{"type":"lora","weight":0.8}], Civitai metadata: {}'
+)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("only words", {"prompt": "only words", "negative_prompt": ""}),
-        ("", {"prompt": "", "negative_prompt": ""}),
+        ("only words", {"prompt": "only words"}),
+        ("a list: of, words: that are, no: settings,", {"prompt": "a list: of, words: that are, no: settings,"}),
+        ("", {}),
+        ("\r\n", {}),
         (
             "two\nlines\nNegative prompt: a\nb\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, "
             'Size: 512x512, Model hash: abc, Lora hashes: "x: 1, y: 2", Version: v1.10',
@@ -55,16 +87,149 @@ def test_the_text_form_reads_back():
                 "prompt": "two\nlines",
                 "negative_prompt": "a\nb",
                 "steps": 20,
-                "sampler": "Euler a",
+                "sampler": "Euler a",  # there is none like it here; the page says so
                 "guidance": 7.0,
                 "seed": 1,
                 "size": "512x512",
             },
         ),
+        (
+            PONY,
+            {
+                "prompt": "score_9, (masterpiece:1.2), <lora:detail:0.7>,\nBREAK a cat,",
+                "negative_prompt": "score_4, [blurry: 0.5],\n text",
+                "steps": 28,
+                "sampler": "dpm++2m",
+                "guidance": 6.5,
+                "seed": 2837465,
+                "size": "832x1216",
+                "model": "ponyDiffusionV6XL",
+            },
+        ),
+        (
+            PONY.replace("\n", "\r\n").split("Negative")[0] + PONY.split("\n")[-1],
+            {
+                "prompt": "score_9, (masterpiece:1.2), <lora:detail:0.7>,\nBREAK a cat,",
+                "steps": 28,
+                "sampler": "dpm++2m",
+                "guidance": 6.5,
+                "seed": 2837465,
+                "size": "832x1216",
+                "model": "ponyDiffusionV6XL",
+            },
+        ),
+        (
+            CIVITAI,
+            {"prompt": "a dog", "steps": 25, "guidance": 4.0, "sampler": "euler", "seed": 77, "size": "1024x1024"},
+        ),
+        (
+            'Negative prompt: b\nSteps: 1e9, Seed: -1, Size: x, CFG scale: 1e999, Sampler: , Model: "a, \\"b\\""',
+            {
+                "negative_prompt": "b",
+                "steps": "1e9",
+                "seed": -1,
+                "size": "x",
+                "guidance": float("inf"),
+                "sampler": "",
+                "model": 'a, "b"',
+            },
+        ),
+        (
+            "a cat\nSteps: 5, Seed: 6, Size: 8x8\nTemplate: a {cat|dog}\nNegative Template: none",
+            {"prompt": "a cat", "steps": 5, "seed": 6, "size": "8x8"},
+        ),
+        ("Steps: 5, Seed: 6, Size: 8x8", {"steps": 5, "seed": 6, "size": "8x8"}),
+        (
+            'a cat\nSteps: 5, Seed: 6, Model: "never closed',
+            {"prompt": "a cat", "steps": 5, "seed": 6} | {"model": '"never closed'},
+        ),
     ],
 )
 def test_text_of_other_studios_is_read(text, expected):
-    assert from_parameters(text) == expected
+    assert from_parameters(text) == {"prompt": "", "negative_prompt": ""} | expected
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, 'a: "' * 20_000, "a: [" * 20_000, "a:" * 50_000, "," * 100_000])
+def test_text_made_to_hurt_does_not(text):
+    from_parameters(f"Steps: 1, Seed: 2, x: {text}")
+    from_parameters(text)
+
+
+@pytest.mark.parametrize("number", range(100))
+def test_any_words_come_back_from_a_picture(number):
+    draw = random.Random(number)
+    letters = 'aZ ,:"\\\n\r\t\0é🍎\u2028\ud800[]{}()<>%_\x7f'
+    prompt, negative = ("".join(draw.choices(letters, k=draw.randrange(20))) for _ in range(2))
+    asked = {"prompt": prompt, "negative_prompt": negative, "sampler": draw.choice(list(SAMPLERS)), "seed": number}
+    file = BytesIO()
+    Image.new("RGB", (2, 2)).save(file, "PNG", pnginfo=png_info(asked | {"steps": 3}))
+    assert read_png(file) == asked | {"steps": 3}
+    back = from_parameters(to_parameters(asked | {"steps": 3}))
+    assert (back["sampler"], back["seed"], back["steps"]) == (asked["sampler"], number, 3)
+
+
+@pytest.mark.parametrize("kind", ["tEXt", "zTXt", "iTXt", "iTXt compressed"])
+@pytest.mark.parametrize("after_the_pixels", [False, True])
+def test_every_kind_of_text_chunk_is_read(tmp_path, kind, after_the_pixels):
+    info, text = PngInfo(), "a caf\xe9\nSteps: 3, Seed: 4, Size: 8x8"
+    if kind.startswith("iTXt"):
+        info.add_itxt("parameters", text, zip=kind.endswith("compressed"))
+    else:
+        info.add_text("parameters", text, zip=kind == "zTXt")
+    if after_the_pixels:
+        info.chunks = [(*chunk[:2], True) for chunk in info.chunks]
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
+    assert read_png(tmp_path / "a.png") == {
+        "prompt": "a caf\xe9",
+        "negative_prompt": "",
+        "steps": 3,
+        "seed": 4,
+        "size": "8x8",
+    }
+
+
+def harmed(harm) -> BytesIO:
+    file = BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "PNG", pnginfo=png_info(SETTINGS))
+    return BytesIO(harm(file.getvalue()))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: b"",
+        lambda data: b"GIF89a" + data,
+        lambda data: data[:20],
+        lambda data: data[:200],
+        lambda data: data[:-2000],
+        lambda data: data.replace(b"IDAT", b"IDAX"),
+        lambda data: data[:60] + b"\0\0\0" + data[63:],
+        lambda data: data[:8] + b"\xff\xff\xff\xff" + data[12:],
+    ],
+)
+def test_what_is_no_whole_png_is_said(harm):
+    with pytest.raises(ValueError, match="^The file is not a PNG picture, or it is cut short.$"):
+        read_png(harmed(harm))
+
+
+def test_a_file_that_is_not_there_is_another_matter(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_png(tmp_path / "no.png")
+
+
+@pytest.mark.parametrize("side", [5_000, 10_000, 14_000, 60_000])
+def test_a_picture_too_large_is_not_unpacked(side):
+    """A few bytes may say that they are gigabytes of pixels, or of text."""
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    with pytest.raises(ValueError, match="^The picture has .* megapixels"):
+        read_png(BytesIO(PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND")))
+
+
+def test_text_too_large_is_not_unpacked():
+    header, text = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0), zlib.compress(bytes(20_000_000))
+    data = PNG + chunk(b"IHDR", header) + chunk(b"zTXt", b"parameters\0\0" + text)
+    with pytest.raises(ValueError, match="not a PNG picture"):
+        read_png(BytesIO(data + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND")))
 
 
 def test_a_broken_json_falls_back_to_the_text(tmp_path):

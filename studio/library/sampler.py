@@ -1,0 +1,108 @@
+"""The bundled pipeline as the engine's Sampler: a request of any task becomes rows, and rows become pictures.
+
+Knows requests and the three pipelines over one set of components; knows nothing of queues, files of the user, or
+pages. Importing it is cheap: torch and diffusers come with the pipeline.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from studio.engine.requests import Inpaint, Request, TextToImage
+from studio.library.models import load_pipeline
+
+if TYPE_CHECKING:
+    from studio.diffusion.rows import Row
+
+
+def load_sampler(folder: str | Path, device: str = "auto") -> PipelineSampler:
+    """The sampler of a model folder; see `load_pipeline`. Raises ModelProblem."""
+    return PipelineSampler(load_pipeline(folder, device))
+
+
+class PipelineSampler:
+    """Obeys studio.engine.sampler.Sampler over a StudioTextToImagePipeline and two more of its components."""
+
+    def __init__(self, pipeline: Any):
+        from studio.diffusion.pipeline import StudioInpaintPipeline, StudioUpscalePipeline
+
+        self.pipeline = pipeline
+        # Of the components, not `from_pipe`, which warns of modules kept in float32 where there are none.
+        self._inpaint = StudioInpaintPipeline(**pipeline.components)
+        self._upscale = StudioUpscalePipeline(**pipeline.components)
+        self._tokenizer = threading.Lock()  # a fast tokenizer keeps settings of a call inside: one thread at a time
+
+    @property
+    def device(self) -> str:
+        """Where the network is: "cpu", "cuda:0" ..."""
+        return str(self.pipeline.device)
+
+    def prepare(self, request: Request) -> list[Row]:
+        """One row a picture, by `request.seeds` in order."""
+        count = request.count
+        prompts = [request.caption] * count
+        shared = {
+            "negative_prompts": [request.negative_prompt] * count if request.negative_prompt else None,
+            "num_inference_steps": request.steps,
+            "guidance_scale": float(request.guidance),
+            "seeds": request.seeds,
+            "sampler": request.sampler,
+        }
+        with self._tokenizer:
+            if isinstance(request, TextToImage):
+                return self.pipeline.prepare(prompts, **shared)
+            images = [request.image] * count
+            if isinstance(request, Inpaint):
+                return self._inpaint.prepare(prompts, images, [request.mask] * count, **shared)
+            return self._upscale.prepare(images, request.scale, prompts, request.noise_level, **shared)
+
+    def denoise_step(self, rows: Sequence[Row]) -> None:
+        """One network call for rows of one `call_shape`; they change in place, or, if it raises, not at all."""
+        restore = [_snapshot(row) for row in rows]
+        try:
+            self.pipeline.denoise_step(rows)
+        except Exception:
+            for put_back in restore:
+                put_back()
+            raise
+
+    def decode(self, row: Row) -> Image.Image:
+        """The row's picture, RGB."""
+        return self.pipeline.decode(row)
+
+    def truncated(self, text: str) -> str:
+        """The end of the text that the model does not read, "" if there is none."""
+        with self._tokenizer:
+            return self.pipeline.truncated(text)
+
+
+def _snapshot(row: Row) -> Callable[[], None]:
+    """What puts a row back as it is now. Tensors are never written to, so that references are enough."""
+    stage, fields, drawn = row.stage, dict(vars(row)), row.generator.get_state()
+    stage_fields, steps_fields = dict(vars(stage)), _shallow(stage.steps)
+    scheduler = getattr(stage.steps, "scheduler", None)  # a stock sampler keeps its run's state inside
+    scheduler_fields = _shallow(scheduler) if scheduler is not None else {}
+
+    def put_back() -> None:
+        for thing, values in (
+            (row, fields),
+            (stage, stage_fields),
+            (stage.steps, steps_fields),
+            (scheduler, scheduler_fields),
+        ):
+            if thing is not None:
+                vars(thing).clear()
+                vars(thing).update(values)
+        row.generator.set_state(drawn)
+
+    return put_back
+
+
+def _shallow(thing: Any) -> dict[str, Any]:
+    """Its attributes, lists copied."""
+    return {name: list(value) if isinstance(value, list) else value for name, value in vars(thing).items()}

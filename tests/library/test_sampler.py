@@ -1,0 +1,132 @@
+"""The bundled pipeline as a Sampler: its pictures are those of the plain calls, for every task."""
+
+from __future__ import annotations
+
+from inspect import signature
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from studio.diffusion.pipeline import StudioInpaintPipeline, StudioUpscalePipeline
+from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
+from studio.library.sampler import PipelineSampler
+from tests.diffusion.conftest import random_pipeline
+
+
+@pytest.fixture(scope="module")
+def sampler() -> PipelineSampler:
+    return PipelineSampler(random_pipeline())
+
+
+def noise_picture(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def generators(request: Request) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in request.seeds]
+
+
+def painted(sampler: PipelineSampler, request: Request) -> list[np.ndarray]:
+    rows = sampler.prepare(request)
+    assert [row.seed for row in rows] == request.seeds
+    while not all(row.finished for row in rows):
+        sampler.denoise_step(rows)
+    return [np.asarray(sampler.decode(row)) for row in rows]
+
+
+def same(pictures: list[np.ndarray], others: list[Image.Image]) -> bool:
+    return len(pictures) == len(others) and all(map(np.array_equal, pictures, map(np.asarray, others)))
+
+
+@pytest.mark.parametrize("negative", ["", "a house"])
+def test_text_to_image_paints_what_the_plain_call_paints(sampler, negative):
+    request = TextToImage("a cat", negative, "noto", "red", count=2, steps=4, seed=7)
+    plain = sampler.pipeline(
+        "a cat, noto style, on a red background",
+        negative or None,
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        num_images_per_prompt=2,
+        generator=generators(request),
+    )
+    assert same(painted(sampler, request), plain.images)
+
+
+def test_inpainting_paints_what_the_plain_call_paints(sampler):
+    image, mask = noise_picture(40, 32), Image.new("L", (40, 32))
+    mask.paste(255, (8, 8, 24, 24))
+    request = Inpaint("a red cat", image, mask, "a boat", count=2, steps=4, guidance=3, seed=7)
+    plain = StudioInpaintPipeline(**sampler.pipeline.components)(
+        "a red cat",
+        image,
+        mask,
+        "a boat",
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        num_images_per_prompt=2,
+        generator=generators(request),
+    )
+    assert same(painted(sampler, request), plain.images)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_super_resolution_paints_what_the_plain_call_paints(sampler, scale):
+    image = noise_picture(24, 20)
+    request = SuperResolve(image, scale, "a red cat", 0.1, count=2, guidance=1.5, seed=7)
+    plain = StudioUpscalePipeline(**sampler.pipeline.components)(
+        [image, image],
+        scale,
+        "a red cat",
+        0.1,
+        num_inference_steps=2,
+        guidance_scale=1.5,
+        generator=generators(request),
+    )
+    assert same(painted(sampler, request), plain.images)
+    assert plain.images[0].size == (24 * scale, 20 * scale)
+
+
+def test_what_is_not_said_is_as_the_pipelines_have_it(sampler):
+    mask = Image.new("L", (16, 16), 255)
+    for request, pipe in (
+        (TextToImage("a cat"), sampler.pipeline),
+        (Inpaint("a cat", mask, mask), sampler._inpaint),
+        (SuperResolve(mask), sampler._upscale),
+    ):
+        usual = signature(pipe.prepare).parameters
+        assert request.steps == usual["num_inference_steps"].default
+        assert request.guidance == usual["guidance_scale"].default
+
+
+def test_the_rest_is_the_pipelines(sampler):
+    assert sampler.device == "cpu"
+    assert sampler.truncated("a cat") == "" and sampler.truncated("a cat " * 500).startswith("a cat")
+
+
+@pytest.mark.parametrize("name", ["studio", "ddpm", "unipc", "heun", "dpm++2m"])
+@pytest.mark.parametrize("where", ["network", "advance"])
+def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, monkeypatch, name, where):
+    """Wherever it does: here at every second call, in the network or after some rows have stepped."""
+    import studio.diffusion.core as core
+
+    request = TextToImage("a red cat", sampler=name, steps=4, count=2, seed=3)
+    undisturbed = painted(sampler, request)
+    rows, real = sampler.prepare(request), core.advance
+
+    def out_of_memory(*arguments):
+        if where == "advance":
+            real(*arguments)
+        raise torch.OutOfMemoryError("out of memory")
+
+    while not all(row.finished for row in rows):
+        with monkeypatch.context() as patch:
+            if where == "network":
+                patch.setattr(sampler.pipeline.unet, "forward", out_of_memory)
+            else:
+                patch.setattr(core, "advance", out_of_memory)
+            with pytest.raises(torch.OutOfMemoryError):
+                sampler.denoise_step(rows)
+        sampler.denoise_step(rows)
+    assert same([np.asarray(sampler.decode(row)) for row in rows], undisturbed)
