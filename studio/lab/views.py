@@ -264,3 +264,80 @@ def flow_view(toy: Toy, aim: Aim = ANY_POINT) -> dict[str, Any]:
         "grid": pack.packed(grid),
         "arrows": pack.packed(flow.clamp(-8, 8)),
     }
+
+
+# ---- what is shipped, so that nothing waits on first sight: python -m studio.lab.views ----
+
+
+def first_view(pictures: Sequence[Image.Image], training_steps: int = 2500) -> dict[str, Any]:
+    """The example pictures, the first of them on its way into noise, and a plane that has been learned."""
+    toy = Toy(cloud("two moons"))
+    for _ in toy.train(steps=training_steps):
+        pass
+    return {
+        "pictures": [pack.data_uri(picture.convert("RGB")) for picture in pictures],
+        "forward": forward_view(pictures[0]),
+        "plane": plane_view(toy),
+        "flow": flow_view(toy),
+    }
+
+
+def example_run(pipe: Any, prompt: str, seed: int, steps: int = 12) -> dict[str, Any]:
+    """A run of the model at its own size, with what the network did at each step."""
+    # Not at the head of the file: nothing else here knows how a trace is made.
+    from types import SimpleNamespace
+
+    (row,) = pipe.prepare([prompt], num_inference_steps=steps, seeds=[seed], size=pipe.sample_size)
+    taken = []
+    while not row.finished:
+        pipe.denoise_step([row])
+        record = row.record
+        taken.append(
+            SimpleNamespace(
+                step=len(taken),
+                x_t=record.x_t.numpy(),
+                x0=record.pred_original_sample.numpy(),
+                eps=((record.x_t - record.alpha * record.pred_original_sample) / record.sigma).numpy(),
+                guidance_difference=None if record.guidance_difference is None else record.guidance_difference.numpy(),
+                next_x_t=None,
+                **{name: getattr(record, name) for name in ("timestep", "alpha", "sigma", "guidance_scale")},
+            )
+        )
+    for step, after in zip(taken, taken[1:], strict=False):
+        step.next_x_t = after.x_t
+    stage = _Steps(taken)
+    trace = SimpleNamespace(stages=(stage,), num_steps=steps)
+    looks = looking_view(pipe, prompt, stage)
+    return {"caption": prompt, "sampler": "Studio", "stages": reverse_view(trace), "looks": [looks]}
+
+
+class _Steps(list):
+    """Steps in the shape of a trace's stage."""
+
+    condition, task, noise_level = None, 0, 0.0
+
+    @property
+    def step(self) -> np.ndarray:
+        return np.array([step.step for step in self])
+
+    @property
+    def timestep(self) -> np.ndarray:
+        return np.array([step.timestep for step in self])
+
+
+def _ship() -> None:
+    import json
+    from pathlib import Path
+
+    from studio.diffusion.pipeline import StudioTextToImagePipeline
+
+    assets = Path(__file__).resolve().parents[2] / "assets"
+    pictures = [Image.open(path) for path in sorted((assets / "examples").glob("*.png"))]
+    (assets / "noise.json").write_text(json.dumps(first_view(pictures)))
+    pipe = StudioTextToImagePipeline.from_pretrained(assets / "model")
+    run = example_run(pipe, "a red apple, glossy style, on a blue background", seed=1)
+    (assets / "noise-run.json").write_text(json.dumps(run))
+
+
+if __name__ == "__main__":
+    _ship()
