@@ -1,0 +1,205 @@
+"""Traces taken apart: the arithmetic gives the next sample, and watching the network does not change it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.engine.trace import Budget, Recorder, Trace
+from studio.lab.attention import insight, places, strongest, twin, watching, words
+from studio.lab.reverse import Weights, accounts, approach, recomputed, written
+from tests.diffusion.conftest import random_pipeline
+
+PROMPT = "a red apple, on a boat"
+
+
+@pytest.fixture(scope="module")
+def pipe() -> StudioTextToImagePipeline:
+    return random_pipeline()
+
+
+def traced(pipe, row) -> Trace:
+    recorder = Recorder(row, Budget())
+    while not row.finished:
+        pipe.denoise_step([row])
+        recorder.record()
+    trace = recorder.trace()
+    assert trace is not None
+    return trace
+
+
+def run(pipe, steps: int = 8, size: int = 16, **options) -> Trace:
+    return traced(pipe, pipe.prepare([PROMPT], num_inference_steps=steps, seeds=[3], size=size, **options)[0])
+
+
+@pytest.mark.parametrize("sampler", ["studio", "ddim"])
+@pytest.mark.parametrize("steps", [1, 2, 8, 20])
+def test_the_arithmetic_shown_gives_the_next_sample(pipe, sampler, steps):
+    (stage,) = run(pipe, steps, sampler=sampler).stages
+    taken = accounts(stage, sampler)
+    assert len(taken) == steps
+    for index, step in enumerate(taken):
+        assert step.identity_error < 1e-4
+        assert step.weights.how == "exact" and step.weights.rest < 1e-5
+        history = [before.x0 for before in taken[index::-1]]
+        again = recomputed(step.x_t, history, step.weights.a, step.weights.b)
+        assert np.abs(again - step.x_next).max() < 1e-4
+        assert step.guidance_scale == 3 and step.difference.any()
+    for step, after in zip(taken, taken[1:], strict=False):
+        assert step.x_next is after.x_t or np.array_equal(step.x_next, after.x_t)
+    assert np.array_equal(taken[-1].x_next, taken[-1].x0)  # the picture
+
+
+@pytest.mark.parametrize("sampler", ["dpm++2m", "euler", "unipc"])
+def test_the_weights_of_stock_samplers_are_measured(pipe, sampler):
+    (stage,) = run(pipe, 20, sampler=sampler).stages
+    taken = accounts(stage, sampler)
+    assert taken[0].weights.how == "measured"
+    for step in taken[:-1]:
+        assert step.identity_error < 1e-4
+        assert step.weights.rest < 1e-3 * np.std(step.x_next)
+    if sampler == "dpm++2m":  # the same method as ours, so the same weights
+        ours = accounts(stage, "studio")
+        for step, other in zip(taken[1:10], ours[1:10], strict=True):
+            again = recomputed(step.x_t, [step.x0, taken[step.step - 1].x0], other.weights.a, other.weights.b)
+            assert np.abs(again - step.x_next).max() < 1e-3
+
+
+def test_what_ddpm_leaves_over_is_its_noise(pipe):
+    (stage,) = run(pipe, 20, sampler="ddpm").stages
+    taken = accounts(stage, "ddpm")
+    assert all(step.weights.rest > 0.02 for step in taken[:-2])
+    assert "· noise" in taken[3].arithmetic
+    with pytest.raises(ValueError, match="sampler is 'plms'; it must be one of studio"):
+        accounts(stage, "plms")
+
+
+def test_a_picture_of_two_stages_and_of_every_task(pipe):
+    trace = run(pipe, 4, size=32)
+    assert [len(accounts(stage)) for stage in trace.stages] == [4, 4]
+    for stage in trace.stages:
+        assert all(step.weights.how == "exact" and step.weights.rest < 1e-5 for step in accounts(stage))
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8))
+    mask = Image.new("L", picture.size)
+    mask.paste(255, (4, 4, 16, 16))
+    for painter, given in (
+        (StudioInpaintPipeline, ([PROMPT], [picture], [mask])),
+        (StudioUpscalePipeline, ([picture], 2)),
+    ):
+        other = painter(**pipe.components)
+        trace = traced(other, other.prepare(*given, seeds=[1])[0])
+        (stage,) = trace.stages
+        assert stage.condition is not None
+        assert all(step.weights.rest < 1e-5 for step in accounts(stage))
+        seen = insight(pipe, twin(pipe.unet), PROMPT, stage, next(iter(stage)))
+        assert seen.merged.shape[1:] == stage.x_t.shape[2:]
+        np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)
+
+
+def test_a_long_run_of_which_not_every_step_was_kept(pipe):
+    (stage,) = run(pipe, 100).stages
+    taken = accounts(stage)
+    assert len(taken) < 100 and taken[-1].step == 99
+    assert all(step.weights.how == "exact" for step in taken)  # known from the plan
+    assert taken[0].x_next is None and taken[-1].x_next is not None
+    (stage,) = run(pipe, 100, sampler="euler").stages
+    assert accounts(stage, "euler")[0].arithmetic == "x_next was not kept"
+
+
+def test_the_arithmetic_as_it_is_written():
+    assert written(Weights(0.5, (0.25, -0.125), "exact", 0)) == "x_next = 0.5000 · x_t + 0.2500 · x̂0 − 0.1250 · x̂0′"
+    assert written(Weights(0.0, (1.0, 0.0), "exact", 0)) == "x_next = 1.0000 · x̂0"
+    assert written(Weights(0.5, (0.5,), "measured", 0.1)).endswith("+ 0.1000 · noise")
+
+
+def test_a_run_approaches_where_it_ends(pipe):
+    (stage,) = run(pipe, 12).stages
+    near = approach(stage)
+    assert near.distance[-1] == 0 and near.distance[0] > near.distance[-2] and list(near.calls) == list(range(1, 13))
+    with pytest.raises(ValueError, match="of one size"):
+        approach(stage, np.zeros((3, 4, 4), np.float32))
+
+
+# ---- inside the network ----
+
+
+def call(unet, pipe, prompts=(PROMPT, "")):
+    text, mask = pipe.encode(list(prompts))
+    sample = torch.randn(len(prompts), 10, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return unet(sample, torch.tensor([500.0] * len(prompts)), text, mask).sample, mask
+
+
+def test_watching_changes_nothing_and_ends(pipe):
+    before, mask = call(pipe.unet, pipe)
+    with watching(pipe.unet) as seen:
+        during, _ = call(pipe.unet, pipe)
+    after, _ = call(pipe.unet, pipe)
+    assert torch.equal(before, during) and torch.equal(before, after)
+    assert [name for name, _ in seen.attention] == ["down 1", "mid", "up 1"]
+    assert [name for name, _ in seen.features] == ["down 0", "down 1", "mid", "up 1", "up 0"]
+    assert len(places(pipe.unet)) == 5
+    for _, weights in seen.attention:  # (B, heads, h, w, L)
+        assert weights.shape == (2, 2, 4, 4, mask.shape[1])
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 4, 4))
+        assert not weights[mask[:, None, None, None].expand_as(weights) == 0].any()  # nothing to padding
+
+
+def test_the_probabilities_are_those_that_the_network_used(pipe):
+    """Mixing the values with them gives what the block itself made."""
+    block, got = pipe.unet.mid[0].attention, {}
+    handles = [
+        block.to_kv.register_forward_hook(lambda m, given, out: got.update(value=block._split(out.chunk(2, -1)[1]))),
+        block.out2.register_forward_pre_hook(lambda m, given: got.update(mixed=given[0])),
+    ]
+    with watching(pipe.unet) as seen:
+        call(pipe.unet, pipe)
+    for handle in handles:
+        handle.remove()
+    weights = dict(seen.attention)["mid"].flatten(2, 3)
+    torch.testing.assert_close((weights @ got["value"]).transpose(1, 2).flatten(2), got["mixed"])
+
+
+def test_a_twin_shares_the_weights_and_nothing_else(pipe):
+    other = twin(pipe.unet)
+    for mine, theirs in zip(pipe.unet.parameters(), other.parameters(), strict=True):
+        assert mine.data_ptr() == theirs.data_ptr()
+    with watching(other) as seen:
+        first, _ = call(pipe.unet, pipe)
+        assert not seen.attention
+        second, _ = call(other, pipe)
+    assert seen.attention and torch.equal(first, second)
+    assert next(pipe.unet.parameters()).requires_grad  # the network itself is as it was
+
+
+def test_tokens_are_merged_to_words(pipe):
+    found = words(pipe.tokenizer, PROMPT)
+    assert [word.text for word in found] == ["", "a", "red", "apple,", "on", "a", "boat", ""]
+    count = int(pipe.encode([PROMPT])[1].sum())
+    assert sorted(token for word in found for token in word.tokens) == list(range(count))
+    assert [word.text for word in words(pipe.tokenizer, "")] == ["", ""]
+    assert words(pipe.tokenizer, "zebra")[1].text == "zebra" and len(words(pipe.tokenizer, "zebra")[1].tokens) > 1
+    assert len(words(pipe.tokenizer, "a red apple " * 99)) < 100  # as far as it is read
+
+
+def test_insight_into_a_step(pipe):
+    for size in (16, 32, 64):  # 64: several windows
+        trace = run(pipe, 3, size=size)
+        stage = trace.stages[-1]
+        step = list(stage)[1]
+        seen = insight(pipe, twin(pipe.unet), PROMPT, stage, step, channels=4)
+        assert len(seen.words) == 8 and seen.merged.shape == (8, size, size)
+        np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)
+        assert strongest(seen.merged).max() == 1
+        assert seen.levels[0].channels == 16 and seen.levels[0].shown.shape[0] == 4
+        if size == 16:
+            # without guidance the call says what the trace has: v from x_t and x0
+            plain = run(pipe, 3, guidance_scale=1.0)
+            (stage,) = plain.stages
+            step = list(stage)[1]
+            seen = insight(pipe, twin(pipe.unet), PROMPT, stage, step)
+            v = step.alpha * step.eps - step.sigma * step.x0
+            np.testing.assert_allclose(seen.prediction, v, atol=2e-4)
