@@ -6,8 +6,9 @@ caller uses. They know prompts, pictures and masks; they know nothing of queues,
 
 from __future__ import annotations
 
+from studio.diffusion.denoise import StudioDenoisePipeline
 from studio.diffusion.inpaint import StudioInpaintPipeline
 from studio.diffusion.text_to_image import StudioTextToImagePipeline
 from studio.diffusion.upscale import StudioUpscalePipeline
 
-__all__ = ["StudioInpaintPipeline", "StudioTextToImagePipeline", "StudioUpscalePipeline"]
+__all__ = ["StudioDenoisePipeline", "StudioInpaintPipeline", "StudioTextToImagePipeline", "StudioUpscalePipeline"]

@@ -46,7 +46,9 @@ def bled(picture: Image.Image) -> Image.Image:
     levels = [picture]
     while max(levels[-1].size) > 1:  # each half the size of the one before; Pillow weighs colours by alpha
         width, height = levels[-1].size
-        levels.append(levels[-1].resize((-(-width // 2), -(-height // 2)), Image.Resampling.BOX))
+        half = levels[-1].resize((-(-width // 2), -(-height // 2)), Image.Resampling.BOX)
+        half.putalpha(half.getchannel("A").point(lambda value: 255 * (value > 0)))  # nor does a colour thin out
+        levels.append(half)
     seen = over(levels[-1]) if levels[-1].getchannel("A").getbbox() is None else levels[-1].convert("RGB")
     for level in reversed(levels[:-1]):
         seen = seen.resize(level.size, Image.Resampling.BILINEAR)
@@ -56,7 +58,9 @@ def bled(picture: Image.Image) -> Image.Image:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """The same in a mode of eight bits a channel."""
+    """The same in a mode of eight bits a channel that Pillow converts from."""
+    if picture.mode in ("La", "RGBa"):  # colours multiplied by alpha
+        return picture.convert({"La": "LA", "RGBa": "RGBA"}[picture.mode])
     if picture.mode.startswith("I"):
         values = np.asarray(picture.convert("I"), dtype=np.float64)
         deep = picture.mode != "I" or values.max(initial=0) > 255
