@@ -8,6 +8,7 @@ Zeros stand where a task has nothing to say. Training and sampling both assemble
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
@@ -66,10 +67,47 @@ def enlarge(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def project(picture: torch.Tensor, low_res: torch.Tensor, rounds: int = 6) -> torch.Tensor:
     """Make a painted enlargement shrink to the picture that it is of: iterative back-projection (Irani & Peleg 1991).
 
-    picture: (B, 3, H, W) in [-1, 1]; low_res: (B, 3, h, w), H and W the same multiple of h and w.
+    picture: (B, 3, H, W) in [-1, 1]; low_res: (B, 3, h, w), H and W the same multiple of h and w. What is left of a
+    difference after the rounds is spread evenly over the pixels that it is of, as far as [-1, 1] allows.
     """
     factor = picture.shape[-1] // low_res.shape[-1]
-    for _ in range(rounds):
+    picture = picture.clone()
+    for number in range(rounds + 2):
         missing = low_res - F.avg_pool2d(picture, factor)
-        picture = (picture + enlarge(missing, picture.shape[-2:])).clamp(-1, 1)
+        if number < rounds:
+            picture.add_(enlarge(missing, picture.shape[-2:])).clamp_(-1, 1)
+        else:
+            parts = picture.unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor))  # (B, 3, h, factor, w, factor)
+            parts.add_(missing[:, :, :, None, :, None]).clamp_(-1, 1)
     return picture
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One picture's seven channels, kept as few as they are: a large picture's zeros are not stored."""
+
+    size: tuple[int, int]  # (H, W)
+    known: torch.Tensor | None = None  # (4, H, W): the known picture, 0 in the hole, and the mask of what is known
+    enlarged: torch.Tensor | None = None  # (3, H, W): the low-resolution picture
+
+    @classmethod
+    def inpaint(cls, picture: torch.Tensor, hole: torch.Tensor) -> Condition:
+        """picture: (3, H, W) in [-1, 1]; hole: (1, H, W), 1 where it is to be painted."""
+        return cls(tuple(picture.shape[1:]), known=torch.cat([picture * (1 - hole), 1 - hole]))
+
+    @classmethod
+    def super_resolution(cls, low_res: torch.Tensor, size: tuple[int, int]) -> Condition:
+        """low_res: (3, h, w) in [-1, 1]; size: (H, W) to be painted."""
+        return cls(size, enlarged=enlarge(low_res[None], size)[0])
+
+    def to(self, device: torch.device) -> Condition:
+        known, enlarged = (None if part is None else part.to(device) for part in (self.known, self.enlarged))
+        return Condition(self.size, known, enlarged)
+
+    def window(self, top: int, left: int, height: int, width: int, like: torch.Tensor) -> torch.Tensor:
+        """(7, height, width) of a part, in the manner of `like`."""
+        whole = like.new_zeros(CONDITION_CHANNELS, height, width)
+        for part, channels in ((self.known, slice(0, 4)), (self.enlarged, slice(4, 7))):
+            if part is not None:
+                whole[channels] = part[:, top : top + height, left : left + width]
+        return whole

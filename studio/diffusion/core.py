@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,26 +19,28 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from studio.diffusion.conditioning import Task, project
+from studio.diffusion.conditioning import Condition, Task, enlarge, project
 from studio.diffusion.guidance import Guidance, guided
-from studio.diffusion.rows import PlannedSteps, Row, Stage, StockSteps, advance
+from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps, advance
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.unet import StudioUNet
-from studio.diffusion.windows import blend, cut
+from studio.diffusion.windows import Blend, strips, windows
+from studio.pictures.canvas import Area
 
 MAX_CALL = 64  # network rows in one call; more are computed in turn, which bounds the memory
 
 
 @dataclass(frozen=True)
 class Finish:
-    """What turns a row's last sample into the picture: the size to crop and scale to, and pixels that must stay."""
+    """What turns a row's last sample into the picture to give back."""
 
-    crop: tuple[int, int]  # height, width of the part of the sample that is the picture
-    size: tuple[int, int]  # height, width of the picture to give back
-    known: Image.Image | None = None  # RGB, of `size`
-    keep: Image.Image | None = None  # L, of `size`: 255 where the known picture stays
-    low_res: torch.Tensor | None = None  # (1, 3, h, w): what the picture must shrink to
+    size: tuple[int, int]  # height, width to scale to
+    crop: tuple[float, float] = (1.0, 1.0)  # share of the sample's height, width that is no padding
+    low_res: torch.Tensor | None = None  # (1, 3, h, w): what the sample must shrink to
+    area: Area | None = None  # of a larger picture: where it is put back
+    alpha: Image.Image | None = None  # L, of `size`: the picture's transparency
+    trust: float = 1.0  # in what was painted; the rest is the low-resolution picture enlarged
 
 
 class Tile(NamedTuple):
@@ -45,7 +48,10 @@ class Tile(NamedTuple):
 
     row: Row
     conditional: bool
-    input: torch.Tensor  # (10, h, w)
+    input: torch.Tensor  # (3, H, W) of the whole picture
+    top: int
+    left: int
+    shape: tuple[int, int]
 
 
 class StudioPipeline(DiffusionPipeline):
@@ -105,65 +111,72 @@ class StudioPipeline(DiffusionPipeline):
         pick = [different.index(prompt) for prompt in prompts]
         return text.float()[pick], words.attention_mask[pick]
 
-    def _steps(self, sampler: str | SchedulerMixin | None, num_inference_steps: int) -> PlannedSteps | StockSteps:
-        """One picture's steps by a named sampler, a scheduler, or the pipeline's own."""
+    def _steps(
+        self, sampler: str | SchedulerMixin | None, num_inference_steps: int, strength: float = 1.0
+    ) -> PlannedSteps | StockSteps:
+        """One picture's steps by a named sampler, a scheduler, or the pipeline's own; the last `strength` of them."""
         if num_inference_steps < 1:
             raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be 1 or more")
         scheduler = make_sampler(sampler, self.scheduler.config) if isinstance(sampler, str) else sampler
         scheduler = scheduler or self.scheduler
+        begin = num_inference_steps - max(int(num_inference_steps * strength), 1)
         if isinstance(scheduler, StudioScheduler):
-            return PlannedSteps(scheduler, num_inference_steps)
-        return StockSteps(scheduler, num_inference_steps, self._execution_device)
+            return PlannedSteps(scheduler, num_inference_steps, begin)
+        return StockSteps(scheduler, num_inference_steps, self._execution_device, begin)
 
     def _stage(
         self,
         task: Task,
-        condition: torch.Tensor,
+        condition: Condition,
         generator: torch.Generator,
         guidance: Guidance,
         steps: PlannedSteps | StockSteps,
         noise_level: float = 0.0,
+        picture: torch.Tensor | None = None,
+        constrain: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> Stage:
-        """A stage at its start: pure noise, drawn on the CPU from the picture's own generator."""
+        """A stage at its start: noise, drawn on the CPU from the picture's own generator, over a picture if there is
+        one to start from."""
         device = self._execution_device
-        noise = torch.randn((3, *condition.shape[1:]), generator=generator).to(device)
+        noise = torch.randn((3, *condition.size), generator=generator).to(device)
         return Stage(
             task=task,
-            sample=noise * steps.initial_scale,
-            condition=condition.to(device, torch.float32),
+            sample=noise * steps.initial_scale if picture is None else steps.noised(picture.to(device), noise),
+            given=condition.to(device),
             noise_level=noise_level,
             guidance=guidance,
             steps=steps,
-            window=self.window_size if task == Task.SUPER_RESOLUTION else self.sample_size,
+            window=self._window(task),
+            constrain=constrain,
         )
+
+    def _window(self, task: Task) -> int:
+        """Side in px of the windows in which a stage of this task is seen: what it was trained at."""
+        return self.window_size if task == Task.SUPER_RESOLUTION else self.sample_size
 
     def _rows(
         self,
-        task: Task,
-        conditions: Sequence[torch.Tensor],
+        stages: Sequence[Callable[[Guidance], Stage]],
         finishes: Sequence[Finish],
         prompts: Sequence[str],
         negative_prompts: Sequence[str] | None,
-        num_inference_steps: int,
         guidance: Guidance,
         seeds: Sequence[int] | None,
         generators: Sequence[torch.Generator],
-        sampler: str | SchedulerMixin | None,
-        noise_level: float = 0.0,
+        then: Sequence[tuple[Next, ...]] | None = None,
     ) -> list[Row]:
-        """One row a prompt."""
+        """One row a prompt; each stage is made with the guidance that its words call for."""
         negative_prompts = negative_prompts or [""] * len(prompts)
         for name, values in (("negative_prompts", negative_prompts), ("seeds or generators", generators)):
             if len(values) != len(prompts):
                 raise ValueError(f"{len(values)} {name} for {len(prompts)} prompts; there must be one for each")
         text, text_mask = self.encode([*prompts, *negative_prompts])
         rows = []
-        for i, (condition, finish, generator) in enumerate(zip(conditions, finishes, generators, strict=True)):
+        for i, (stage, finish, generator) in enumerate(zip(stages, finishes, generators, strict=True)):
             same = prompts[i] == negative_prompts[i]  # guidance away from the prompt itself does nothing
-            steps = self._steps(sampler, num_inference_steps)
             rows.append(
                 Row(
-                    self._stage(task, condition, generator, Guidance() if same else guidance, steps, noise_level),
+                    stage(Guidance() if same else guidance),
                     text=text[i],
                     text_mask=text_mask[i],
                     negative=text[len(prompts) + i],
@@ -171,10 +184,33 @@ class StudioPipeline(DiffusionPipeline):
                     generator=generator,
                     seed=None if seeds is None else seeds[i],
                     finish=finish,
+                    then=then[i] if then else (),
                     train_steps=self.scheduler.config.num_train_timesteps,
                 )
             )
         return rows
+
+    def _sharpened(
+        self,
+        size: tuple[int, int],
+        num_inference_steps: int,
+        noise_level: float,
+        generator: torch.Generator,
+        picture: torch.Tensor,
+        known: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> Stage:
+        """The stage that paints a painted picture (3, h, w) at `size` (H, W), its flaws hidden under a little noise.
+
+        known: a picture (3, H, W) and where it is known (1, H, W), if it is: there x0 is held to it.
+        """
+        low = picture.clamp(-1, 1).cpu()
+        low = low + noise_level * torch.randn(low.shape, generator=generator)
+        steps = self._steps("studio", num_inference_steps)
+        condition = Condition.super_resolution(low, size)
+        constrain = None if known is None else partial(held_to, *(part.to(self._execution_device) for part in known))
+        return self._stage(
+            Task.SUPER_RESOLUTION, condition, generator, Guidance(), steps, noise_level, constrain=constrain
+        )
 
     @torch.no_grad()
     def denoise_step(self, rows: Sequence[Row]) -> None:
@@ -186,26 +222,29 @@ class StudioPipeline(DiffusionPipeline):
         if any(row.finished for row in rows):
             raise ValueError("a row is finished: decode it")
         tiles: dict[tuple[int, int], list[Tile]] = {}  # by size
+        halves: dict[tuple[int, bool], Blend] = {}
         for row in rows:
-            both = torch.cat([row.network_input, row.stage.condition])  # (10, H, W)
+            seen, (height, width) = row.network_input, row.sample.shape[1:]
             for conditional in (True, False) if row.guided else (True,):
-                for tile in cut(both, row.stage.window):
-                    tiles.setdefault(tile.shape[1:], []).append(Tile(row, conditional, tile))
-        predicted: dict[tuple[int, bool], list[torch.Tensor]] = {}
+                halves[id(row), conditional] = Blend(height, width, row.stage.window)
+                for top, left in windows(height, width, row.stage.window):
+                    tile = Tile(row, conditional, seen, top, left, row.call_shape)
+                    tiles.setdefault(tile.shape, []).append(tile)
         for group in tiles.values():
             for begin in range(0, len(group), MAX_CALL):
                 part = group[begin : begin + MAX_CALL]
                 for tile, prediction in zip(part, self._network(part), strict=True):
-                    predicted.setdefault((id(tile.row), tile.conditional), []).append(prediction)
+                    halves[id(tile.row), tile.conditional].add(prediction, tile.top, tile.left)
         wholes, differences = [], []
         for row in rows:
-            height, width = row.sample.shape[1:]
-            halves = [
-                blend(predicted[id(row), conditional], height, width, row.stage.window)
-                for conditional in ((True, False) if row.guided else (True,))
-            ]
-            wholes.append(guided(halves[1], halves[0], row.stage.guidance.scale) if len(halves) == 2 else halves[0])
-            differences.append(halves[0] - halves[1] if len(halves) == 2 else None)
+            with_words = halves.pop((id(row), True)).whole()
+            if row.guided:
+                without = halves.pop((id(row), False)).whole()
+                wholes.append(guided(without, with_words, row.stage.guidance.scale))
+                differences.append(with_words - without)
+            else:
+                wholes.append(with_words)
+                differences.append(None)
         advance(list(rows), wholes, differences)
 
     def _network(self, tiles: list[Tile]) -> torch.Tensor:
@@ -216,8 +255,12 @@ class StudioPipeline(DiffusionPipeline):
             (r.text, r.text_mask) if t.conditional else (r.negative, r.negative_mask)
             for t, r in zip(tiles, rows, strict=True)
         ]
+        inputs = []
+        for row, _, whole, top, left, (height, width) in tiles:
+            x_t = whole[:, top : top + height, left : left + width]
+            inputs.append(torch.cat([x_t, row.stage.given.window(top, left, height, width, x_t)]))  # (10, h, w)
         return self.unet(
-            torch.stack([tile.input for tile in tiles]).to(dtype),
+            torch.stack(inputs).to(dtype),
             torch.tensor([row.time for row in rows], device=device),
             torch.stack([text for text, _ in words]).to(dtype),
             torch.stack([mask for _, mask in words]),
@@ -225,19 +268,26 @@ class StudioPipeline(DiffusionPipeline):
             torch.tensor([row.stage.noise_level for row in rows], device=device),
         ).sample.float()
 
+    @torch.no_grad()
     def decode(self, row: Row) -> Image.Image:
-        """The row's picture as it stands: finished, or as x0 is predicted now. RGB."""
-        values = row.sample if row.finished else row.pred_original_sample
+        """The row's picture as it stands: finished, or as x0 is predicted now. RGB, or RGBA where it has an alpha."""
+        values, finish = row.sample if row.finished else row.pred_original_sample, row.finish
         if values is None:
             raise ValueError("a row that has not taken a step has no picture yet")
-        if row.finish.low_res is not None:
-            values = project(values[None].clamp(-1, 1), row.finish.low_res.to(values.device))[0]
-        height, width = row.finish.crop
+        if finish.low_res is not None:
+            low = finish.low_res.to(values.device)
+            painted = values[None].clamp(-1, 1)
+            if finish.trust < 1:
+                painted = torch.lerp(enlarge(low, values.shape[1:]), painted, finish.trust)
+            values = project(painted, low)[0]
+        height, width = (max(round(s * length), 1) for s, length in zip(finish.crop, values.shape[1:], strict=True))
         picture = to_pil(values[:, :height, :width])
-        if picture.size != row.finish.size[::-1]:
-            picture = picture.resize(row.finish.size[::-1], Image.Resampling.BICUBIC)
-        if row.finish.known is not None:
-            picture.paste(row.finish.known, mask=row.finish.keep)
+        if finish.area is not None:
+            return finish.area.put_back(picture)
+        if picture.size != finish.size[::-1]:
+            picture = picture.resize(finish.size[::-1], Image.Resampling.BICUBIC)
+        if finish.alpha is not None:
+            picture.putalpha(finish.alpha)
         return picture
 
     # ---- the loop that a diffusers user calls ----
@@ -282,12 +332,19 @@ class StudioPipeline(DiffusionPipeline):
         self._interrupt = True
 
 
-def from_pil(picture: Image.Image) -> torch.Tensor:
-    """RGB -> (3, H, W) float32 in [-1, 1]."""
+def held_to(picture: torch.Tensor, known: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:
+    """x0 (3, H, W) with a picture (3, H, W) in place of it where that is known: known (1, H, W) is 1 there."""
+    return torch.lerp(x_0, picture, known)
+
+
+def from_pil(picture: Image.Image | np.ndarray) -> torch.Tensor:
+    """RGB, or (H, W, 3) uint8 -> (3, H, W) float32 in [-1, 1]."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def to_pil(picture: torch.Tensor) -> Image.Image:
     """(3, H, W) in [-1, 1], clipped -> RGB."""
-    values = ((picture.clamp(-1, 1) + 1) * 127.5).round().byte()
+    values = torch.empty(picture.shape, dtype=torch.uint8, device=picture.device)
+    for part in strips(*picture.shape[1:]):
+        values[:, part] = ((picture[:, part].clamp(-1, 1) + 1) * 127.5).round().byte()
     return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())

@@ -5,7 +5,12 @@ from __future__ import annotations
 import diffusers
 from diffusers.pipelines import auto_pipeline
 
-from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.diffusion.pipeline import (
+    StudioDenoisePipeline,
+    StudioInpaintPipeline,
+    StudioTextToImagePipeline,
+    StudioUpscalePipeline,
+)
 from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.unet import StudioUNet
 
@@ -16,9 +21,11 @@ def register() -> None:
         StudioTextToImagePipeline,
         StudioInpaintPipeline,
         StudioUpscalePipeline,
+        StudioDenoisePipeline,
         StudioScheduler,
         StudioUNet,
     ):
         setattr(diffusers, ours.__name__, ours)
     auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING["studio"] = StudioTextToImagePipeline
     auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING["studio"] = StudioInpaintPipeline
+    auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING["studio"] = StudioTextToImagePipeline

@@ -6,65 +6,92 @@ which keeps its run's state inside and so belongs to one row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import SchedulerMixin
 
-from studio.diffusion.conditioning import Task
+from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.guidance import Guidance
 from studio.diffusion.samplers import chosen_steps
 from studio.diffusion.scheduler import (
     NoiseSchedule,
     SamplingPlan,
     StudioScheduler,
+    from_original,
     multistep_update,
     to_original_and_noise,
 )
-from studio.diffusion.windows import window_count
+from studio.diffusion.windows import strips, window_count
+
+MOST_SHOWN = 1_000_000  # px of a picture whose condition is there to look at
 
 
 class PlannedSteps:
-    """Steps by our scheduler: a shared plan, and this row's history of x0 predictions, newest first."""
+    """Steps by our scheduler: a shared plan, and this row's history of x0 predictions, newest first.
 
-    def __init__(self, scheduler: StudioScheduler, num_inference_steps: int) -> None:
-        self.plan: SamplingPlan = scheduler.plan(num_inference_steps)
+    begin: calls of the plan that are left out: the run joins there, at that noise level.  timesteps: in place of a
+    number of steps.
+    """
+
+    def __init__(
+        self,
+        scheduler: StudioScheduler,
+        num_inference_steps: int | None = None,
+        begin: int = 0,
+        timesteps: Sequence[float] | None = None,
+    ) -> None:
+        self.plan: SamplingPlan = scheduler.plan(num_inference_steps, timesteps, begin_index=begin)
+        self.begin = begin
         self.prediction_type: str = scheduler.config.prediction_type
-        self.times: list[float] = self.plan.timesteps.tolist()
-        self.levels = list(zip(self.plan.alphas.tolist(), self.plan.sigmas.tolist(), strict=True))
+        self.times: list[float] = self.plan.timesteps.tolist()[begin:]
+        self.levels = list(zip(self.plan.alphas.tolist(), self.plan.sigmas.tolist(), strict=True))[begin:]
         self.initial_scale = 1.0
         self.history: list[torch.Tensor] = []
+
+    def noised(self, picture: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """x_t of a picture where the run begins."""
+        alpha, sigma = self.levels[0]
+        return alpha * picture + sigma * noise
 
     def network_input(self, sample: torch.Tensor, step: int) -> torch.Tensor:
         return sample
 
 
 class StockSteps:
-    """Steps by a diffusers scheduler of this row's own."""
+    """Steps by a diffusers scheduler of this row's own; `begin` of them left out, as diffusers' img2img does."""
 
-    def __init__(self, scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device) -> None:
+    def __init__(
+        self, scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device, begin: int = 0
+    ) -> None:
         self.scheduler: Any = type(scheduler).from_config(scheduler.config)
         self.scheduler.set_timesteps(**chosen_steps(self.scheduler, num_inference_steps), device=device)
-        if hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_begin_index(0)  # some timesteps repeat (Heun): do not search for them
+        self.begin = begin * self.scheduler.order
+        if hasattr(self.scheduler, "set_begin_index"):  # some timesteps repeat (Heun): do not search for them
+            self.scheduler.set_begin_index(self.begin)
         self.prediction_type: str = scheduler.config.prediction_type
-        self.times: list[float] = self.scheduler.timesteps.tolist()
+        self.times: list[float] = self.scheduler.timesteps.tolist()[self.begin :]
         alphas, sigmas = NoiseSchedule(scheduler.alphas_cumprod).alpha_sigma(torch.tensor(self.times).double())
         self.levels = list(zip(alphas.tolist(), sigmas.tolist(), strict=True))
         self.initial_scale = float(self.scheduler.init_noise_sigma)
 
+    def noised(self, picture: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The sample, in the scheduler's own scaling, of a picture where the run begins."""
+        time = self.scheduler.timesteps[self.begin : self.begin + 1]
+        return self.scheduler.add_noise(picture[None], noise[None], time)[0]
+
     def network_input(self, sample: torch.Tensor, step: int) -> torch.Tensor:
-        return self.scheduler.scale_model_input(sample, self.scheduler.timesteps[step])
+        return self.scheduler.scale_model_input(sample, self.scheduler.timesteps[self.begin + step])
 
     def take(
         self, prediction: torch.Tensor, sample: torch.Tensor, step: int, generator: torch.Generator
     ) -> torch.Tensor:
         """The sample (3, H, W) after this step."""
         draws = {"generator": generator} if "generator" in signature(self.scheduler.step).parameters else {}
-        time = self.scheduler.timesteps[step]
+        time = self.scheduler.timesteps[self.begin + step]
         return self.scheduler.step(prediction[None], time, sample[None], **draws).prev_sample[0]
 
 
@@ -90,16 +117,32 @@ class Stage:
 
     task: Task
     sample: torch.Tensor  # (3, H, W), x_t in the sampler's own scaling
-    condition: torch.Tensor  # (7, H, W)
+    given: Condition
     noise_level: float  # of the low-resolution picture, in [0, 1]
     guidance: Guidance
     steps: PlannedSteps | StockSteps
     window: int  # px: a larger picture is seen in windows of this side
+    constrain: Callable[[torch.Tensor], torch.Tensor] | None = None  # makes x0 (3, H, W) fit what is known
     step: int = 0  # network calls made
+
+    @property
+    def condition(self) -> torch.Tensor | None:
+        """(7, H, W) as the network is shown it, for looking at; None for more than a megapixel."""
+        height, width = self.given.size
+        if height * width > MOST_SHOWN:
+            return None
+        return self.given.window(0, 0, height, width, self.sample)
 
     @property
     def done(self) -> bool:
         return self.step >= len(self.steps.times)
+
+
+class Next(NamedTuple):
+    """A stage to come: what makes it of the picture (3, H, W) of the one before, and how many calls it takes."""
+
+    make: Callable[[torch.Tensor], Stage]
+    steps: int
 
 
 @dataclass
@@ -114,9 +157,8 @@ class Row:
     generator: torch.Generator
     seed: int | None
     finish: Any  # what `decode` needs besides: known pixels to paste back, the size to crop to
-    then: Callable[[torch.Tensor], Stage] | None = None  # makes the next stage of this one's picture (3, H, W)
+    then: tuple[Next, ...] = ()  # the stages to come
     steps_before: int = 0  # calls of stages that are done
-    steps_after: int = 0  # calls of the stage to come
     train_steps: int = 1000
     record: StepRecord | None = None  # of the last step
 
@@ -133,11 +175,11 @@ class Row:
     @property
     def num_steps(self) -> int:
         """Network calls in all."""
-        return self.steps_before + len(self.stage.steps.times) + self.steps_after
+        return self.steps_before + len(self.stage.steps.times) + sum(stage.steps for stage in self.then)
 
     @property
     def finished(self) -> bool:
-        return self.stage.done and self.then is None
+        return self.stage.done and not self.then
 
     @property
     def sample(self) -> torch.Tensor:
@@ -179,28 +221,47 @@ def advance(rows: list[Row], predictions: list[torch.Tensor], differences: list[
         stage, steps = row.stage, row.stage.steps
         alpha, sigma = steps.levels[stage.step]
         x_t = row.network_input
-        x_0, _ = to_original_and_noise(prediction, x_t, alpha, sigma, steps.prediction_type)
+        x_0 = torch.empty_like(x_t)
+        for part in strips(*x_t.shape[1:]):
+            x_0[:, part], _ = to_original_and_noise(
+                prediction[:, part], x_t[:, part], alpha, sigma, steps.prediction_type
+            )
+        if stage.constrain is not None:
+            x_0 = stage.constrain(x_0)
+            if isinstance(steps, StockSteps):  # which wants what the network would have said for this x0
+                prediction = from_original(x_0, x_t, alpha, sigma, steps.prediction_type)
         scale = 1.0 if difference is None else stage.guidance.scale
         row.record = StepRecord(x_t, x_0, difference, row.time, alpha, sigma, scale)
         if isinstance(steps, StockSteps):
             stage.sample = steps.take(prediction, stage.sample, stage.step, row.generator)
         else:
             together.setdefault((stage.sample.shape, steps.plan.b.shape[1]), []).append(row)
-    for (_, order), group in together.items():
-        nothing = torch.zeros_like(group[0].stage.sample)
+    for ((_, height, width), order), group in together.items():
         for row in group:
             row.stage.steps.history = [row.pred_original_sample, *row.stage.steps.history][:order]
         stages = [row.stage for row in group]
-        after = multistep_update(
-            torch.stack([stage.sample for stage in stages]),
-            torch.stack([torch.stack((stage.steps.history + [nothing] * order)[:order]) for stage in stages]),
-            torch.stack([stage.steps.plan.a[stage.step] for stage in stages]),
-            torch.stack([stage.steps.plan.b[stage.step] for stage in stages]),
-        )
+        now = [stage.steps.begin + stage.step for stage in stages]  # in the plan
+        plans = [stage.steps.plan for stage in stages]
+        after = [torch.empty_like(stage.sample) for stage in stages]
+        nothing = torch.zeros(())
+        for part in strips(height, width):
+            histories = [[x_0[:, part] for x_0 in stage.steps.history] for stage in stages]
+            taken = multistep_update(
+                torch.stack([stage.sample[:, part] for stage in stages]),
+                torch.stack([torch.stack((h + [nothing.to(h[0]).expand_as(h[0])] * order)[:order]) for h in histories]),
+                torch.stack([plan.a[i] for plan, i in zip(plans, now, strict=True)]),
+                torch.stack([plan.b[i] for plan, i in zip(plans, now, strict=True)]),
+            )
+            for sample, new in zip(after, taken, strict=True):
+                sample[:, part] = new
         for stage, sample in zip(stages, after, strict=True):
             stage.sample = sample
     for row in rows:
-        row.stage.step += 1
-        if row.stage.done and row.then is not None:
-            row.steps_before, row.steps_after = row.step, 0
-            row.stage, row.then = row.then(row.stage.sample), None
+        stage = row.stage
+        stage.step += 1
+        if stage.done:
+            if isinstance(stage.steps, PlannedSteps):
+                stage.steps.history = []
+            if row.then:
+                row.steps_before = row.step
+                row.stage, row.then = row.then[0].make(stage.sample), row.then[1:]

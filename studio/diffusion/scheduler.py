@@ -73,6 +73,20 @@ def to_original_and_noise(
     raise _not_one_of("prediction_type", prediction_type, PREDICTION_TYPES)
 
 
+def from_original(
+    x_0: Tensor, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float, prediction_type: str
+) -> Tensor:
+    """The prediction that implies this x0 for x_t: the inverse of `to_original_and_noise`. sigma must not be 0."""
+    if prediction_type == "sample":
+        return x_0
+    eps = (x_t - alpha * x_0) / sigma
+    if prediction_type == "v_prediction":
+        return velocity(x_0, eps, alpha, sigma)
+    if prediction_type == "epsilon":
+        return eps
+    raise _not_one_of("prediction_type", prediction_type, PREDICTION_TYPES)
+
+
 def multistep_update(
     x_t: Tensor, history: Tensor, a: Tensor, b: Tensor, c: Tensor | None = None, noise: Tensor | None = None
 ) -> Tensor:

@@ -2,52 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
+from studio.pictures.canvas import window_count, window_starts
 
-def window_starts(length: int, size: int, overlap: int) -> list[int]:
-    """Where windows of `size` begin so that they cover `length` >= size and overlap by `overlap` or more, evenly."""
-    if length <= size:
-        return [0]
-    count = -(-(length - overlap) // (size - overlap))
-    return [round(i * (length - size) / (count - 1)) for i in range(count)]
+__all__ = ["Blend", "blend", "blend_weight", "cut", "strips", "window_count", "window_starts", "windows"]
+
+STRIP = 2**18  # px of a picture that are computed with at a time, where each pixel is computed for itself
 
 
-def windows(height: int, width: int, size: int, overlap: int) -> list[tuple[int, int]]:
-    """(top, left) of every window."""
-    return [(top, left) for top in window_starts(height, size, overlap) for left in window_starts(width, size, overlap)]
-
-
-def window_count(height: int, width: int, size: int) -> int:
-    """How many windows `cut` makes of a picture."""
-    if height <= size and width <= size:
-        return 1
-    return len(windows(height, width, size, size // 4))
+def windows(height: int, width: int, size: int) -> list[tuple[int, int]]:
+    """(top, left) of every window; they overlap by a quarter or more."""
+    across = window_starts(width, size, size // 4)
+    return [(top, left) for top in window_starts(height, size, size // 4) for left in across]
 
 
 def cut(whole: torch.Tensor, size: int) -> list[torch.Tensor]:
     """(C, H, W) as windows (C, size, size); a picture of at most that size is its own only window."""
-    height, width = whole.shape[-2:]
-    if height <= size and width <= size:
-        return [whole]
-    return [whole[:, top : top + size, left : left + size] for top, left in windows(height, width, size, size // 4)]
+    return [whole[:, top : top + size, left : left + size] for top, left in windows(*whole.shape[-2:], size)]
 
 
 def blend_weight(size: int, overlap: int, **tensor_options) -> torch.Tensor:
-    """(size, size) positive weights that fall off linearly within `overlap` of an edge."""
+    """(size,) positive weights that fall off linearly within `overlap` of either end."""
     ramp = torch.arange(size, **tensor_options)
-    ramp = torch.minimum(ramp + 1, size - ramp).clamp(max=overlap) / overlap
-    return ramp[:, None] * ramp[None, :]
+    return torch.minimum(ramp + 1, size - ramp).clamp(max=overlap) / overlap
+
+
+class Blend:
+    """Puts windows together again, one by one: weighted means where they overlap. A single window stays as it is."""
+
+    def __init__(self, height: int, width: int, size: int) -> None:
+        self.height, self.width, self.size = height, width, size
+        self.alone = window_count(height, width, size) == 1
+        self.total: torch.Tensor | None = None  # (C, H, W)
+
+    def add(self, tile: torch.Tensor, top: int, left: int) -> None:
+        """tile: (C, min(H, size), min(W, size))"""
+        if self.alone:
+            self.total = tile
+            return
+        if self.total is None:
+            self.total = tile.new_zeros(tile.shape[0], self.height, self.width)
+        down, across = (self._weight(length, tile) for length in tile.shape[1:])
+        self.total[:, top : top + len(down), left : left + len(across)] += tile * down[:, None] * across
+
+    def whole(self) -> torch.Tensor:
+        """(C, H, W), when all windows are in."""
+        if not self.alone:
+            for length, dim in ((self.height, 1), (self.width, 2)):
+                # the windows stand in a grid, so that a pixel's weights are a column's times a row's
+                part = min(length, self.size)
+                sums = self.total.new_zeros(length)
+                for start in window_starts(length, self.size, self.size // 4):
+                    sums[start : start + part] += self._weight(part, self.total)
+                self.total /= sums[:, None] if dim == 1 else sums
+        return self.total
+
+    def _weight(self, length: int, like: torch.Tensor) -> torch.Tensor:
+        if length < self.size:  # the picture's whole length: nothing to blend with
+            return like.new_ones(length)
+        return blend_weight(length, self.size // 4, dtype=like.dtype, device=like.device)
 
 
 def blend(tiles: list[torch.Tensor], height: int, width: int, size: int) -> torch.Tensor:
-    """What `cut` made, put together again (C, height, width): weighted means where windows overlap."""
-    if len(tiles) == 1:
-        return tiles[0]
-    weight = blend_weight(size, size // 4, dtype=tiles[0].dtype, device=tiles[0].device)
-    total = tiles[0].new_zeros(tiles[0].shape[0], height, width)
-    weights = tiles[0].new_zeros(height, width)
-    for tile, (top, left) in zip(tiles, windows(height, width, size, size // 4), strict=True):
-        total[:, top : top + size, left : left + size] += tile * weight
-        weights[top : top + size, left : left + size] += weight
-    return total / weights
+    """What `cut` made, put together again (C, height, width)."""
+    whole = Blend(height, width, size)
+    for tile, (top, left) in zip(tiles, windows(height, width, size), strict=True):
+        whole.add(tile, top, left)
+    return whole.whole()
+
+
+def strips(height: int, width: int) -> Iterator[slice]:
+    """The rows of a picture, a good many at a time: bounds what is held besides the picture."""
+    rows = max(STRIP // max(width, 1), 1)
+    for top in range(0, height, rows):
+        yield slice(top, min(top + rows, height))

@@ -7,11 +7,14 @@ one sentence that names the field, the value and what is allowed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from studio.pictures.canvas import hole_of
+from studio.pictures.modes import plain, plain_mask
 
 # The keys of studio.diffusion.samplers.SAMPLERS with their names for people, here so that a page can be
 # built, and a request checked, before torch is imported. A test holds the two equal.
@@ -34,8 +37,14 @@ MAX_STEPS = 1000
 MAX_GUIDANCE = 30.0
 MAX_COUNT = 9
 MAX_PIXELS = 16_000_000  # of a picture that comes in, or of all that super-resolution gives back
-MAX_ASPECT = 16  # longer side over shorter side
+MAX_SIDE = 20_000  # px of a picture's longer side
 MAX_NOISE_LEVEL = 0.3
+MAX_RIM = 256  # px by which a mask may grow, shrink or fade out
+MAX_SIGMA = 100.0  # standard deviation of noise, in levels of 255
+SCALES = (2, 4)
+FINISHES = (64, 128, 256, 512)  # px, sides at which pictures from words can be finished
+AREAS = {"painted": "Painted area only", "whole": "Whole picture"}
+DENOISING = {"mean": "Posterior mean (one evaluation)", "run": "Full run"}
 
 
 class InvalidRequest(ValueError):
@@ -85,22 +94,27 @@ class _Asked:
 
     def pictures(self) -> dict[str, Image.Image]:
         """The pictures that belong to the request, by field."""
-        return {name: getattr(self, name) for name in self._pictures}
+        named = {name: getattr(self, name) for name in self._pictures}
+        return {name: picture for name, picture in named.items() if picture is not None}
 
 
 @dataclass(frozen=True)
 class TextToImage(_Asked):
-    """Pictures from words.
+    """Pictures from words, or variations of a picture.
 
     prompt, negative_prompt: up to 10,000 characters; an empty prompt paints without guidance by words.
     style, ground: one of STYLES, GROUNDS, or "any"; they are added to the prompt (see `caption`).
     count: pictures, 1 to 9; picture i has seed (seed + i) mod 2**32.
     steps: 1 to 1000.  guidance: 0 to 30, 1 is none.  sampler: a key of SAMPLERS.  seed: 0 to 2**32 - 1.
+    image: a picture to vary, up to 16 megapixels; results are of its size.  strength: above 0, at most 1: how far the
+        result may leave it (with 1, nothing of it is left). Without an image, it says nothing.
+    finish: one of FINISHES, the shorter side at which the picture is finished; None is the model's own choice.
 
     Raises InvalidRequest.
     """
 
     task: ClassVar[str] = "text-to-image"
+    _pictures: ClassVar[tuple[str, ...]] = ("image",)
 
     prompt: str
     negative_prompt: str = ""
@@ -111,11 +125,22 @@ class TextToImage(_Asked):
     guidance: float = 3.0
     sampler: str = "studio"
     seed: int = 0
+    image: Image.Image | None = field(default=None, hash=False, kw_only=True)
+    strength: float = field(default=0.6, kw_only=True)
+    finish: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         self._check()
         _check_choice("style", self.style, (ANY, *STYLES))
         _check_choice("ground colour", self.ground, (ANY, *GROUNDS))
+        _check_real("strength", self.strength, 0.0, 1.0)
+        if self.strength == 0:
+            raise InvalidRequest("The strength must be above 0: at 0 nothing changes.")
+        if self.finish is not None and (isinstance(self.finish, bool) or self.finish not in FINISHES):
+            allowed = ", ".join(map(str, FINISHES))
+            raise InvalidRequest(f"The size to finish at must be one of {allowed}; it was {_shown(self.finish)}.")
+        if self.image is not None:
+            object.__setattr__(self, "image", _picture("picture", self.image))
 
     @property
     def caption(self) -> str:
@@ -127,10 +152,14 @@ class TextToImage(_Asked):
 class Inpaint(_Asked):
     """A picture with a hole, painted again where the mask is white.
 
-    image: up to 16 megapixels, kept as RGB.  mask: of the same size, kept as L; from 128 on is repainted.
+    image: up to 16 megapixels, kept as RGB, or RGBA where it can be transparent.  mask: of the same size, kept as L;
+    from 128 on is repainted; of a mask that is transparent somewhere, what is opaque.
+    grow: -256 to 256, px by which the hole is made wider first (after `invert`), or narrower.
+    feather: 0 to 256, px outside the hole over which it fades into the picture; at 0 nothing outside is changed.
+    invert: paint where the mask is black.  area: "painted", a square around the hole, or "whole", the picture.
     The rest as in TextToImage. Pictures are copied; two requests are equal if their pictures look the same.
 
-    Raises InvalidRequest.
+    Raises InvalidRequest: also where nothing would be painted.
     """
 
     task: ClassVar[str] = "inpaint"
@@ -145,22 +174,40 @@ class Inpaint(_Asked):
     guidance: float = 2.0
     sampler: str = "studio"
     seed: int = 0
+    grow: int = field(default=0, kw_only=True)
+    feather: int = field(default=0, kw_only=True)
+    invert: bool = field(default=False, kw_only=True)
+    area: str = field(default="painted", kw_only=True)
 
     def __post_init__(self) -> None:
         self._check()
-        object.__setattr__(self, "image", _plain("picture", self.image, "RGB"))
-        object.__setattr__(self, "mask", _plain("mask", self.mask, "L"))
+        _check_whole("growth of the mask", self.grow, -MAX_RIM, MAX_RIM)
+        _check_whole("feather", self.feather, 0, MAX_RIM)
+        _check_choice("area", self.area, tuple(AREAS))
+        if not isinstance(self.invert, bool):
+            raise InvalidRequest(f"Whether to invert the mask must be true or false; it was {_shown(self.invert)}.")
+        object.__setattr__(self, "image", _picture("picture", self.image))
+        object.__setattr__(self, "mask", _picture("mask", self.mask, plain_mask))
         if self.mask.size != self.image.size:
             raise InvalidRequest(
                 f"The mask is {_size(self.mask)} px and the picture {_size(self.image)} px; both must be of one size."
             )
+        if not hole_of(self.mask, self.invert).any():
+            what = "white and inverted" if self.invert else "black"
+            raise InvalidRequest(
+                f"The mask is all {what}, so there is nothing to paint: mark something on the picture."
+            )
+        if self.grow < 0 and not hole_of(self.mask, self.invert, self.grow).any():
+            raise InvalidRequest(f"Nothing is left of the mask when it shrinks by {-self.grow} px.")
 
 
 @dataclass(frozen=True)
 class SuperResolve(_Asked):
     """A small picture, painted larger.
 
-    image: kept as RGB.  scale: 2 or 4; the results may have 16 megapixels together.
+    image: kept as RGB, or RGBA where it can be transparent.  scale: 2 or 4.
+    target: (width, height) in px in place of a scale: the scale becomes the smallest that reaches it, and what is
+        painted is resized to it exactly.  The results may have 16 megapixels together.
     noise_level: 0 to 0.3, put on the small picture; more invents more.  The rest as in TextToImage.
 
     Raises InvalidRequest.
@@ -179,23 +226,87 @@ class SuperResolve(_Asked):
     guidance: float = 1.0
     sampler: str = "studio"
     seed: int = 0
+    target: tuple[int, int] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         self._check()
-        if not isinstance(self.scale, int) or self.scale not in (2, 4):
+        if not isinstance(self.scale, int) or self.scale not in SCALES:
             raise InvalidRequest(f"The scale must be 2 or 4; it was {_shown(self.scale)}.")
         _check_real("noise level", self.noise_level, 0.0, MAX_NOISE_LEVEL)
-        object.__setattr__(self, "image", _plain("picture", self.image, "RGB"))
-        pixels = self.image.width * self.image.height * self.scale**2 * self.count
+        object.__setattr__(self, "image", _picture("picture", self.image))
+        if self.target is not None:
+            self._aim()
+        width, height = self.output_size
+        pixels = max(width * height, self.image.width * self.image.height * self.scale**2) * self.count
         if pixels > MAX_PIXELS:
+            times = f"{self.scale} times as large"
+            to = times if self.target is None else f"painted {times}, then resized to {width} x {height} px"
             raise InvalidRequest(
                 f"The larger pictures may have {_megapixels(MAX_PIXELS)} together; these would have "
-                f"{_megapixels(pixels)}: {self.count} x {_size(self.image)} px, {self.scale} times as large."
+                f"{_megapixels(pixels)}: {self.count} x {_size(self.image)} px, {to}."
             )
 
+    def _aim(self) -> None:
+        """Checks the target and takes the scale that it needs."""
+        target = self.target
+        if not isinstance(target, tuple | list) or len(target) != 2:
+            raise InvalidRequest(f"The target size must be a width and a height in px; it was {_shown(target)}.")
+        for name, length, now in zip(("width", "height"), target, self.image.size, strict=True):
+            _check_whole(f"target {name}", length, 1, MAX_SIDE)
+            if length > SCALES[-1] * now:
+                raise InvalidRequest(
+                    f"The target {name} may be at most {SCALES[-1]} times the picture's, "
+                    f"{SCALES[-1] * now} px; it was {length}."
+                )
+        object.__setattr__(self, "target", tuple(target))
+        times = max(length / now for length, now in zip(target, self.image.size, strict=True))
+        object.__setattr__(self, "scale", next(scale for scale in SCALES if scale >= times))
 
-Request = TextToImage | Inpaint | SuperResolve
-_REQUESTS = {kind.task: kind for kind in (TextToImage, Inpaint, SuperResolve)}
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(width, height) of the results."""
+        return self.target or (self.image.width * self.scale, self.image.height * self.scale)
+
+
+@dataclass(frozen=True)
+class Denoise(_Asked):
+    """A noisy picture without its noise.
+
+    image: up to 16 megapixels, kept as RGB, or RGBA where it can be transparent: its alpha stays.
+    sigma: above 0, at most 100: the standard deviation of the noise in levels of 255; None: it is estimated.
+    way: "mean", the posterior mean, one evaluation of the network; or "run", the reverse process from there in `steps`
+        steps, which invents what the mean leaves blurred.
+    The rest as in TextToImage; only our own sampler can begin at any level of noise, so there is no choice of one.
+
+    Raises InvalidRequest.
+    """
+
+    task: ClassVar[str] = "denoise"
+    _pictures: ClassVar[tuple[str, ...]] = ("image",)
+
+    image: Image.Image = field(hash=False)
+    sigma: float | None = None
+    way: str = "mean"
+    prompt: str = ""
+    negative_prompt: str = ""
+    count: int = 1
+    steps: int = 8
+    guidance: float = 1.0
+    seed: int = 0
+    sampler: str = field(default="studio", init=False)
+
+    def __post_init__(self) -> None:
+        self._check()
+        _check_choice("way", self.way, tuple(DENOISING))
+        if self.sigma is not None:
+            _check_real("noise", self.sigma, 0.0, MAX_SIGMA)
+            if self.sigma == 0:
+                raise InvalidRequest("The noise must be above 0: at 0 there is none to take away.")
+        object.__setattr__(self, "image", _picture("picture", self.image))
+
+
+Request = TextToImage | Inpaint | SuperResolve | Denoise
+_REQUESTS = {kind.task: kind for kind in (TextToImage, Inpaint, SuperResolve, Denoise)}
 
 
 def request_from(settings: Mapping[str, Any], pictures: Mapping[str, Image.Image]) -> Request:
@@ -207,15 +318,15 @@ def request_from(settings: Mapping[str, Any], pictures: Mapping[str, Image.Image
     _check_choice("task", task, tuple(_REQUESTS))
     kind = _REQUESTS[task]
     given = {**{k: v for k, v in settings.items() if k not in kind._pictures}, **pictures}
-    known = {field.name: field for field in fields(kind)}
+    known = {field.name: field for field in fields(kind) if field.init}
     for name, of in known.items():
         if of.default is MISSING and name not in given:
             raise InvalidRequest(f"The {name} is missing.")
     return kind(**{name: value for name, value in given.items() if name in known})
 
 
-def _plain(name: str, picture: object, mode: str) -> Image.Image:
-    """A copy of the picture in `mode`, turned as its camera says, over white where it is transparent."""
+def _picture(name: str, picture: object, read: Callable[[Image.Image], Image.Image] = plain) -> Image.Image:
+    """A plain copy of the picture, if it is one and not too large."""
     if not isinstance(picture, Image.Image):
         raise InvalidRequest(f"The {name} must be a picture, not {_shown(picture)}.")
     width, height = picture.size
@@ -223,22 +334,12 @@ def _plain(name: str, picture: object, mode: str) -> Image.Image:
         raise InvalidRequest(
             f"The {name} must have from one pixel to {_megapixels(MAX_PIXELS)}; this one has {width} x {height} px."
         )
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise InvalidRequest(
-            f"The {name}'s longer side may be at most {MAX_ASPECT} times the shorter one; it is {width} x {height} px."
-        )
+    if max(width, height) > MAX_SIDE:
+        raise InvalidRequest(f"The {name}'s sides may be at most {MAX_SIDE:,} px; it is {width} x {height} px.")
     try:
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode.startswith("I;16"):
-            picture = picture.convert("I").point(lambda value: value / 257).convert("L")
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        plain = picture.convert(mode)
+        return read(picture)
     except (OSError, ValueError, SyntaxError) as problem:
         raise InvalidRequest(f"The {name} cannot be read: {_shown(str(problem))}.") from problem
-    plain.info = {}  # two pictures are equal if their pixels are
-    return plain
 
 
 def _size(picture: Image.Image) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from studio.engine.requests import Inpaint, Request, TextToImage
+from studio.engine.requests import Denoise, Inpaint, Request, TextToImage
 from studio.library.models import load_pipeline
 
 if TYPE_CHECKING:
@@ -26,15 +26,16 @@ def load_sampler(folder: str | Path, device: str = "auto") -> PipelineSampler:
 
 
 class PipelineSampler:
-    """Obeys studio.engine.sampler.Sampler over a StudioTextToImagePipeline and two more of its components."""
+    """Obeys studio.engine.sampler.Sampler over a StudioTextToImagePipeline and three more of its components."""
 
     def __init__(self, pipeline: Any):
-        from studio.diffusion.pipeline import StudioInpaintPipeline, StudioUpscalePipeline
+        from studio.diffusion.pipeline import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
 
         self.pipeline = pipeline
         # Of the components, not `from_pipe`, which warns of modules kept in float32 where there are none.
         self._inpaint = StudioInpaintPipeline(**pipeline.components)
         self._upscale = StudioUpscalePipeline(**pipeline.components)
+        self._denoise = StudioDenoisePipeline(**pipeline.components)
         self._tokenizer = threading.Lock()  # a fast tokenizer keeps settings of a call inside: one thread at a time
 
     @property
@@ -46,20 +47,37 @@ class PipelineSampler:
         """One row a picture, by `request.seeds` in order."""
         count = request.count
         prompts = [request.caption] * count
+        images = None if request.pictures().get("image") is None else [request.image] * count
         shared = {
             "negative_prompts": [request.negative_prompt] * count if request.negative_prompt else None,
             "num_inference_steps": request.steps,
             "guidance_scale": float(request.guidance),
             "seeds": request.seeds,
-            "sampler": request.sampler,
         }
         with self._tokenizer:
+            if isinstance(request, Denoise):
+                if request.way == "mean":
+                    shared["num_inference_steps"] = 1
+                return self._denoise.prepare(images, [request.sigma] * count, prompts, **shared)
+            shared["sampler"] = request.sampler
             if isinstance(request, TextToImage):
-                return self.pipeline.prepare(prompts, **shared)
-            images = [request.image] * count
+                return self.pipeline.prepare(
+                    prompts, **shared, size=request.finish, images=images, strength=float(request.strength)
+                )
             if isinstance(request, Inpaint):
-                return self._inpaint.prepare(prompts, images, [request.mask] * count, **shared)
-            return self._upscale.prepare(images, request.scale, prompts, request.noise_level, **shared)
+                return self._inpaint.prepare(
+                    prompts,
+                    images,
+                    [request.mask] * count,
+                    **shared,
+                    whole=request.area == "whole",
+                    grow=request.grow,
+                    feather=request.feather,
+                    invert=request.invert,
+                )
+            return self._upscale.prepare(
+                images, request.scale, prompts, request.noise_level, **shared, size=request.target
+            )
 
     def denoise_step(self, rows: Sequence[Row]) -> None:
         """One network call for rows of one `call_shape`; they change in place, or, if it raises, not at all."""

@@ -13,6 +13,7 @@ from studio.engine.requests import (
     MAX_SEED,
     SAMPLERS,
     STYLES,
+    Denoise,
     Inpaint,
     InvalidRequest,
     SuperResolve,
@@ -92,14 +93,22 @@ def test_the_page_offers_the_samplers_that_there_are():
 
 RED = Image.new("RGB", (40, 30), "red")
 MASK = Image.new("L", (40, 30), 255)
+SPOT = Image.new("L", (40, 30))
+SPOT.putpixel((20, 15), 255)
 
 
 @pytest.mark.parametrize(
     "request_",
     [
         TextToImage("a cat", "a dog", "noto", "blue", 3, 7, 2.5, "ddim", 11),
+        TextToImage("a cat", seed=11, image=RED, strength=0.3, finish=256),
         Inpaint("a cat", RED, MASK, "a dog", 3, 7, 2.5, "ddim", 11),
+        Inpaint("a cat", RED.convert("RGBA"), MASK, seed=11, grow=-3, feather=9, area="whole"),
+        Inpaint("a cat", RED, Image.new("L", RED.size), seed=11, invert=True),
         SuperResolve(RED, 4, "a cat", 0.2, "a dog", 3, 7, 2.5, "ddim", 11),
+        SuperResolve(RED, prompt="a cat", seed=11, target=(101, 33)),
+        Denoise(RED, 25.0, "run", "a cat", seed=11),
+        Denoise(RED, prompt="a cat", seed=11),
     ],
     ids=lambda request_: request_.task,
 )
@@ -139,12 +148,12 @@ def test_pictures_of_any_kind_become_rgb_and_masks_grey():
     deep = Image.fromarray(np.full((30, 40), 65535 // 3, np.uint16))
     turned = Image.new("RGB", (30, 40), "red")
     turned.getexif()[0x0112] = 6  # the camera was held upright
-    assert Inpaint("x", clear, MASK).image.getpixel((0, 0)) == (255, 255, 255)
+    assert Inpaint("x", clear, MASK).image.getpixel((0, 0)) == (0, 0, 255, 0)
     assert Inpaint("x", deep, MASK).image.getpixel((0, 0)) == (85, 85, 85)
     assert Inpaint("x", turned, MASK).image.size == (40, 30)
     for mode in ("1", "L", "LA", "P", "CMYK", "I", "F", "YCbCr", "HSV", "LAB"):
         request_ = Inpaint("x", RED.convert("RGB").convert("L" if mode in "IF" else "RGB").convert(mode), MASK)
-        assert request_.image.mode == "RGB" and request_.image.size == (40, 30)
+        assert request_.image.mode == ("RGBA" if mode == "LA" else "RGB") and request_.image.size == (40, 30)
     assert Inpaint("x", RED, MASK.convert("RGBA")).mask == MASK
 
 
@@ -163,8 +172,8 @@ def test_pictures_of_any_kind_become_rgb_and_masks_grey():
         ),
         (lambda: Inpaint("x", Image.new("L", (0, 9)), MASK), "this one has 0 x 9 px"),
         (
-            lambda: SuperResolve(Image.new("L", (1700, 100))),
-            "The picture's longer side may be at most 16 times the shorter one; it is 1700 x 100 px.",
+            lambda: SuperResolve(Image.new("L", (20_001, 1))),
+            "The picture's sides may be at most 20,000 px; it is 20001 x 1 px.",
         ),
         (
             lambda: SuperResolve(Image.new("1", (1001, 1000)), 4),
@@ -177,9 +186,33 @@ def test_pictures_of_any_kind_become_rgb_and_masks_grey():
         (lambda: SuperResolve(RED, True), "The scale must be 2 or 4; it was True."),
         (lambda: SuperResolve(RED, noise_level=0.4), "The noise level must be a number from 0 to 0.3; it was 0.4."),
         (lambda: SuperResolve(RED, steps=0), "The steps must be a whole number"),
+        (lambda: SuperResolve(RED, target=(161, 30)), "The target width may be at most 4 times the picture's, 160 px;"),
+        (lambda: SuperResolve(RED, target=(80, 0)), "The target height must be a whole number from 1 to 20000;"),
+        (lambda: SuperResolve(RED, target=80), "The target size must be a width and a height in px; it was 80."),
+        (
+            lambda: SuperResolve(Image.new("1", (1500, 1500)), target=(3100, 3000)),
+            "painted 4 times as large, then resized to 3100 x 3000 px.",
+        ),
+        (
+            lambda: Inpaint("x", RED, Image.new("L", RED.size, 127)),
+            "The mask is all black, so there is nothing to paint: mark something on the picture.",
+        ),
+        (lambda: Inpaint("x", RED, MASK, invert=True), "The mask is all white and inverted, so there is nothing"),
+        (lambda: Inpaint("x", RED, SPOT, grow=-1), "Nothing is left of the mask when it shrinks by 1 px."),
+        (lambda: Inpaint("x", RED, MASK, grow=300), "The growth of the mask must be a whole number from -256 to 256"),
+        (lambda: Inpaint("x", RED, MASK, feather=-1), "The feather must be a whole number from 0 to 256; it was -1."),
+        (lambda: Inpaint("x", RED, MASK, invert=1), "Whether to invert the mask must be true or false; it was 1."),
+        (lambda: Inpaint("x", RED, MASK, area="part"), 'The area must be one of painted, whole; it was "part".'),
+        (lambda: TextToImage("x", strength=0), "The strength must be above 0"),
+        (lambda: TextToImage("x", strength=1.1), "The strength must be a number from 0 to 1; it was 1.1."),
+        (lambda: TextToImage("x", finish=100), "The size to finish at must be one of 64, 128, 256, 512; it was 100."),
+        (lambda: TextToImage("x", image="red.png"), 'The picture must be a picture, not "red.png".'),
+        (lambda: Denoise(RED, 0), "The noise must be above 0: at 0 there is none to take away."),
+        (lambda: Denoise(RED, 101), "The noise must be a number from 0 to 100; it was 101."),
+        (lambda: Denoise(RED, way="median"), 'The way must be one of mean, run; it was "median".'),
         (
             lambda: request_from({"task": "knit"}, {}),
-            'The task must be one of text-to-image, inpaint, super-resolution; it was "knit".',
+            'The task must be one of text-to-image, inpaint, super-resolution, denoise; it was "knit".',
         ),
         (lambda: request_from({"task": "inpaint", "prompt": "x"}, {"image": RED}), "The mask is missing."),
         (
@@ -204,4 +237,18 @@ def test_a_torn_picture_is_refused():
 
 def test_the_largest_pictures_are_allowed():
     SuperResolve(Image.new("1", (1000, 1000)), 4)
-    Inpaint("x", Image.new("L", (4000, 4000)), Image.new("1", (4000, 4000)))
+    Inpaint("x", Image.new("L", (4000, 4000)), Image.new("1", (4000, 4000), 1))
+    Inpaint("x", Image.new("L", (16_000, 1)), Image.new("1", (16_000, 1), 1))
+
+
+def test_a_target_takes_the_scale_that_reaches_it():
+    for target, scale in (((40, 30), 2), ((80, 60), 2), ((81, 60), 4), ((10, 120), 4)):
+        request_ = SuperResolve(RED, target=target)
+        assert (request_.scale, request_.output_size) == (scale, target)
+    assert SuperResolve(RED, 4).output_size == (160, 120)
+
+
+def test_a_mask_that_is_transparent_somewhere_says_by_its_alpha_where_to_paint():
+    layer = Image.new("RGBA", (40, 30), (255, 255, 255, 0))
+    layer.putpixel((20, 15), (0, 0, 0, 255))
+    assert Inpaint("x", RED, layer).mask == Inpaint("x", RED, SPOT).mask

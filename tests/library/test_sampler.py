@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.diffusion.pipeline import StudioInpaintPipeline, StudioUpscalePipeline
-from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
+from studio.diffusion.pipeline import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
+from studio.engine.requests import Denoise, Inpaint, Request, SuperResolve, TextToImage
 from studio.library.sampler import PipelineSampler
 from tests.diffusion.conftest import random_pipeline
 
@@ -67,8 +67,48 @@ def test_inpainting_paints_what_the_plain_call_paints(sampler):
         guidance_scale=3.0,
         num_images_per_prompt=2,
         generator=generators(request),
+        whole=False,
     )
     assert same(painted(sampler, request), plain.images)
+    options = {"grow": 2, "feather": 3, "invert": True}
+    request = Inpaint("a red cat", image, mask, steps=2, guidance=1, seed=7, area="whole", **options)
+    plain = StudioInpaintPipeline(**sampler.pipeline.components)(
+        "a red cat", image, mask, num_inference_steps=2, guidance_scale=1.0, generator=generators(request), **options
+    )
+    assert same(painted(sampler, request), plain.images)
+
+
+def test_image_to_image_paints_what_the_plain_call_paints(sampler):
+    request = TextToImage("a cat", steps=4, seed=7, count=2, image=noise_picture(40, 32), strength=0.5, finish=64)
+    plain = sampler.pipeline(
+        "a cat",
+        num_inference_steps=4,
+        num_images_per_prompt=2,
+        generator=generators(request),
+        image=request.image,
+        strength=0.5,
+        size=64,
+    )
+    assert same(painted(sampler, request), plain.images)
+
+
+@pytest.mark.parametrize(("way", "steps"), [("mean", 1), ("run", 3)])
+def test_denoising_paints_what_the_plain_call_paints(sampler, way, steps):
+    request = Denoise(noise_picture(40, 36), 25.0, way, "a cat", steps=3, guidance=2.0, seed=7)
+    plain = StudioDenoisePipeline(**sampler.pipeline.components)(
+        request.image,
+        25.0,
+        "a cat",
+        num_inference_steps=steps,
+        guidance_scale=2.0,
+        generator=generators(request),
+    )
+    assert same(painted(sampler, request), plain.images)
+
+
+def test_a_target_size_is_met_exactly(sampler):
+    (picture,) = painted(sampler, SuperResolve(noise_picture(24, 20), target=(61, 47), steps=1))
+    assert picture.shape == (47, 61, 3)
 
 
 @pytest.mark.parametrize("scale", [2, 4])

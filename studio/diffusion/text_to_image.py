@@ -1,0 +1,184 @@
+"""Text to image, and image to image: the same run begun from a picture with noise on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from diffusers import SchedulerMixin
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from PIL import Image
+
+from studio.diffusion.arguments import Generators, Prompts, as_list, repeated, seeded, spread
+from studio.diffusion.conditioning import Condition, Task
+from studio.diffusion.core import Finish, StudioPipeline, from_pil
+from studio.diffusion.guidance import Guidance
+from studio.diffusion.rows import Next, Row, Stage
+from studio.pictures.canvas import Fit, fit
+from studio.pictures.modes import over, plain
+
+FINISHING_NOISE = 0.05  # put on a painted picture before it is sharpened: its own flaws are not to be copied sharply
+FACTORS = (1, 2, 4, 8, 16)  # of the size at which words become a picture
+FINISHED = 4  # at most so many times that size, where no size is asked for
+
+
+class StudioTextToImagePipeline(StudioPipeline):
+    """Paints from words, or from words and a picture to vary."""
+
+    def prepare(
+        self,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str] | None = None,
+        num_inference_steps: int = 12,
+        guidance_scale: float = 3.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        seeds: Sequence[int] | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+        sampler: str | SchedulerMixin | None = None,
+        size: int | None = None,
+        finishing_steps: int = 4,
+        images: Sequence[Image.Image] | None = None,
+        strength: float = 0.6,
+    ) -> list[Row]:
+        """One row a prompt.
+
+        Args:
+            prompts: "" paints anything.
+            negative_prompts: what guidance leads away from; one for each prompt.
+            num_inference_steps: 1 to the number of train steps; Heun makes 2 N - 1 network calls of it.
+            guidance_scale, guidance_interval: see `studio.diffusion.guidance.Guidance`.
+            seeds: one for each prompt; a picture depends on its seed and its request alone.
+            generators: in place of seeds.
+            sampler: a name from `studio.diffusion.samplers.SAMPLERS`, a scheduler, or None for the pipeline's own.
+            size: shorter side of the picture in px, one of `sizes`; what is larger than `sample_size` is finished by
+                the same network's super-resolution. None: `default_size`, or as the picture that is begun from.
+            finishing_steps: network calls of each stage of super-resolution, where there is any.
+            images: pictures to begin from, one for each prompt; the result is of the same size, unless `size` says.
+            strength: in (0, 1], with images: the share of the steps that are taken, as in diffusers.
+
+        Raises:
+            ValueError: naming what does not fit and what is allowed.
+        """
+        if size is not None and size not in self.sizes:
+            raise ValueError(f"size is {size}; it must be one of {', '.join(map(str, self.sizes))}")
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength is {strength}; it must be above 0 and at most 1")
+        if images is not None and len(images) != len(prompts):
+            raise ValueError(f"{len(images)} images for {len(prompts)} prompts; there must be one for each")
+        seeds, generators = seeded(seeds, generators, len(prompts))
+        stages, finishes, then = [], [], []
+        for i, generator in enumerate(generators):
+            picture = None if images is None else plain(images[i])
+            side, begun, finish = self._begun(picture, size)
+            height, width = (self.sample_size,) * 2 if begun is None else begun.shape[1:]
+            stages.append(
+                partial(
+                    self._first,
+                    (height, width),
+                    generator,
+                    sampler,
+                    num_inference_steps,
+                    1.0 if begun is None else strength,
+                    begun,
+                )
+            )
+            finishes.append(finish)
+            then.append(self._finishing(height, width, side // self.sample_size, finishing_steps, generator))
+        guidance = Guidance(guidance_scale, *guidance_interval)
+        return self._rows(stages, finishes, prompts, negative_prompts, guidance, seeds, generators, then)
+
+    def _begun(self, picture: Image.Image | None, size: int | None) -> tuple[int, torch.Tensor | None, Finish]:
+        """The shorter side to finish at, the picture (3, H, W) to begin from, and what the result is to be."""
+        if picture is None:
+            side = self.default_size if size is None else size
+            return side, None, Finish((side, side))
+        small: Fit = fit(picture.size, self.sample_size)
+        values = from_pil(over(picture).resize(small.size, Image.Resampling.BOX))[None]
+        pad = (0, small.padded[0] - small.size[0], 0, small.padded[1] - small.size[1])
+        values = torch.nn.functional.pad(values, pad, mode="replicate")[0]
+        crop = (small.size[1] / small.padded[1], small.size[0] / small.padded[0])
+        if size is not None:
+            scale = size / min(small.padded)
+            width, height = (max(round(length * scale), 1) for length in small.size)
+            return size, values, Finish((height, width), crop)
+        allowed = [side for side in self.sizes if side <= FINISHED * self.sample_size]
+        side = next((side for side in allowed if side >= min(picture.size)), allowed[-1])
+        return side, values, Finish(picture.size[::-1], crop)
+
+    def _first(
+        self,
+        size: tuple[int, int],
+        generator: torch.Generator,
+        sampler: str | SchedulerMixin | None,
+        num_inference_steps: int,
+        strength: float,
+        begun: torch.Tensor | None,
+        guidance: Guidance,
+    ) -> Stage:
+        steps = self._steps(sampler, num_inference_steps, strength)
+        return self._stage(Task.TEXT_TO_IMAGE, Condition(size), generator, guidance, steps, picture=begun)
+
+    def _finishing(
+        self, height: int, width: int, factor: int, num_inference_steps: int, generator: torch.Generator
+    ) -> tuple[Next, ...]:
+        """The stages that make a painted picture so many times as large: by 4 last, where that is exact."""
+        stages = []
+        done = 1
+        while done < factor:
+            done *= 2 if (factor // done) in (2, 8) else 4
+            size = (height * done, width * done)
+            make = partial(self._sharpened, size, num_inference_steps, FINISHING_NOISE, generator)
+            stages.append(Next(make, num_inference_steps))
+        return tuple(stages)
+
+    @property
+    def default_size(self) -> int:
+        """Side in px of the pictures that are made where no size is asked for."""
+        return max(self.sample_size, self.window_size)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides in px that can be asked for."""
+        return tuple(self.sample_size * factor for factor in FACTORS)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: Prompts = "",
+        negative_prompt: Prompts = None,
+        num_inference_steps: int = 12,
+        guidance_scale: float = 3.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        num_images_per_prompt: int = 1,
+        generator: Generators = None,
+        size: int | None = None,
+        image: Image.Image | Sequence[Image.Image] | None = None,
+        strength: float = 0.6,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> ImagePipelineOutput | tuple:
+        """Paint `num_images_per_prompt` pictures of each prompt, or as many variations of an image at a strength;
+        arguments as in diffusers and `prepare`.
+
+        A list of generators, one a picture, makes each picture independent of its batch; one generator draws for all
+        in order. output_type: "pil", or "np" (B, H, W, 3) or "pt" (B, 3, H, W) in [0, 1].
+        """
+        images = None if image is None else as_list(image, "image")
+        if images is not None and (prompt is None or isinstance(prompt, str)):
+            prompt = [prompt or ""] * len(images)
+        prompts, negatives, generators = repeated(prompt, negative_prompt, generator, num_images_per_prompt)
+        rows = self.prepare(
+            prompts,
+            negatives,
+            num_inference_steps,
+            guidance_scale,
+            guidance_interval,
+            generators=generators,
+            size=size,
+            images=None if images is None else spread(images, len(prompts), "image"),
+            strength=strength,
+        )
+        return self._run(rows, output_type, return_dict, callback_on_step_end, callback_on_step_end_tensor_inputs)
