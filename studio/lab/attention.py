@@ -215,6 +215,7 @@ def _level(name: str, out: torch.Tensor, channels: int) -> Level:
 
 
 def strongest(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Maps (words, H, W) each divided by its own largest value, for drawing."""
+    """Maps (words, H, W) each stretched from its least to its largest value, for drawing; a flat one is 0."""
     array = np.asarray(maps)
-    return array / np.maximum(array.max((1, 2), keepdims=True), 1e-8)
+    low, high = array.min((1, 2), keepdims=True), array.max((1, 2), keepdims=True)
+    return (array - low) / np.maximum(high - low, 1e-6)

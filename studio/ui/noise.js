@@ -84,11 +84,14 @@ function chart(name, lines, { xs, ys, label, bars, log } = {}) {
     path.style.stroke = `var(${line.ink})`;
     root.append(path);
   }
-  const mark = svg("line", { class: "mark", y1: 6, y2: H - bottom, x1: 0, x2: 0 });
+  const mark = svg("line", { class: "mark", y1: 6, y2: H - bottom, x1: 0, x2: 0, visibility: "hidden" });
   root.append(mark);
   place.replaceChildren(root);
   return {
-    mark: (x) => mark.setAttribute("transform", `translate(${X(x).toFixed(1)} 0)`),
+    mark: (x) => {
+      mark.setAttribute("visibility", "visible");
+      mark.setAttribute("transform", `translate(${X(x).toFixed(1)} 0)`);
+    },
     bars: (values, from, step) => {
       const parts = values.map((y, i) => `M${X(from + i * step).toFixed(1)} ${Y(0)}V${Y(Math.min(y, ys[1])).toFixed(1)}H${X(from + (i + 1) * step).toFixed(1)}V${Y(0)}Z`);
       $(".bars", root).setAttribute("d", parts.join(""));
@@ -129,7 +132,7 @@ const forward = {
       names.map((name, i) => {
         const y = get(this.tables[name]).filter((_, k) => k % 4 === 0);
         return { x: y.map((_, k) => 4 * k), y, ink: INKS[i % 4], chosen: name === chosen };
-      });
+      }).sort((a, b) => a.chosen - b.chosen);
     const xs = [0, this.view.last];
     const bar = (table) => Array.from(table.log_snr, (l) => 1 / (1 + Math.exp(-l)));
     this.plots = [
@@ -146,7 +149,6 @@ const forward = {
       [{ x: normal, y: normal.map((x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI)), ink: "--body-text-color" }],
       { xs: [-4, 4], ys: [0, 1], bars: true, label: "histogram of pixel values" },
     );
-    this.histogram.mark(-99);
   },
   paint(name, scale0, scale1) {
     const { x0, eps, image, view } = this;
@@ -181,8 +183,8 @@ const forward = {
       ["β", table.beta[t].toPrecision(3)],
       ["SNR of the schedule", `${fixed((10 / Math.LN10) * l, 1)} dB`],
       ["SNR of this picture", power > 0 ? `${fixed(10 * Math.log10(power / noise), 1)} dB` : "no signal"],
-      ["mean, as it should be", `${fixed(mean, 3)}, ${fixed(alpha * clean.mean, 3)}`],
-      ["variance, as it should be", `${fixed(square / n - mean * mean, 3)}, ${fixed(alpha * alpha * clean.variance + sigma * sigma, 3)}`],
+      ["mean (expected)", `${fixed(mean, 3)} (${fixed(alpha * clean.mean, 3)})`],
+      ["variance (expected)", `${fixed(square / n - mean * mean, 3)} (${fixed(alpha * alpha * clean.variance + sigma * sigma, 3)})`],
     ]);
     for (const plot of this.plots) plot.mark(t);
   },
@@ -214,13 +216,13 @@ const forward = {
 const reverse = {
   stage: 0,
   async take(view) {
-    this.view = view;
-    this.looks = {};
-    slot("caption").textContent = view.caption || "no prompt";
     for (const stage of view.stages) {
       stage.images = {};
       for (const [name, uri] of Object.entries(stage.sheets)) stage.images[name] = await picture(uri);
     }
+    this.view = view;
+    this.looks = {};
+    slot("caption").textContent = view.caption || "no prompt";
     const choices = slot("stages");
     choices.replaceChildren();
     for (const [index, stage] of view.stages.entries()) {
@@ -261,7 +263,6 @@ const reverse = {
       $("b", figure).textContent = name;
       $("canvas", figure).setAttribute("aria-label", `attention to ${name}`);
     }
-    const lowest = Math.max(...look.levels.map((level) => level.shape[0]));
     slot("unet").innerHTML = look.levels.map((level) => {
       const [channels, height, width] = level.shape;
       const depth = Math.round(Math.log2(look.levels[0].shape[1] / height));
@@ -284,7 +285,7 @@ const reverse = {
     slot("arithmetic").className = "nv-lines";
     slot("arithmetic").innerHTML =
       `<p>step ${step.step + 1}, t = ${fixed(step.t, 0)}</p><p>${step.splitting}</p><p>${step.arithmetic}</p>` +
-      `<p>${guided}</p><p>${how}${how ? `; left over: ${step.rest.toExponential(1)}` : ""}</p>`;
+      `<p>${guided}</p><p>${how}${how ? `; left over: ${step.rest < 1e-6 ? "nothing" : step.rest.toExponential(1)}` : ""}</p>`;
     const weights = [["x_t", step.a], ...step.b.map((b, i) => [["x̂0 now", "x̂0 before", "x̂0 before that"][i], b])];
     const largest = Math.max(1, ...weights.map(([, w]) => Math.abs(w)));
     slot("weights").innerHTML = weights.map(([name, w]) => {
@@ -332,8 +333,8 @@ const nearest = (values, wanted) => values.reduce((best, value, i) => (Math.abs(
 
 const compare = {
   async take(view) {
-    this.view = view;
     for (const run of view.runs) run.image = await picture(run.x0);
+    this.view = null;
     slot("runs").innerHTML = view.runs.map((run, i) => `<figure class="nv-fig"><canvas role="img"></canvas><figcaption><i style="--c:var(${INKS[i]})"></i><b></b><br><span></span></figcaption></figure>`).join("");
     for (const [i, figure] of [...slot("runs").children].entries()) {
       const run = view.runs[i];
@@ -345,6 +346,7 @@ const compare = {
     slot("distance-of").textContent = view.converged ? `a run of ${view.converged} steps from the same noise` : "each run's own last prediction";
     const most = Math.max(...view.runs.flatMap((run) => run.distance));
     this.plot = chart("distance", view.runs.map((run, i) => ({ x: run.t, y: run.distance, ink: INKS[i] })), { xs: [0, 999], ys: [0, most], label: "distance to the converged picture over t" });
+    this.view = view;
     draw();
   },
   stops() {
@@ -393,7 +395,7 @@ const plane = {
     this.arrows = unpack(flow.arrows);
     slot("trained").textContent = `${flow.steps.toLocaleString("en")} steps of training`;
     const low = Math.min(...flow.losses), high = Math.max(...flow.losses, low + 0.01);
-    chart("loss", [{ y: flow.losses, ink: "--nv-1" }], { xs: [0, Math.max(1, flow.losses.length - 1)], ys: [low, high], label: "loss while training" }).mark(-99);
+    chart("loss", [{ y: flow.losses, ink: "--nv-1" }], { xs: [0, Math.max(1, flow.losses.length - 1)], ys: [low, high], label: "loss while training" });
     for (const text of $$('[data-chart="loss"] text').slice(2)) text.remove();
     draw();
   },

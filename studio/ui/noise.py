@@ -476,10 +476,13 @@ def _from_uri(uri: Any) -> bytes:
 
 
 def _path(image: Any) -> str:
+    """Where an uploaded file lies. Raises ValueError for any other file: nobody reads the server's own through us."""
+    from gradio.utils import get_upload_folder, is_in_or_equal
+
     path = image.get("path") if isinstance(image, dict) else getattr(image, "path", image)
-    if not path:
-        raise ValueError("image is missing")
-    return str(path)
+    if not isinstance(path, str) or not path or not is_in_or_equal(path, get_upload_folder()):
+        raise ValueError("image must be an uploaded file, as gradio_client's handle_file makes it")
+    return path
 
 
 def _file(image: Image.Image, name: str) -> dict[str, Any]:
