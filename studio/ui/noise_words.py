@@ -122,8 +122,8 @@ def panels(samplers: Mapping[str, str]) -> str:
         for key, body in bodies.items()
     )
     return (
-        f'<div class="nv"><div class="nv-bar"><div class="nv-tabs" role="tablist" aria-label="Noise
-        views">{tabs}</div>'
+        '<div class="nv"><div class="nv-bar">'
+        f'<div class="nv-tabs" role="tablist" aria-label="Noise views">{tabs}</div>'
         f'{_RAIL}</div><p class="nv-message" role="status" data-slot="message"></p>{parts}</div>'
     )
 
