@@ -67,19 +67,27 @@ def enlarge(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def project(picture: torch.Tensor, low_res: torch.Tensor, rounds: int = 6) -> torch.Tensor:
     """Make a painted enlargement shrink to the picture that it is of: iterative back-projection (Irani & Peleg 1991).
 
-    picture: (B, 3, H, W) in [-1, 1]; low_res: (B, 3, h, w), H and W the same multiple of h and w. What is left of a
-    difference after the rounds is spread evenly over the pixels that it is of, as far as [-1, 1] allows.
+    picture: (B, 3, H, W) in [-1, 1]; low_res: (B, 3, h, w) in [-1, 1], H and W the same multiple of h and w. What the
+    rounds leave of a difference is taken from the pixels that it is of, each as much as it is away from -1 or 1.
     """
     factor = picture.shape[-1] // low_res.shape[-1]
     picture = picture.clone()
-    for number in range(rounds + 2):
+    for _ in range(rounds):
         missing = low_res - F.avg_pool2d(picture, factor)
-        if number < rounds:
-            picture.add_(enlarge(missing, picture.shape[-2:])).clamp_(-1, 1)
-        else:
-            parts = picture.unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor))  # (B, 3, h, factor, w, factor)
-            parts.add_(missing[:, :, :, None, :, None]).clamp_(-1, 1)
+        picture.add_(enlarge(missing, picture.shape[-2:])).clamp_(-1, 1)
+    mean = F.avg_pool2d(picture, factor)
+    missing = low_res - mean
+    up = missing > 0
+    share = missing.abs() / torch.where(up, 1 - mean, 1 + mean).clamp(min=1e-6)  # of the way to the end, in [0, 1]
+    end = torch.where(up, 1.0, -1.0)
+    parts = picture.unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor))  # (B, 3, h, factor, w, factor)
+    parts.lerp_(end[:, :, :, None, :, None], share[:, :, :, None, :, None].clamp(max=1))
     return picture
+
+
+def held_to_low_res(low_res: torch.Tensor, enlarged: torch.Tensor, trust: float, x_0: torch.Tensor) -> torch.Tensor:
+    """x0 (3, H, W) so far as it is trusted, the rest being plain enlargement (3, H, W), made to shrink to (3, h, w)."""
+    return project(torch.lerp(enlarged, x_0.clamp(-1, 1), trust)[None], low_res[None], rounds=3)[0]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from studio.diffusion.conditioning import Condition, Task, enlarge, project
+from studio.diffusion.conditioning import Condition, Task, project
 from studio.diffusion.guidance import Guidance, guided
 from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps, advance
 from studio.diffusion.samplers import make_sampler
@@ -40,7 +40,6 @@ class Finish:
     low_res: torch.Tensor | None = None  # (1, 3, h, w): what the sample must shrink to
     area: Area | None = None  # of a larger picture: where it is put back
     alpha: Image.Image | None = None  # L, of `size`: the picture's transparency
-    trust: float = 1.0  # in what was painted; the rest is the low-resolution picture enlarged
 
 
 class Tile(NamedTuple):
@@ -275,11 +274,7 @@ class StudioPipeline(DiffusionPipeline):
         if values is None:
             raise ValueError("a row that has not taken a step has no picture yet")
         if finish.low_res is not None:
-            low = finish.low_res.to(values.device)
-            painted = values[None].clamp(-1, 1)
-            if finish.trust < 1:
-                painted = torch.lerp(enlarge(low, values.shape[1:]), painted, finish.trust)
-            values = project(painted, low)[0]
+            values = project(values[None].clamp(-1, 1), finish.low_res.to(values.device))[0]
         height, width = (max(round(s * length), 1) for s, length in zip(finish.crop, values.shape[1:], strict=True))
         picture = to_pil(values[:, :height, :width])
         if finish.area is not None:

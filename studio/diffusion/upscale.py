@@ -11,11 +11,16 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
 from studio.diffusion.arguments import Generators, Prompts, as_list, repeated, seeded
-from studio.diffusion.conditioning import Condition, Task
+from studio.diffusion.conditioning import Condition, Task, held_to_low_res
 from studio.diffusion.core import Finish, StudioPipeline, from_pil
 from studio.diffusion.guidance import Guidance
 from studio.diffusion.rows import Row, Stage
 from studio.pictures.modes import bled, plain
+
+# How far x0 is trusted over plain enlargement: a sample is one of all that the picture may be, and part of the way
+# back to their mean is nearer. On composed scenes 0.75 is 0.3 dB nearer at x2 than 1, and as near at x4; on
+# photographs, which the network was never shown, 0.6 and 0.4 dB nearer.
+TRUST = 0.75
 
 
 class StudioUpscalePipeline(StudioPipeline):
@@ -85,8 +90,13 @@ class StudioUpscalePipeline(StudioPipeline):
             low = low + noise_level * torch.randn(low.shape, generator=generator)
         size = (low.shape[1] * scale_factor, low.shape[2] * scale_factor)
         steps = self._steps(sampler, num_inference_steps)
-        condition = Condition.super_resolution(low, size)
-        return self._stage(Task.SUPER_RESOLUTION, condition, generator, guidance, steps, noise_level)
+        condition = Condition.super_resolution(low, size).to(self._execution_device)
+        constrain = None
+        if not noise_level:
+            constrain = partial(held_to_low_res, low.to(self._execution_device), condition.enlarged, TRUST)
+        return self._stage(
+            Task.SUPER_RESOLUTION, condition, generator, guidance, steps, noise_level, constrain=constrain
+        )
 
     @torch.no_grad()
     def __call__(
