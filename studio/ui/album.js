@@ -71,12 +71,12 @@ window.studio.album = (element, trigger, watch) => {
   viewer.id = "viewer";
   viewer.setAttribute("aria-label", "Picture");
   viewer.innerHTML =
+    '<header><button type="button" class="star" data-do="star" aria-label="Favourite" title="Favourite"></button>' +
+    '<button type="button" class="close" data-do="close" aria-label="Close" title="Close"></button></header>' +
     '<button type="button" class="step back" data-do="back" aria-label="Newer picture" title="Newer"></button>' +
     '<figure><img alt="" draggable="false"></figure>' +
     '<button type="button" class="step on" data-do="on" aria-label="Older picture" title="Older"></button>' +
-    '<div class="side"><button type="button" class="star" data-do="star" aria-label="Favourite" title="Favourite">' +
-    '</button><button type="button" class="close" data-do="close" aria-label="Close" title="Close"></button>' +
-    '<div class="label"></div></div>';
+    '<div class="label"></div>';
   element.closest(".gradio-container").append(viewer);
 
   function open(id) {

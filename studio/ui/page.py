@@ -189,17 +189,19 @@ def serve(studio: Studio, *, host: str, port: int, auth: tuple[str, str] | None 
     Returns when it is interrupted or told to end (SIGINT, SIGTERM), with the engine stopped after the call under way:
     what was not done is taken up again at the next start. Raises OSError if the port cannot be had.
     """
-    page = build_page(studio)
-    page.launch(server_name=host, server_port=port, auth=auth, prevent_thread_lock=True, **launch_options(studio))
-    print(f"Diffusion Studio is open at {page.local_url}", flush=True)
     told = threading.Event()
     before = {sign: signal.signal(sign, lambda *_: told.set()) for sign in (signal.SIGINT, signal.SIGTERM)}
-    studio.engine.start()
+    page = build_page(studio)
     try:
+        page.launch(server_name=host, server_port=port, auth=auth, prevent_thread_lock=True, **launch_options(studio))
+        print(f"Diffusion Studio is open at {page.local_url}", flush=True)
+        studio.engine.start()
         while not told.wait(1.0):  # a wait without end would not let a signal through everywhere
             pass
     finally:
         for sign, handler in before.items():  # who insists ends it at once
             signal.signal(sign, handler)
         studio.engine.shutdown(SHUTDOWN_SECONDS)
+        if page.server:
+            page.server.force_exit = True  # browsers hold their lines open for as long as there is someone to hear
         page.close(verbose=False)

@@ -56,22 +56,27 @@ def _row(job: JobView, shown: bool, *, first: bool = True, last: bool = True, al
     kind = "" if job.task == "text-to-image" else f"<span>{TASKS.get(job.task, escape(job.task))}</span> "
     count = f" <span>× {job.count}</span>" if job.count > 1 else ""
     share = round(100 * job.step / job.steps) if job.state == "running" and job.steps else 0
-    bar = (
-        f'<progress max="100" value="{share}" aria-label="Progress"></progress>' if job.state == "running" else ""
-    )
+    bar = f'<progress max="100" value="{share}" aria-label="Progress"></progress>' if job.state == "running" else ""
     moves = ""
     if job.state == "queued" and not alone:
         moves = _button("up", job, "Earlier", title, off=first) + _button("down", job, "Later", title, off=last)
-    show = "" if shown else _button("show", job, "Show", title)
+    what = f"{kind}{title}{count}"
+    if shown:
+        what = f'<p class="what" title="{title}">{what}</p>'
+    else:
+        what = (
+            f'<button type="button" class="what" data-act="show" data-job="{escape(job.id)}" title="Show: {title}">'
+            f"{what}</button>"
+        )
     return (
-        f'<li data-state="{job.state}"{" aria-current=true" if shown else ""}>'
-        f'<p class="what">{kind}{title}{count}</p><p class="how">{escape(place(job))}</p>'
-        f'<p class="do">{show}{moves}{_button("cancel", job, "Cancel", title)}</p>{bar}</li>'
+        f'<li data-state="{job.state}"{" aria-current=true" if shown else ""}>{what}'
+        f'<p class="how">{escape(place(job))}</p>'
+        f'<p class="do">{moves}{_button("cancel", job, "Cancel", title)}</p>{bar}</li>'
     )
 
 
 def _button(act: str, job: JobView, name: str, title: str, *, off: bool = False) -> str:
     return (
         f'<button type="button" data-act="{act}" data-job="{escape(job.id)}" title="{name}" '
-        f'aria-label="{name}: {title}"{" disabled" if off else ""}>{name if act == "show" else ""}</button>'
+        f'aria-label="{name}: {title}"{" disabled" if off else ""}></button>'
     )

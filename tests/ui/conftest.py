@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -30,8 +31,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(*command: str, port: int) -> Iterator[str]:
-    """Runs a program until its page answers, and ends it afterwards; gives the page's address."""
+def serving(*command: str, port: int, end: signal.Signals = signal.SIGTERM) -> Iterator[str]:
+    """Runs a program until its page answers, and tells it to end afterwards; gives the page's address."""
     url = f"http://127.0.0.1:{port}"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("STUDIO_", "GRADIO_", "SPACE_"))}
     environment["no_proxy"] = environment["NO_PROXY"] = "127.0.0.1"
@@ -48,18 +49,31 @@ def serving(*command: str, port: int) -> Iterator[str]:
             raise RuntimeError("the server did not answer in time")
         yield url
     finally:
-        program.terminate()
-        program.wait(20)
+        if program.poll() is None:
+            program.send_signal(end)
+            assert program.wait(PATIENCE) == 0
 
 
-def serving_fake(folder: Path, *options: str):
-    port = free_port()
+def serving_fake(folder: Path, *options: str, port: int | None = None):
+    port = port or free_port()
     return serving("-m", "tests.ui.serve_fake", str(folder), str(port), *options, port=port)
 
 
 @pytest.fixture(scope="session")
-def studio_url(tmp_path_factory) -> Iterator[str]:
-    with serving_fake(tmp_path_factory.mktemp("studio")) as url:
+def studio_folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("studio")
+
+
+@pytest.fixture(scope="session")
+def studio_url(studio_folder) -> Iterator[str]:
+    with serving_fake(studio_folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def narrow_url(tmp_path_factory) -> Iterator[str]:
+    """A studio where one job runs at a time. Whoever uses it leaves nothing under way."""
+    with serving_fake(tmp_path_factory.mktemp("narrow"), "--active", "1") as url:
         yield url
 
 
@@ -78,9 +92,11 @@ def open_page(browser):
     """Opens a page at an address; the test fails if it asks another host for anything or a script fails."""
     contexts, strangers, errors = [], [], []
 
-    def open_(url: str, width: int = 1280, height: int = 860, **options):
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
+    def open_(url: str, width: int = 1280, height: int = 860, context=None, **options):
+        """A visitor's first page, or one more of the visitor whose `context` this is."""
+        if context is None:
+            context = browser.new_context(viewport={"width": width, "height": height}, **options)
+            contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(1000 * PATIENCE)
         own = (url, "data:", "blob:")
@@ -94,3 +110,34 @@ def open_page(browser):
     for context in contexts:
         context.close()
     assert strangers == [] and errors == []
+
+
+DONE = ".stage[data-kind=done]"
+
+
+def generate(page, prompt: str | None = None) -> None:
+    """Presses Generate and waits for the picture."""
+    if prompt is not None:
+        page.fill("#prompt textarea", prompt)
+    page.eval_on_selector(".stage", "stage => { stage.dataset.kind = 'old'; }")
+    page.click("#generate")
+    page.wait_for_selector(DONE)
+    page.wait_for_selector("#stop:disabled")
+
+
+def start(page, prompt: str, steps: int) -> None:
+    """Presses Generate and waits until the job is under way, here or in line."""
+    set_steps(page, steps)
+    page.fill("#prompt textarea", prompt)
+    page.click("#generate")
+    page.wait_for_selector(f".stage:is([data-kind=running], [data-kind=waiting]) .title:text-is('{prompt}')")
+
+
+def set_steps(page, steps: int | str) -> None:
+    if not page.is_visible("#steps"):
+        page.click("[data-fold]")
+    page.fill("#steps input", str(steps))
+
+
+def open_tab(page, name: str) -> None:
+    page.click(f"role=tab[name='{name}']")

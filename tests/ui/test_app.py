@@ -1,9 +1,11 @@
+import signal
 import subprocess
 import sys
 
 import pytest
 
 import app
+from tests.ui.conftest import ROOT, free_port, serving
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +57,30 @@ def test_others_may_reach_it_with_a_password_or_on_a_space(monkeypatch):
 def test_the_page_is_built_before_torch_is_imported(tmp_path):
     code = (
         "import sys, pathlib; from studio.engine.engine import Engine; from studio.ui.page import build_page;"
-        "from studio.ui.studio import Studio; import app;"
-        f"data = pathlib.Path({str(tmp_path)!r}); build_page(Studio.open(data / 'no', Engine(None), data));"
+        "from studio.library.store import Library; from studio.ui.studio import Studio; import app;"
+        f"data = pathlib.Path({str(tmp_path)!r}); library = Library(data);"
+        "build_page(Studio.open(data / 'no', Engine(None, library), library)); library.close();"
         "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_data_folder_that_is_none_ends_with_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "app.py", "--data-dir", str(tmp_path / "file")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"--data-dir {tmp_path / 'file'}: The library in")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_when_it_is_told_to(tmp_path, sign):
+    port = free_port()
+    with serving("app.py", "--model", str(tmp_path), "--data-dir", str(tmp_path / "data"), "--port", str(port),
+                 port=port, end=sign) as url:  # fmt: skip
+        assert url
+    with serving("app.py", "--model", str(tmp_path), "--data-dir", str(tmp_path / "data"), "--port", str(port),
+                 port=port):  # fmt: skip
+        pass  # the folder and the port are free again

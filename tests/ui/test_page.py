@@ -10,19 +10,7 @@ import pytest
 from PIL import Image
 
 from studio.library.metadata import read_png
-from tests.ui.conftest import free_port, serving, serving_fake
-
-DONE = ".stage[data-kind=done]"
-
-
-def generate(page, prompt: str | None = None) -> None:
-    """Presses Generate and waits for the picture."""
-    if prompt is not None:
-        page.fill("#prompt textarea", prompt)
-    page.eval_on_selector(".stage", "stage => { stage.dataset.kind = 'old'; }")
-    page.click("#generate")
-    page.wait_for_selector(DONE)
-    page.wait_for_selector("#generate:enabled")
+from tests.ui.conftest import DONE, free_port, generate, serving, serving_fake, set_steps
 
 
 def download(page) -> bytes:
@@ -70,7 +58,7 @@ def test_nothing_is_empty_on_first_sight(studio_url, open_page):
     page.click("text=Use it from a program")
     assert f'Client("{studio_url}/")' in page.inner_text("#footer pre")
     assert "Blob 64" in page.inner_text("#header .model")
-    page.wait_for_selector("#header .state:has-text('ready')")
+    page.wait_for_selector("#header [role=status]:text-is('ready')")
     assert "CPU" in page.inner_text("#header .model")
 
 
@@ -85,12 +73,6 @@ def test_the_picture_forms_before_ones_eyes(studio_url, open_page):
     page.keyboard.press("Escape")
 
 
-def set_steps(page, steps: int | str) -> None:
-    if not page.is_visible("#steps"):
-        page.click("#more > button")
-    page.fill("#steps input", str(steps))
-
-
 def test_stop_ends_a_long_run(studio_url, open_page):
     page = open_page(studio_url)
     set_steps(page, 1000)
@@ -99,9 +81,22 @@ def test_stop_ends_a_long_run(studio_url, open_page):
     page.click("#stop")
     page.wait_for_selector(".stage[data-kind=stopped]")
     assert re.search(r"Stopped at step \d+ of 1000", page.inner_text(".label"))
-    page.wait_for_selector("#generate:enabled")
+    page.wait_for_selector("#stop:disabled")
     set_steps(page, 2)
     generate(page)
+
+
+def test_what_is_typed_as_soon_as_there_is_a_field_stays(studio_url, open_page):
+    """Gradio sets what was in a closed accordion to its first values a moment after it appears."""
+    page = open_page(studio_url)
+    page.evaluate("""() => document.addEventListener("click", () => {
+      const field = document.querySelector("#steps input");
+      field.value = "77";
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    }, { once: true })""")
+    page.click("[data-fold]")
+    generate(page)
+    assert page.inner_text("[data-slot=steps]") == "77" and page.input_value("#steps input") == "77"
 
 
 def test_the_keyboard_runs_and_stops(studio_url, open_page):
@@ -129,7 +124,6 @@ def test_nine_pictures_each_with_its_seed(studio_url, open_page):
     assert page.inner_text("[data-slot=seed]") == str(seeds[4])
     assert read_png(io.BytesIO(download(page)))["seed"] == seeds[4]
     page.click("text=Use these settings")
-    page.click("#more > button")
     page.wait_for_function(f"document.querySelector('#seed input')?.value == '{seeds[4]}'")
     assert not page.is_checked("#randomize input")
     assert page.locator("#strip h2").first.inner_text() == "Latest"
@@ -137,7 +131,7 @@ def test_nine_pictures_each_with_its_seed(studio_url, open_page):
 
 def test_the_same_seed_gives_the_same_picture(studio_url, open_page):
     page = open_page(studio_url)
-    page.click("#more > button")
+    page.click("[data-fold]")
     page.uncheck("#randomize input")
     page.fill("#seed input", "1234")
     sources = []
@@ -181,7 +175,7 @@ def test_an_unknown_word_gets_the_nearest_known_to_click(studio_url, open_page):
 
 def test_bad_input_is_answered_with_a_sentence_and_the_server_goes_on(studio_url, open_page):
     page = open_page(studio_url)
-    page.click("#more > button")
+    page.click("[data-fold]")
     page.uncheck("#randomize input")
     for field, value, says in [
         ("#steps", "0", "The steps must be a whole number from 1 to 1000; it was 0."),
@@ -224,7 +218,7 @@ def test_one_column_at_390_pixels_without_sideways_scroll(studio_url, open_page,
     page = open_page(studio_url, 390, 844, color_scheme=shade, has_touch=True)
     page.click("#count label:has-text('9')")
     generate(page, "W" * 300 + " castle zeppelin")
-    page.click("#more > button")
+    page.click("[data-fold]")
     page.wait_for_selector("#seed")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     boxes = [page.locator(part).bounding_box() for part in ("#controls", "#stage", "#strip", "#vocabulary")]
@@ -252,7 +246,7 @@ def test_the_text_is_readable_in_light_and_dark(studio_url, open_page):
         page = open_page(studio_url, color_scheme=shade)
         page.fill("#prompt textarea", "a red castle")
         page.wait_for_selector("#hints .chip")
-        page.click("#more > button")
+        page.click("[data-fold]")
         page.wait_for_selector("#seed")
         assert page.evaluate(LOW_CONTRAST) == []
 
@@ -288,13 +282,13 @@ def test_generate_waits_for_the_model_and_says_so(tmp_path, open_page):
     gate = tmp_path / "go"
     with serving_fake(tmp_path, "--gate", str(gate), "--plain") as url:
         page = open_page(url)
-        assert page.inner_text("#header .state") == "model is loading"
+        assert page.inner_text("#header [role=status]") == "model is loading"
         page.fill("#prompt textarea", "a red apple")
         page.click("#generate")
         page.wait_for_selector("text=The model is loading. Your picture starts by itself")
         gate.touch()
         page.wait_for_selector(DONE)
-        page.wait_for_selector("#header .state:has-text('ready')")
+        page.wait_for_selector("#header [role=status]:text-is('ready')")
         assert page.locator(".word").count() > 100 and page.locator(".word i").count() == 0
 
 
