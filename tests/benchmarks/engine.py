@@ -325,9 +325,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     print(heading())
     sampler = load_sampler(args.model, args.device)
-    print(
-        f"{torch.get_num_threads()} threads, on {sampler.device}, float32, {args.repeats} times each; medians (least to most).\n"
-    )
+    print(f"{torch.get_num_threads()} threads, on {sampler.device}, float32, {args.repeats} times each.", end=" ")
+    print("Medians (least to most).\n")
     for name in args.only:
         title, measure = PARTS[name]
         print(f"### {title}\n\n{(measure.__doc__ or '').strip()}\n\n{measure(sampler, args.repeats)}", flush=True)

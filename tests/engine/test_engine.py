@@ -388,6 +388,17 @@ def test_only_the_job_at_fault_fails(start, problem):
     assert engine._budget.left == TOTAL_BYTES and done(engine, TextToImage("a cow")).state == "done"
 
 
+def test_a_fault_outside_of_the_calls_does_not_end_the_engine(start, monkeypatch):
+    engine = start(FakeSampler())
+    assert engine.wait_until_ready(60)
+    pick = engine._schedule.pick
+    monkeypatch.setattr(engine._schedule, "pick", lambda: 1 / 0)
+    view = done(engine, TextToImage("a cat"))
+    assert view.state == "failed" and view.error == "The job failed: ZeroDivisionError: division by zero."
+    monkeypatch.setattr(engine._schedule, "pick", pick)
+    assert done(engine, TextToImage("a cat")).state == "done"
+
+
 def test_a_model_that_cannot_be_loaded_is_said_to_those_who_wait_and_who_come():
     gate, journal = threading.Event(), MemoryJournal()
 
