@@ -95,7 +95,7 @@ def build_library(
             return refresh(owner, PAGE, _ALL) | dict(zip(filters, _ALL, strict=True)) | {asked: PAGE}
         if what == "send" and ids and number < len(destinations):
             if (picture := library.picture(owner, ids[0])) is not None:
-                return destinations[number].fill(picture) | {tabs: gr.update(selected=destinations[number].tab)}
+                return destinations[number].fill(owner, picture) | {tabs: gr.update(selected=destinations[number].tab)}
         if what == "example" and number < len(bench.examples):
             return bench.use_example(number) | {tabs: gr.update(selected=TAB)}
         return {notice: ""} if what == "dismiss" else {}

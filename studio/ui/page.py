@@ -12,14 +12,19 @@ from urllib.parse import quote
 import gradio as gr
 
 from studio.engine.job import Refusal
+from studio.ui.destination import Destination
 from studio.ui.endpoint import add_endpoint
 from studio.ui.library_tab import build_library
+from studio.ui.noise import NoiseTab
+from studio.ui.noise import add_endpoints as add_noise_endpoints
+from studio.ui.noise import build_tab as build_noise
 from studio.ui.queue_panel import queue_panel
 from studio.ui.studio import ASSETS, Studio
 from studio.ui.text_to_image import TAB, Bench, build_text_to_image, said
 from studio.ui.theme import studio_theme
 from studio.ui.watching import watch, watched
 
+NOISE = "noise"
 SHUTDOWN_SECONDS = 8.0  # for the call under way and what is being kept
 
 _MARK = (
@@ -58,10 +63,13 @@ def build_page(studio: Studio) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Text to image", id=TAB, elem_id="tab-text-to-image"):
                 bench = build_text_to_image(studio, page, token, tabs)
+            with gr.Tab("Noise", id=NOISE, elem_id="tab-noise"):
+                noise = build_noise(studio, token)
             with gr.Tab("Library", id="library", elem_id="tab-library") as tab:
                 # A tab that takes pictures is one more destination here.
-                build_library(studio, token, tabs, tab, [bench.destination], bench)
+                build_library(studio, token, tabs, tab, [bench.destination, _how_it_was_made(noise)], bench)
         add_endpoint(studio)
+        add_noise_endpoints(studio)
         gr.HTML(
             f"<footer><p>{_CREDITS}</p>{_PROGRAM}</footer>",
             elem_id="footer",
@@ -75,6 +83,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             js_on_load="window.studio.acts(element, trigger)",
         )
         _connect(studio, page, token, bench, header, queue)
+        _connect_noise(studio, token, tabs, bench, noise)
     page.queue(max_size=None, default_concurrency_limit=None)  # the engine's own queue is the one with an end
     return page
 
@@ -128,6 +137,34 @@ def _connect(
     )
 
 
+def _how_it_was_made(noise: NoiseTab) -> Destination:
+    """Pictures that left a trace open in the tab Noise."""
+    return Destination(
+        "See how it was made",
+        NOISE,
+        [noise.inbox],
+        lambda owner, picture: {noise.inbox: noise.open(owner, picture.id)},
+        lambda picture: picture.has_trace,
+    )
+
+
+def _connect_noise(
+    studio: Studio, token: gr.BrowserState, tabs: gr.Tabs, bench: Bench, noise: NoiseTab
+) -> None:
+    """The picture on the stage opens in the tab Noise."""
+
+    def look(request: gr.Request, event: gr.EventData, browser: str) -> dict[Any, Any]:
+        kind, _, id = str(event._data.get("key")).partition(":")
+        if event._data.get("pick") != "noise" or kind != "picture":
+            return {noise.inbox: gr.skip()}
+        owner, _ = studio.owners.of_page(request, browser)
+        return {noise.inbox: noise.open(owner, id), tabs: gr.update(selected=NOISE)}
+
+    bench.stage.click(
+        look, [token], [noise.inbox, tabs], queue=False, show_progress="hidden", api_visibility="private"
+    )
+
+
 def header_html(studio: Studio) -> str:
     status = studio.engine.status
     if status.phase == "loading":
@@ -166,7 +203,7 @@ def launch_options(studio: Studio) -> dict[str, Any]:
     icon = "data:image/svg+xml," + quote(_MARK.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"'))
     script = "".join((Path(__file__).parent / name).read_text("utf-8") for name in ("page.js", "album.js"))
     return {
-        "theme": studio_theme((ASSETS / "style.css").read_text("utf-8")),
+        "theme": studio_theme("".join((ASSETS / name).read_text("utf-8") for name in ("style.css", "noise.css"))),
         "head": f'<link rel="icon" href="{icon}"><script>{script}</script>',
         "allowed_paths": [str(path.resolve()) for path in allowed],
         "footer_links": [],

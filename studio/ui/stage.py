@@ -95,12 +95,14 @@ def _alt(picture: Shown, kind: str) -> str:
 
 def done_label(picture: Shown, *, heading: str = "", notes: Iterable[str] = (), count: int = 1) -> str:
     """The wall label of a finished picture: what was asked, how it was made, and what can be done with it."""
+    kept = picture.key.startswith("picture:")
+    look = '<button type="button" class="act" data-pick="noise">See how it was made</button>' if kept else ""
     return (
         (f'<p class="heading">{escape(heading)}</p>' if heading else "")
         + title(picture.settings.get("caption"))
         + fact_list(facts(picture.settings, count))
         + _notes(notes)
-        + f'<p class="acts">{download(picture)}'
+        + f'<p class="acts">{download(picture)}{look}'
         '<button type="button" class="act" data-pick="use">Use these settings</button></p>'
     )
 

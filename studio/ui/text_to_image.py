@@ -90,7 +90,7 @@ class Bench:
     def destination(self) -> Destination:
         """For pictures of the library."""
 
-        def fill(picture: Picture) -> dict[Component, Any]:
+        def fill(owner: str, picture: Picture) -> dict[Component, Any]:
             return self.fill(restored(picture.settings, self.studio.model))
 
         return Destination("Use these settings", TAB, self.filled, fill)
