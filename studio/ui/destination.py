@@ -16,7 +16,8 @@ class Destination:
     """A tab, and how it is filled in from a picture.
 
     label: what the button says.  tab: the id of its gr.Tab.  outputs: what `fill` may change.
-    fill: the new values by component, given the owner and the picture.  takes: whether there is anything in this picture for it.
+    fill: the new values by component, given the owner and the picture.
+    takes: whether there is anything in this picture for it.
     """
 
     label: str
