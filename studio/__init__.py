@@ -10,6 +10,7 @@ _HOME = {
     "StudioTextToImagePipeline": "studio.diffusion.pipeline",
     "StudioInpaintPipeline": "studio.diffusion.pipeline",
     "StudioUpscalePipeline": "studio.diffusion.pipeline",
+    "StudioDenoisePipeline": "studio.diffusion.pipeline",
 }
 __all__ = sorted(_HOME)
 
