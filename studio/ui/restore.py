@@ -19,7 +19,7 @@ from studio.ui.wording import TASKS
 
 # Of one's own choosing, not of the picture.
 _NOT_TAKEN = ("count",)
-NAMES = tuple(field.name for field in fields(TextToImage) if field.name not in _NOT_TAKEN)
+NAMES = tuple(field.name for field in fields(TextToImage) if not field.kw_only and field.name not in _NOT_TAKEN)
 
 
 @dataclass(frozen=True)

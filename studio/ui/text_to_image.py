@@ -42,8 +42,8 @@ from studio.ui.studio import Studio
 from studio.ui.watching import Audience, done_frame, example_frame, frames, watch, watched
 
 TAB = "text-to-image"
-FIELDS = [field.name for field in fields(TextToImage)]  # also the order of the controls
-DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name != "prompt"}
+FIELDS = [field.name for field in fields(TextToImage) if not field.kw_only]  # also the order of the controls
+DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name in FIELDS[1:]}
 LATEST = 24  # small pictures in sight
 EXAMPLE_PROMPTS = [
     {"prompt": "a red apple", "style": "glossy", "ground": "blue"},
