@@ -32,7 +32,7 @@ from tests.fakes import MemoryJournal
 from tests.soak.mixed import PROMPTS, random_picture
 
 OWNER = "benchmark"
-LONG_STEPS, SHORT_STEPS, LONG_JOBS = 50, 4, 16
+LONG_STEPS, SHORT_STEPS, LONG_JOBS, SHORT_JOBS = 50, 4, 16, 20
 
 
 class Call(NamedTuple):
@@ -258,7 +258,7 @@ def in_a_crowd(sampler: PipelineSampler, repeats: int) -> str:
             mine = [seconds(lambda e=engine: run(e, [short()])) for _ in range(5)]
             long = crowd(engine)
             theirs = []
-            while True:
+            for _ in range(SHORT_JOBS):
                 taken = seconds(lambda e=engine: run(e, [short()]))
                 if any(engine.view(job_id, OWNER).ended for job_id in long):
                     break
