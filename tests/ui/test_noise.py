@@ -212,6 +212,7 @@ def test_a_telephone_shows_every_view_in_its_width(noise_url, open_page):
     for panel in ("forward", "reverse", "compare", "plane"):
         page.click(f"[data-go={panel}]")
         widths = page.eval_on_selector_all(
-            f"[data-panel={panel}], [data-panel={panel}] > *", "parts => parts.map(p => p.getBoundingClientRect().right)"
+            f"[data-panel={panel}], [data-panel={panel}] > *",
+            "parts => parts.map(p => p.getBoundingClientRect().right)",
         )
         assert max(widths) <= 390
