@@ -607,7 +607,7 @@ function play(on) {
   let last = performance.now(), place = state.t;
   const tick = (now) => {
     if (!state.playing) return;
-    place += ((up ? 1 : -1) * (now - last) * 999) / 6000;
+    place += ((up ? 1 : -1) * Math.min(100, now - last) * 999) / 6000; // no leap after a pause of the browser
     last = now;
     if (place >= 999 || place <= 0) {
       goTo(end);

@@ -203,3 +203,16 @@ def test_endpoints(noise_url, tmp_path):
     assert info["stages"][0]["steps"][2]["arithmetic"] == "x_next = 1.0000 · x̂0"
     with pytest.raises(AppError, match="sampler"):
         client.predict(prompt="x", sampler="plms", api_name="/reverse_trace")
+
+
+def test_a_telephone_shows_every_view_in_its_width(noise_url, open_page):
+    page = open_page(noise_url, width=390, height=800)
+    page.click("button[role=tab]:has-text('Noise')")
+    page.wait_for_selector("#noise[data-ready], #noise [data-ready]", state="attached")
+    for panel in ("forward", "reverse", "compare", "plane"):
+        page.click(f"[data-go={panel}]")
+        widths = page.eval_on_selector_all(
+            f"[data-panel={panel}], [data-panel={panel}] > *",
+            "parts => parts.map(p => p.getBoundingClientRect().right)",
+        )
+        assert max(widths) <= 390
