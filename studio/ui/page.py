@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,5 @@ def serve(studio: Studio, *, host: str, port: int, auth: tuple[str, str] | None 
         for sign, handler in before.items():  # who insists ends it at once
             signal.signal(sign, handler)
         studio.engine.shutdown(SHUTDOWN_SECONDS)
-        if page.server:
-            page.server.force_exit = True  # browsers hold their lines open for as long as there is someone to hear
+        time.sleep(0.5)  # for what the streams have to say of it: closing waits for one that was cut off
         page.close(verbose=False)
