@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean
+from statistics import linear_regression, mean
 
 import httpx
 from gradio_client import Client
@@ -190,11 +190,13 @@ def course(samples: list[tuple[int, int]]) -> str:
 
 
 def growth(samples: list[tuple[int, int]]) -> float:
-    """By what part the memory grew over the last half of the jobs: the mean of their first and last tenth."""
-    last = samples[-1][0]
-    early = [held for ended, held in samples if 0.5 * last <= ended <= 0.6 * last] or [samples[-1][1]]
-    late = [held for ended, held in samples if ended >= 0.9 * last]
-    return mean(late) / mean(early) - 1
+    """By what part the memory grew over the last half of the jobs, along the straight line that fits it best."""
+    last = max(ended for ended, _ in samples)
+    half = [sample for sample in samples if 2 * sample[0] >= last]
+    if len({ended for ended, _ in half}) < 2:
+        return 0.0
+    line = linear_regression(*zip(*half, strict=True))
+    return line.slope * (last / 2) / (line.intercept + line.slope * last / 2)
 
 
 def main() -> None:
