@@ -85,7 +85,7 @@ class Engine:
         running, waiting = self._register.counts()
         if self._problem:
             return Status("failed", self._problem)
-        phase = "loading" if self.sampler is None else "running" if running else "idle"
+        phase = "loading" if self.sampler is None else "running" if running or waiting else "idle"
         return Status(phase, running=running, waiting=waiting)
 
     def submit(self, request: Request, owner: str) -> str:
@@ -157,9 +157,13 @@ class Engine:
 
     def _work(self) -> None:
         self._take_up()
-        if self._open():
-            while self._turn():
-                pass
+        working = self._open()
+        while working:
+            try:
+                working = self._turn()
+            except Exception as problem:  # a fault of ours, or of a row's; those who come later shall not wait for ever
+                for run in self._register.running():
+                    self._fail(run, problem)
 
     def _take_up(self) -> None:
         try:

@@ -154,6 +154,11 @@ class Register:
             self._work.wait_for(lambda: self._stopping or self._running or self._may_start())
             return not self._stopping
 
+    def running(self) -> list[Run]:
+        """The jobs whose pictures are not finished."""
+        with self._lock:
+            return list(self._running)
+
     def gone(self) -> list[Run]:
         """The jobs that have ended while they ran, once each."""
         with self._lock:

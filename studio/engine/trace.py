@@ -335,9 +335,9 @@ class Recorder:
 
 def _own(values: Any) -> Any:
     """The array itself, or a copy of what is a view: a view would keep the whole batch that it was cut from."""
-    if getattr(values, "_base", None) is not None:  # torch
-        return values.clone()
-    return values.copy() if getattr(values, "base", None) is not None else values
+    if hasattr(values, "untyped_storage"):  # torch
+        return values.clone() if values.untyped_storage().nbytes() > values.nbytes else values
+    return values.copy() if values.base is not None else values
 
 
 def _numpy(values: Any) -> np.ndarray:

@@ -1,3 +1,4 @@
+import random
 import threading
 
 import pytest
@@ -290,7 +291,7 @@ def test_cancel_ends_a_run_within_a_step_and_shows_how_far_it_came(start):
     gate.release(50)
     eventually(lambda: engine.status.phase == "idle")
     assert len(sampler.calls) <= 4 and journal.entries[job_id].state == "cancelled"
-    assert engine._budget.left == TOTAL_BYTES
+    eventually(lambda: engine._budget.left == TOTAL_BYTES)
     assert done(engine, TextToImage("a dog", steps=2)).pictures  # and the engine goes on
 
 
@@ -385,7 +386,19 @@ def test_only_the_job_at_fault_fails(start, problem):
     other = MemoryJournal()
     alone = done(start(FakeSampler(), other), TextToImage("a dog", steps=5, count=2))
     assert kept(journal, ids[2]) == kept(other, alone.id)
-    assert engine._budget.left == TOTAL_BYTES and done(engine, TextToImage("a cow")).state == "done"
+    assert done(engine, TextToImage("a cow")).state == "done"
+    eventually(lambda: engine._budget.left == TOTAL_BYTES)
+
+
+def test_a_fault_outside_of_the_calls_does_not_end_the_engine(start, monkeypatch):
+    engine = start(FakeSampler())
+    assert engine.wait_until_ready(60)
+    pick = engine._schedule.pick
+    monkeypatch.setattr(engine._schedule, "pick", lambda: 1 / 0)
+    view = done(engine, TextToImage("a cat"))
+    assert view.state == "failed" and view.error == "The job failed: ZeroDivisionError: division by zero."
+    monkeypatch.setattr(engine._schedule, "pick", pick)
+    assert done(engine, TextToImage("a cat")).state == "done"
 
 
 def test_a_model_that_cannot_be_loaded_is_said_to_those_who_wait_and_who_come():
@@ -436,7 +449,7 @@ def test_pictures_that_are_not_kept_are_shown_and_can_be_made_again(start):
     journal.full = ""
     gate.release(100)
     assert done(engine, TextToImage("a cat", steps=2, seed=5)).state == "done"
-    assert engine._budget.left == TOTAL_BYTES
+    eventually(lambda: engine._budget.left == TOTAL_BYTES)
 
 
 def test_a_journal_that_fails_does_not_end_the_engine(start):
@@ -535,3 +548,47 @@ def test_every_picture_has_its_trace(start):
     assert [(trace.seed, trace.num_steps, len(trace.steps)) for trace in traces] == [(3, 7, 7), (4, 7, 7)]
     eventually(lambda: engine._budget.left == TOTAL_BYTES)
     assert not done(start(FakeSampler(), traces=False), TextToImage("a cat")).pictures[0].has_trace
+
+
+# ---- all at once ----
+
+
+def test_many_threads_submit_follow_cancel_and_move(start):
+    sampler, journal = FakeSampler(sample_size=8, grows=True, fits=20), MemoryJournal()
+    engine = start(sampler, journal, active=6, waiting_per_owner=1000)
+    expected: dict[str, tuple[str, TextToImage, bool]] = {}  # job id -> owner, request, whether it was cancelled
+    problems = []
+
+    def use(owner: str) -> None:
+        draw = random.Random(owner)
+        try:
+            for turn in range(15):
+                request = TextToImage(f"{owner} {turn}", steps=draw.randint(1, 12), count=draw.randint(1, 3))
+                job_id = engine.submit(request, owner)
+                views = engine.follow(job_id, owner)
+                cancelled = draw.random() < 0.3 and engine.cancel(job_id, owner)
+                expected[job_id] = owner, request, cancelled
+                if engine.jobs(owner) and draw.random() < 0.5:
+                    engine.move(job_id, owner, draw.choice(["first", "last", "up", "down"]))
+                if draw.random() < 0.5:
+                    *_, last = views
+                    assert last.caption == request.caption
+                    assert last.state == ("cancelled" if cancelled else "done")
+        except Exception as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=use, args=[f"owner {i}"]) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert problems == [] and len(expected) == 8 * 15
+    eventually(lambda: engine.status.phase == "idle")
+    for job_id, (owner, request, cancelled) in expected.items():
+        entry = journal.entries[job_id]
+        assert (entry.owner, entry.request) == (owner, request)
+        assert entry.state == ("cancelled" if cancelled else "done") and journal.kept[job_id] == (not cancelled)
+        seeds = [picture.seed for picture in entry.pictures]
+        assert cancelled or seeds == request.seeds
+    eventually(lambda: engine._budget.left == TOTAL_BYTES)
+    assert engine._schedule.seats == [] and engine._register._running == []

@@ -1,1 +1,1 @@
-"""Hours of use in minutes, run by hand: python -m tests.soak.kill, python -m tests.soak.load."""
+"""Hours of use in minutes, run by hand: python -m tests.soak.kill, tests.soak.load, tests.soak.mixed."""

@@ -1,0 +1,336 @@
+"""What the engine costs and what it gains, with the bundled weights.
+
+    python -m tests.benchmarks.engine [--model assets/model] [--repeats 9] [--only overhead throughput ...]
+
+Run it on a machine that does nothing else. Ratios are taken between neighbours in time, in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+from studio.engine.engine import Engine
+from studio.engine.job import Job
+from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
+from studio.library.sampler import PipelineSampler, load_sampler
+from studio.library.store import Library
+from tests.benchmarks.machine import heading, seconds, spread, table
+from tests.fakes import MemoryJournal
+from tests.soak.mixed import PROMPTS, random_picture
+
+OWNER = "benchmark"
+LONG_STEPS, SHORT_STEPS, LONG_JOBS, SHORT_JOBS = 50, 4, 16, 20
+
+
+class Call(NamedTuple):
+    """One network call of an engine."""
+
+    start: float
+    end: float
+    rows: tuple[Any, ...]
+
+
+class Watched:
+    """A sampler whose calls are written down."""
+
+    def __init__(self, sampler: PipelineSampler) -> None:
+        self._sampler = sampler
+        self.began = 0.0
+        self.calls: list[Call] = []
+        self.prepared: list[tuple[Request, list[Any]]] = []
+        self.preparing = 0.0  # seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sampler, name)
+
+    def prepare(self, request: Request) -> list[Any]:
+        start = time.perf_counter()
+        self.began = self.began or start
+        rows = self._sampler.prepare(request)
+        self.preparing += time.perf_counter() - start
+        self.prepared.append((request, rows))
+        return rows
+
+    def denoise_step(self, rows: Sequence[Any]) -> None:
+        start = time.perf_counter()
+        self._sampler.denoise_step(rows)
+        self.calls.append(Call(start, time.perf_counter(), tuple(rows)))
+
+
+def mixed(draw: random.Random, number: int) -> list[Request]:
+    """Requests of all tasks with the settings that the page begins with."""
+    requests: list[Request] = []
+    for _ in range(number):
+        prompt, seed = draw.choice(PROMPTS), draw.randrange(2**32)
+        image = random_picture(draw, (48, 48))
+        kind = draw.choice((TextToImage, TextToImage, Inpaint, SuperResolve))
+        if kind is TextToImage:
+            requests.append(TextToImage(prompt, seed=seed))
+        elif kind is Inpaint:
+            mask = Image.new("L", image.size)
+            mask.paste(255, (12, 12, 36, 36))
+            requests.append(Inpaint(prompt, image, mask, seed=seed))
+        else:
+            requests.append(SuperResolve(image, seed=seed))
+    return requests
+
+
+class Bell:
+    """A journal that also says when a job has come to its end, so that nobody need ask again and again."""
+
+    def __init__(self, journal: Any) -> None:
+        self._journal = journal
+        self._ended: defaultdict[str, threading.Event] = defaultdict(threading.Event)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    def submitted(self, job: Job) -> None:
+        self._ended[job.id].clear()
+        self._journal.submitted(job)
+
+    def keep(self, job: Job, *made: Any) -> Any:
+        pictures = self._journal.keep(job, *made)
+        self._ended[job.id].set()
+        return pictures
+
+    def ended(self, job: Job) -> None:
+        self._journal.ended(job)
+        self._ended[job.id].set()
+
+    def wait(self, ids: Sequence[str]) -> None:
+        for job_id in ids:
+            self._ended[job_id].wait()
+
+
+@contextmanager
+def running(sampler: Any, *, disk: bool = True, **options: Any) -> Iterator[Engine]:
+    """An engine with room for all, its pictures kept on the disk or in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Bell(Library(Path(folder)) if disk else MemoryJournal())
+        engine = Engine(lambda: sampler, journal, waiting=1000, waiting_per_owner=1000, **options).start()
+        engine.wait_until_ready()
+        engine.bell = journal  # type: ignore[attr-defined]
+        yield engine
+        engine.shutdown(None)
+
+
+def run(engine: Engine, requests: Sequence[Request]) -> None:
+    """Asks for all at once and waits until they are kept."""
+    engine.bell.wait([engine.submit(request, OWNER) for request in requests])  # type: ignore[attr-defined]
+
+
+def ratio(values: Sequence[float]) -> str:
+    return spread(values, digits=3)
+
+
+# ---- what it costs ----
+
+
+def replay(sampler: PipelineSampler, watched: Watched) -> None:
+    """The bare loop: the calls that an engine made, the same rows in each, and nothing else."""
+    place = {id(row): (j, i) for j, (_, rows) in enumerate(watched.prepared) for i, row in enumerate(rows)}
+    plan = [[place[id(row)] for row in call.rows] for call in watched.calls]
+
+    jobs = [sampler.prepare(request) for request, _ in watched.prepared]
+    for call in plan:
+        sampler.pipeline.denoise_step([jobs[j][i] for j, i in call])
+    for rows in jobs:
+        for row in rows:
+            sampler.decode(row)
+
+
+def overhead(sampler: PipelineSampler, repeats: int) -> str:
+    """Without traces and previews: the engine's time over that of a bare loop of the same calls."""
+    draw, lines = random.Random(1), []
+    for number in (1, 4, 16):
+        ratios, outside = [], []
+        for repeat in range(repeats + 1):
+            requests = [TextToImage("a red apple", seed=draw.randrange(2**32)) for _ in range(number)]
+            watched = Watched(sampler)
+            with running(watched, disk=False, traces=False) as engine:
+                engines = seconds(lambda e=engine, r=requests: run(e, r))
+            bare = seconds(lambda w=watched: replay(sampler, w))
+            if repeat:
+                ratios.append(engines / bare)
+                work = watched.preparing + sum(call.end - call.start for call in watched.calls)
+                outside.append(1 - work / (watched.calls[-1].end - watched.began))
+        lines.append((number, ratio(ratios), spread(outside, 0.01, 2)))
+    head = ("text-to-image jobs", "engine over bare loop", "of the loop's time, neither calls nor preparing, %")
+    return table(head, lines)
+
+
+def paired(
+    sampler: PipelineSampler, requests: Callable[[], Sequence[Request]], repeats: int, ways: Sequence[dict[str, Any]]
+) -> list[float]:
+    """Time of the second way over that of the first, turn by turn. `followed`: someone looks at every job."""
+    ratios = []
+    for repeat in range(repeats + 1):
+        asked, taken = requests(), []
+        for way in ways if repeat % 2 else reversed(ways):
+            options = dict(way)
+            followed = options.pop("followed", False)
+            with running(sampler, **options) as engine:
+                start = time.perf_counter()
+                ids = [engine.submit(request, OWNER) for request in asked]
+                threads = [threading.Thread(target=lambda i=i, e=engine: [*e.follow(i, OWNER)]) for i in ids]
+                for thread in threads if followed else ():
+                    thread.start()
+                engine.bell.wait(ids)  # type: ignore[attr-defined]
+                taken.append(time.perf_counter() - start)
+                for thread in threads if followed else ():
+                    thread.join()
+        if repeat:
+            first, second = taken if repeat % 2 else reversed(taken)
+            ratios.append(second / first)
+    return ratios
+
+
+def extras(sampler: PipelineSampler, repeats: int) -> str:
+    """What traces and previews add, pictures and traces kept on the disk."""
+    draw, lines = random.Random(2), []
+    plain: dict[str, Any] = {"traces": False}
+    for number in (1, 16):
+        for name, other in (("traces", {"traces": True}), ("previews, someone follows each job", {"followed": True})):
+            ways = [plain, {**plain, **other}]
+            ratios = paired(sampler, lambda n=number: mixed(draw, n), repeats, ways)
+            lines.append((name, number, ratio(ratios)))
+    return table(("with", "jobs of mixed tasks", "time over that without"), lines)
+
+
+# ---- what it gains ----
+
+
+def throughput(sampler: PipelineSampler, repeats: int) -> str:
+    """Users who ask at once, each for one thing, against the same things one after the other."""
+    draw, lines = random.Random(3), []
+    for users in (1, 4, 16, 64):
+        ratios, rates = [], []
+        for repeat in range(max(2, repeats if users <= 16 else repeats // 3) + 1):
+            asked = mixed(draw, users)
+            taken = {}
+            for together in (True, False) if repeat % 2 else (False, True):
+                with running(sampler) as engine:
+                    run(engine, mixed(draw, 2))  # warm
+                    start = time.perf_counter()
+                    for part in [asked] if together else [[request] for request in asked]:
+                        run(engine, part)
+                    taken[together] = time.perf_counter() - start
+            if repeat:
+                ratios.append(taken[False] / taken[True])
+                rates.append(users / taken[True])
+        lines.append((users, spread(rates), ratio(ratios)))
+    return table(("users, mixed tasks", "jobs a second", "throughput over one at a time"), lines)
+
+
+def crowd(engine: Engine) -> list[str]:
+    """Long jobs, once all are on their way."""
+    requests = [TextToImage("a cat", steps=LONG_STEPS, seed=seed) for seed in range(LONG_JOBS)]
+    ids = [engine.submit(request, OWNER) for request in requests]
+    while not all(engine.view(job_id, OWNER).step > 1 for job_id in ids):
+        time.sleep(0.005)
+    return ids
+
+
+def in_a_crowd(sampler: PipelineSampler, repeats: int) -> str:
+    """Short jobs that come while long ones run, at random moments, one after another."""
+    draw, alone, crowded, ratios = random.Random(4), [], [], []
+
+    def short() -> Request:
+        return TextToImage("a red apple", steps=SHORT_STEPS, seed=draw.randrange(2**32))
+
+    for _ in range(repeats):
+        with running(sampler) as engine:
+            run(engine, [short() for _ in range(4)])  # warm
+            mine = [seconds(lambda e=engine: run(e, [short()])) for _ in range(5)]
+            long = crowd(engine)
+            theirs = []
+            for _ in range(SHORT_JOBS):
+                taken = seconds(lambda e=engine: run(e, [short()]))
+                if any(engine.view(job_id, OWNER).ended for job_id in long):
+                    break
+                theirs.append(taken)
+                time.sleep(draw.uniform(0, 0.05))
+            for job_id in long:
+                engine.cancel(job_id, OWNER)
+        alone += mine
+        crowded += theirs
+        ratios += [taken / statistics.median(mine) for taken in theirs]
+    p95 = statistics.quantiles(ratios, n=20)[-1]
+    name = f"{SHORT_STEPS}-step jobs behind {LONG_JOBS} of {LONG_STEPS} steps"
+    head = ("", "s alone", "s in the crowd", "jobs", "over alone, median", "p95")
+    figures = (name, spread(alone), spread(crowded), len(ratios), f"{statistics.median(ratios):.2f}", f"{p95:.2f}")
+    return table(head, [figures])
+
+
+def cancelling(sampler: PipelineSampler, repeats: int) -> str:
+    """From `cancel` to the end of the last call in which the job has a row."""
+    draw, answers, leaves, beyond = random.Random(5), [], [], []
+    for _ in range(repeats):
+        watched = Watched(sampler)
+        with running(watched, disk=False) as engine:
+            ids, moments = crowd(engine), {}
+            for number in draw.sample(range(LONG_JOBS), 4):
+                time.sleep(draw.uniform(0.0, 0.1))
+                moments[number] = time.perf_counter()
+                answers.append(seconds(lambda e=engine, i=ids[number]: e.cancel(i, OWNER)))
+            calls = len(watched.calls)
+            while len(watched.calls) < calls + 4:  # what still has rows in a call now is not to be missed
+                time.sleep(0.005)
+        for number, moment in moments.items():
+            rows = {id(row) for request, rows in watched.prepared if request.seed == number for row in rows}
+            last = [call for call in watched.calls if rows & {id(row) for row in call.rows}][-1]
+            leaves.append(max(last.end - moment, 0.0))
+            beyond.append(max(last.end - moment - (last.end - last.start), 0.0))
+    head = ("", "ms, median (least to most)")
+    lines = [
+        ("`cancel` answers after", spread(answers, 1e-3, 1)),
+        ("the job's rows have left the calls after", spread(leaves, 1e-3, 1)),
+        ("of that, beyond one call", spread(beyond, 1e-3, 1)),
+    ]
+    return table(head, lines)
+
+
+PARTS = {
+    "overhead": ("Overhead", overhead),
+    "extras": ("Traces and previews", extras),
+    "throughput": ("Throughput", throughput),
+    "crowd": ("In a crowd", in_a_crowd),
+    "cancel": ("Cancel", cancelling),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("assets/model"), help="folder of the pipeline")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=9, help="of each measurement")
+    parser.add_argument("--threads", type=int, help="threads of torch; default: its own choice")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    print(heading())
+    sampler = load_sampler(args.model, args.device)
+    print(f"{torch.get_num_threads()} threads, on {sampler.device}, float32, {args.repeats} times each.", end=" ")
+    print("Medians (least to most).\n")
+    for name in args.only:
+        title, measure = PARTS[name]
+        print(f"### {title}\n\n{(measure.__doc__ or '').strip()}\n\n{measure(sampler, args.repeats)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

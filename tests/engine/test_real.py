@@ -1,0 +1,31 @@
+"""With the bundled weights: a picture depends on its request alone. tests/soak/mixed.py asks it of many more."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from studio.engine.requests import Inpaint, SuperResolve, TextToImage
+from studio.library.sampler import load_sampler
+from tests.soak.mixed import WITHIN, Counting, difference, plain, random_request, through_engine
+
+MODEL = Path(__file__).resolve().parents[2] / "assets" / "model"
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    return load_sampler(MODEL, "cpu")
+
+
+def test_alone_in_company_and_called_plainly_it_is_the_same_picture(sampler):
+    draw = random.Random(42)
+    requests = [random_request(draw, most_steps=4) for _ in range(8)]
+    assert {type(request) for request in requests} == {TextToImage, Inpaint, SuperResolve}
+    assert len({request.sampler for request in requests}) >= 6
+    alone = through_engine(sampler, requests, together=False, draw=draw)
+    counted = Counting(sampler)
+    mixed = through_engine(counted, requests, together=True, draw=draw)
+    assert counted.mixed  # rows of different tasks have shared a call
+    for request, pictures, others in zip(requests, alone, mixed, strict=True):
+        assert difference(pictures, others) <= WITHIN, request
+        assert difference(pictures, plain(sampler, request)) <= WITHIN, request

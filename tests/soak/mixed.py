@@ -1,0 +1,205 @@
+"""Does a picture depend on its request alone? python -m tests.soak.mixed --requests 200
+
+Random requests of all tasks, with random steps, guidance, seeds and samplers, go through the engine with the bundled
+weights: one at a time, then all at once in random order with others among them that are cancelled on the way. Each
+picture must be the same both times, and the same as the plain pipeline call gives, to within 1 of 255 in every pixel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.diffusion.samplers import make_sampler
+from studio.engine.engine import Engine
+from studio.engine.requests import MAX_SEED, SAMPLERS, Inpaint, Request, SuperResolve, TextToImage
+from studio.library.sampler import PipelineSampler, load_sampler
+from tests.benchmarks.machine import heading, table
+from tests.fakes import MemoryJournal
+
+PROMPTS = ("a red apple", "a cat face, noto style", "a blue butterfly on a yellow background", "two owls", "", "a boat")
+WITHIN = 1  # of 255
+OWNER = "soak"
+Pictures = list[Image.Image]
+
+
+def random_picture(draw: random.Random, sides: tuple[int, int]) -> Image.Image:
+    """A few shapes on a ground, of random size."""
+
+    def colour() -> tuple[int, ...]:
+        return tuple(draw.randrange(256) for _ in range(3))
+
+    size = draw.randint(*sides), draw.randint(*sides)
+    picture = Image.new("RGB", size, colour())
+    brush = ImageDraw.Draw(picture)
+    for _ in range(4):
+        corners = sorted(draw.randrange(size[0]) for _ in "ab"), sorted(draw.randrange(size[1]) for _ in "ab")
+        box = corners[0][0], corners[1][0], corners[0][1], corners[1][1]
+        draw.choice((brush.ellipse, brush.rectangle))(box, fill=colour())
+    return picture
+
+
+def random_request(draw: random.Random, most_steps: int = 24) -> Request:
+    """Any task, with settings of its whole range, up to guidance 10."""
+    settings: dict[str, Any] = {
+        "prompt": draw.choice(PROMPTS),
+        "negative_prompt": draw.choice(("", "", "a dog", "blurry")),
+        "count": draw.choice((1, 1, 1, 2, 3)),
+        "steps": draw.randint(1, most_steps),
+        "guidance": draw.choice((0.0, 1.0, 1.0, 3.0, 10.0, round(draw.uniform(0, 10), 2))),
+        "sampler": draw.choice(tuple(SAMPLERS)),
+        "seed": draw.choice((0, MAX_SEED, draw.randrange(MAX_SEED))),
+    }
+    task = draw.choice((TextToImage, TextToImage, Inpaint, SuperResolve))
+    if task is TextToImage:
+        return TextToImage(**settings, style=draw.choice(("any", "glossy")), ground=draw.choice(("any", "blue")))
+    if task is SuperResolve:
+        level = draw.choice((0.0, 0.05, 0.3))
+        return SuperResolve(random_picture(draw, (8, 40)), draw.choice((2, 4)), noise_level=level, **settings)
+    image = random_picture(draw, (20, 100))
+    mask = Image.new("L", image.size)
+    ImageDraw.Draw(mask).ellipse((2, 2, image.width - 5, image.height - 5), fill=255)
+    return Inpaint(image=image, mask=mask, **settings)
+
+
+def plain(sampler: PipelineSampler, request: Request) -> Pictures:
+    """What the pipeline call of a diffusers user gives."""
+    components = sampler.pipeline.components
+    config = components["scheduler"].config
+    components = {**components, "scheduler": make_sampler(request.sampler, config)}
+    given: dict[str, Any] = {
+        "negative_prompt": request.negative_prompt or None,
+        "num_inference_steps": request.steps,
+        "guidance_scale": float(request.guidance),
+        "generator": [torch.Generator().manual_seed(seed) for seed in request.seeds],
+    }
+    kind = {TextToImage: StudioTextToImagePipeline, Inpaint: StudioInpaintPipeline, SuperResolve: StudioUpscalePipeline}
+    pipe = kind[type(request)](**components)
+    pipe.set_progress_bar_config(disable=True)
+    if isinstance(request, TextToImage):
+        return pipe(request.caption, num_images_per_prompt=request.count, **given).images
+    if isinstance(request, Inpaint):
+        return pipe(request.caption, request.image, request.mask, num_images_per_prompt=request.count, **given).images
+    images, prompts = [request.image] * request.count, [request.caption] * request.count
+    return pipe(images, request.scale, prompts, noise_level=request.noise_level, **given).images
+
+
+def through_engine(
+    sampler: PipelineSampler, requests: Sequence[Request], *, together: bool, draw: random.Random
+) -> list[Pictures]:
+    """The pictures of each request; `together`: in random order, with others that are cancelled."""
+    journal = MemoryJournal()
+    engine = Engine(lambda: sampler, journal, waiting=10_000, waiting_per_owner=10_000).start()
+    ids: dict[int, str] = {}
+    try:
+        if together:
+            left_over = []
+            for number in draw.sample(range(len(requests)), len(requests)):
+                ids[number] = engine.submit(requests[number], OWNER)
+                if number % 4 == 0:
+                    left_over.append(engine.submit(random_request(draw), OWNER))
+            for job_id in left_over:  # at any time on its way
+                for view in engine.follow(job_id, OWNER):
+                    if view.state == "running" and view.step >= min(draw.randint(0, 4), view.steps - 1):
+                        engine.cancel(job_id, OWNER)
+                        break
+        else:
+            for number, request in enumerate(requests):
+                ids[number] = engine.submit(request, OWNER)
+                wait(engine, ids[number])
+        for job_id in ids.values():
+            wait(engine, job_id)
+    finally:
+        engine.shutdown(600)
+    entries = [journal.entries[ids[number]] for number in range(len(requests))]
+    for entry in entries:
+        if entry.state != "done":
+            raise RuntimeError(f"{entry.request} has {entry.state}: {entry.error}")
+    return [[journal.images[picture.id] for picture in entry.pictures] for entry in entries]
+
+
+def wait(engine: Engine, job_id: str) -> None:
+    """Until the job has ended. One that ended a while ago is forgotten."""
+    with suppress(KeyError):
+        for _ in engine.follow(job_id, OWNER):
+            pass
+
+
+def difference(left: Sequence[Image.Image], right: Sequence[Image.Image]) -> int:
+    """The largest of all pixels and pictures, of 255."""
+    pairs = [(np.asarray(a, dtype=int), np.asarray(b, dtype=int)) for a, b in zip(left, right, strict=True)]
+    return max(int(abs(a - b).max()) for a, b in pairs)
+
+
+class Counting:
+    """A sampler that counts what shares a call."""
+
+    def __init__(self, sampler: PipelineSampler) -> None:
+        self._sampler = sampler
+        self.pictures = Counter[int]()  # by number in a call
+        self.mixed = 0  # calls with more than one task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sampler, name)
+
+    def denoise_step(self, rows: Sequence[Any]) -> None:
+        self.pictures[len(rows)] += 1
+        self.mixed += len({row.stage.task for row in rows}) > 1
+        self._sampler.denoise_step(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("assets/model"), help="folder of the pipeline")
+    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=24, help="at most, of a request")
+    parser.add_argument("--seed", type=int, default=0, help="of the requests")
+    args = parser.parse_args()
+    print(heading())
+    sampler = load_sampler(args.model)
+    draw = random.Random(args.seed)
+    requests = [random_request(draw, args.steps) for _ in range(args.requests)]
+    seconds, counted = [], Counting(sampler)
+    for way in (
+        lambda: through_engine(sampler, requests, together=False, draw=draw),
+        lambda: through_engine(counted, requests, together=True, draw=draw),
+        lambda: [plain(sampler, request) for request in requests],
+    ):
+        start = time.perf_counter()
+        seconds.append((way(), time.perf_counter() - start))
+    (alone, first), (mixed, second), (called, third) = seconds
+    rows = []
+    for name, other in (("in company, others cancelled", mixed), ("plain pipeline call", called)):
+        off = [difference(a, b) for a, b in zip(alone, other, strict=True)]
+        rows.append((name, max(off), sum(value > 0 for value in off), sum(value > WITHIN for value in off)))
+        for request, value in zip(requests, off, strict=True):
+            if value > WITHIN:
+                print(f"{value} of 255 off: {request}\n")
+    pictures = sum(len(made) for made in alone)
+    calls = sum(counted.pictures.values())
+    mean = sum(n * times for n, times in counted.pictures.items()) / calls
+    tasks = ", ".join(f"{number} {task}" for task, number in Counter(request.task for request in requests).items())
+    print(f"{len(requests)} requests ({tasks}), {pictures} pictures, on {sampler.device}, float32.\n")
+    head = ("against the engine, one request at a time", "largest difference, of 255", "requests that differ", "by > 1")
+    print(table(head, rows))
+    print(
+        f"Alone {first:.0f} s, in company {second:.0f} s ({mean:.1f} pictures a call in the mean, {counted.mixed} of "
+        f"{calls} calls with more than one task), plain calls {third:.0f} s."
+    )
+    return int(any(row[3] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
