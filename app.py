@@ -36,7 +36,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     option("host", "0.0.0.0" if on_space else "127.0.0.1", "address to serve on; default: %(default)s")
     option("port", "7860", "port to serve on; default: %(default)s")
     option("device", "auto", "auto, cpu, cuda or mps; default: %(default)s")
-    option("data-dir", "outputs", "folder for pictures; default: %(default)s")
+    option("data-dir", "outputs", "folder for pictures and jobs; default: %(default)s")
     option("auth", None, "user:password to ask for; required when others can reach the page")
     options = parser.parse_args(arguments)
     if not options.port.isdigit() or not 1 <= int(options.port) <= 65535:
@@ -63,23 +63,25 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     # Only now: --help and mistakes are answered at once.
     from studio.engine.engine import Engine
-    from studio.library.models import load_pipeline
+    from studio.engine.job import Refusal
+    from studio.library.models import model_info
+    from studio.library.sampler import load_sampler
+    from studio.library.store import Library
     from studio.ui.page import serve
     from studio.ui.studio import Studio
 
     try:
-        (Path(options.data_dir) / "pictures").mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        sys.exit(f"--data-dir {options.data_dir} cannot be written: {problem.strerror}.")
-    studio = Studio.open(
-        Path(options.model),
-        Engine(lambda: load_pipeline(options.model, options.device)),
-        Path(options.data_dir),
-    )
+        library = Library(Path(options.data_dir), model=model_info(options.model).name)
+    except Refusal as problem:
+        sys.exit(f"--data-dir {options.data_dir}: {problem}")
+    engine = Engine(lambda: load_sampler(options.model, options.device), library)
     try:
+        studio = Studio.open(Path(options.model), engine, library)
         serve(studio, host=options.host, port=options.port, auth=options.auth)
     except OSError as problem:
         sys.exit(f"The page could not be opened on {options.host}:{options.port}: {problem}")
+    finally:
+        library.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-// What happens in the browser alone: keys, words into the prompt, the grid, light and dark.
+// What happens in the browser alone: keys, words into the prompt, the grid, what is folded, files dropped anywhere,
+// drafts, light and dark. What album.js and the parts of the page call of it is in window.studio.
 (() => {
   const field = () => document.querySelector("#prompt textarea");
   let inserted = null; // what a click last put into the prompt: the next click may replace it
@@ -62,6 +63,7 @@
     for (const other of stage.querySelectorAll("[data-cell]")) other.setAttribute("aria-pressed", String(other === cell));
     // A second click on the selected picture shows it alone, a third the grid again.
     stage.classList.toggle("alone", again && !stage.classList.contains("alone"));
+    stage.dataset.key = cell.dataset.key;
     const seed = stage.querySelector("[data-slot=seed]");
     if (seed) seed.textContent = cell.dataset.seed;
     const link = stage.querySelector("[data-slot=download]");
@@ -84,11 +86,96 @@
     panel.querySelector(".none").hidden = any;
   }
 
+  const store = {
+    read(key) { try { return localStorage.getItem(key); } catch { return null; } },
+    write(key, text) { try { localStorage.setItem(key, text); } catch { /* private windows keep nothing */ } },
+  };
   const shade = {
-    get kept() { try { return localStorage.getItem("studio-shade"); } catch { return null; } },
-    set kept(value) { try { localStorage.setItem("studio-shade", value); } catch { /* private windows keep nothing */ } },
+    get kept() { return store.read("studio-shade"); },
+    set kept(value) { store.write("studio-shade", value); },
     apply(dark) { for (const part of [document.documentElement, document.body]) part.classList.toggle("dark", dark); },
   };
+
+  // ---- drafts: what is typed and chosen in a tab, by the names of its fields ----
+
+  const user = () => window.gradio_config?.username ?? "";
+  const draftKey = (tab) => `studio-draft:${tab}:${user()}`;
+
+  function keep(tab, names, values) {
+    clearTimeout(keep.timer);
+    const draft = Object.fromEntries(names.map((name, index) => [name, values[index]]));
+    keep.pending = () => store.write(draftKey(tab), JSON.stringify(draft));
+    keep.timer = setTimeout(keep.flush, 250);
+  }
+  keep.flush = () => {
+    keep.pending?.();
+    keep.pending = null;
+  };
+  addEventListener("pagehide", keep.flush);
+
+  // The values to begin with: of the draft, but what was touched before this could be asked stays as it is.
+  function draft(tab, names, defaults, values) {
+    let kept = {};
+    try { kept = JSON.parse(store.read(draftKey(tab))) ?? {}; } catch { /* not ours */ }
+    return names.map((name, index) => {
+      const untouched = values[index] === defaults[index];
+      return untouched && typeof kept[name] === typeof defaults[index] ? kept[name] : values[index];
+    });
+  }
+
+  // ---- clicks that ask the server for something: data-act, with what else the button says ----
+
+  function acts(element, trigger) {
+    let down = null; // what was under the finger when it came down: the list may move before it is lifted
+    const read = (target) => {
+      const { act, pick, job, ids } = target.dataset;
+      if (pick) return { act: "example", number: pick.split(":")[1] };
+      return { act, job, ids: ids?.split(" ") };
+    };
+    const at = (event) => event.target.closest?.("[data-act], #album [data-pick]");
+    element.addEventListener("pointerdown", (event) => { down = at(event) && read(at(event)); });
+    element.addEventListener("click", (event) => {
+      const target = at(event);
+      if (target && !target.disabled) trigger("click", (event.detail && down) || read(target));
+      down = null;
+    });
+  }
+
+  // The queue shows itself when there is more under way than the stage tells, unless it was folded.
+  function tray(what) {
+    const body = document.body;
+    const seen = document.querySelector("#queue ol, #queue .none")?.checkVisibility();
+    if (what === "fold" && !seen) what = "toggle";
+    body.dataset.tray = what === "fold" || seen ? "folded" : "open";
+  }
+
+  // ---- a picture dropped anywhere brings its settings ----
+
+  const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
+  const ownDrop = (event) => event.target.closest?.("[data-takes-files], .takes-files");
+  let dragged = 0; // elements under the file, one inside the other
+
+  function drag(by, event) {
+    if (!carriesFile(event) || ownDrop(event)) return;
+    event.preventDefault();
+    dragged = Math.max(0, dragged + by);
+    document.body.classList.toggle("dropping", by >= 0 && dragged > 0);
+  }
+  addEventListener("dragenter", (event) => drag(1, event));
+  addEventListener("dragleave", (event) => drag(-1, event));
+  addEventListener("dragover", (event) => drag(0, event));
+  addEventListener("drop", (event) => {
+    if (!carriesFile(event) || ownDrop(event)) return;
+    event.preventDefault();
+    dragged = 0;
+    document.body.classList.remove("dropping");
+    const input = document.querySelector("#restore")?.parentElement.querySelector("input[type=file]");
+    if (!input || !event.dataTransfer.files.length) return;
+    const one = new DataTransfer();
+    one.items.add(event.dataTransfer.files[0]);
+    input.files = one.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  });
 
   document.addEventListener("click", (event) => {
     const on = (name) => event.target.closest?.(`[data-${name}]`);
@@ -97,6 +184,8 @@
     else if ((target = on("swap"))) swapWord(target.dataset.swap, target.dataset.for);
     else if ((target = on("cell"))) selectCell(target);
     else if (event.target.closest?.("#generate, #strip [data-pick]")) comeToStage();
+    else if ((target = on("tray"))) tray(target.dataset.tray);
+    else if ((target = on("fold"))) target.ariaExpanded = String(target.ariaExpanded !== "true");
     else if ((target = on("shade"))) {
       const dark = !document.body.classList.contains("dark");
       shade.apply(dark);
@@ -107,6 +196,7 @@
     if (event.target.matches?.("[data-find]")) find(event.target);
   });
   document.addEventListener("keydown", (event) => {
+    if (document.querySelector("dialog[open]")) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       press("generate");
@@ -128,4 +218,6 @@
     for (const label of document.querySelectorAll("#ground label")) label.title = label.textContent.trim();
   });
   ready.observe(document, { childList: true, subtree: true });
+
+  window.studio = { keep, draft, acts, say };
 })();

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,16 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from studio.engine.engine import MAX_WAITING
+from studio.engine.job import Refusal
+from studio.ui.endpoint import add_endpoint
+from studio.ui.library_tab import build_library
+from studio.ui.queue_panel import queue_panel
 from studio.ui.studio import ASSETS, Studio
-from studio.ui.text_to_image import add_endpoint, build_tab
+from studio.ui.text_to_image import TAB, Bench, build_text_to_image, said
 from studio.ui.theme import studio_theme
+from studio.ui.watching import watch, watched
+
+SHUTDOWN_SECONDS = 8.0  # for the call under way and what is being kept
 
 _MARK = (
     '<svg class="mark" viewBox="0 0 8 8" aria-hidden="true">'
@@ -42,13 +50,17 @@ files, info = studio.predict(
 
 def build_page(studio: Studio) -> gr.Blocks:
     """The whole page. Nothing is computed: pictures on first sight are shipped ones."""
-    studio.pictures.mkdir(parents=True, exist_ok=True)
     with gr.Blocks(
         title="Diffusion Studio", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)
     ) as page:
+        token = gr.BrowserState("", storage_key="diffusion-studio", secret=studio.library.secret())
         header = gr.HTML(header_html(studio), elem_id="header", apply_default_css=False, js_on_load=None)
-        with gr.Tabs(elem_id="tabs"), gr.Tab("Text to image", elem_id="tab-text-to-image"):
-            build_tab(studio)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Text to image", id=TAB, elem_id="tab-text-to-image"):
+                bench = build_text_to_image(studio, page, token, tabs)
+            with gr.Tab("Library", id="library", elem_id="tab-library") as tab:
+                # A tab that takes pictures is one more destination here.
+                build_library(studio, token, tabs, tab, [bench.destination], bench)
         add_endpoint(studio)
         gr.HTML(
             f"<footer><p>{_CREDITS}</p>{_PROGRAM}</footer>",
@@ -56,16 +68,64 @@ def build_page(studio: Studio) -> gr.Blocks:
             apply_default_css=False,
             js_on_load=None,
         )
-        gr.Timer(1.0).tick(  # the header follows the engine
-            lambda: header_html(studio),
-            None,
-            [header],
-            show_progress="hidden",
-            queue=False,
-            api_visibility="private",
+        queue = gr.HTML(
+            queue_panel([], ""),
+            elem_id="queue",
+            apply_default_css=False,
+            js_on_load="window.studio.acts(element, trigger)",
         )
-    page.queue(max_size=128, default_concurrency_limit=None)
+        _connect(studio, page, token, bench, header, queue)
+    page.queue(max_size=None, default_concurrency_limit=None)  # the engine's own queue is the one with an end
     return page
+
+
+def _connect(
+    studio: Studio, page: gr.Blocks, token: gr.BrowserState, bench: Bench, header: gr.HTML, queue: gr.HTML
+) -> None:
+    """What is not one tab's: who opens the page, the header and the queue that follow the engine."""
+    quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    seen = gr.State("")  # what the strip of latest pictures is of
+
+    def lines(owner: str, ticket: str) -> dict[Any, Any]:
+        kind, id = watched(ticket)
+        panel = queue_panel(
+            studio.engine.jobs(owner), id if kind == "job" else "", loading=studio.engine.status.phase == "loading"
+        )
+        return {header: header_html(studio), queue: panel}
+
+    def greet(request: gr.Request, browser: str) -> dict[Any, Any]:
+        owner, known = studio.owners.of_page(request, browser)
+        try:
+            found = bench.greet(owner)
+        except Refusal as problem:
+            found = {bench.message: said([str(problem)], "alert")}
+        return found | lines(owner, found.get(bench.watched, "")) | ({} if browser == known else {token: known})
+
+    def pulse(request: gr.Request, browser: str, ticket: str, before: str) -> dict[Any, Any]:
+        owner, _ = studio.owners.of_page(request, browser)
+        try:
+            html, now = bench.latest(owner)
+        except Refusal:  # said where something is asked for
+            return lines(owner, ticket)
+        return lines(owner, ticket) | ({} if now == before else {bench.strip: html, seen: now})
+
+    def act(request: gr.Request, event: gr.EventData, browser: str, ticket: str) -> dict[Any, Any]:
+        owner, _ = studio.owners.of_page(request, browser)
+        what, job = event._data.get("act"), str(event._data.get("job"))
+        shown: dict[Any, Any] = {}
+        if what == "cancel":
+            studio.engine.cancel(job, owner)
+        elif what in ("up", "down"):
+            studio.engine.move(job, owner, what)
+        elif what == "show" and studio.engine.view(job, owner):
+            shown = {bench.watched: watch("job", job), bench.stop: gr.update(interactive=True)}
+        return shown | lines(owner, shown.get(bench.watched, ticket))
+
+    page.load(greet, [token], [token, header, queue, *bench.greeting], **quick)
+    gr.Timer(1.0).tick(pulse, [token, bench.watched, seen], [header, queue, bench.strip, seen], **quick)
+    queue.click(
+        act, [token, bench.watched], [header, queue, bench.watched, bench.stop], trigger_mode="multiple", **quick
+    )
 
 
 def header_html(studio: Studio) -> str:
@@ -75,7 +135,8 @@ def header_html(studio: Studio) -> str:
     elif status.phase == "failed":
         state = "no model"
     elif status.phase == "running":
-        state = f"painting, {status.waiting} in line" if status.waiting else "painting"
+        state = f"{status.running} running" if status.running > 1 or status.waiting else "painting"
+        state += f", {status.waiting} waiting" if status.waiting else ""
     else:
         state = "ready"
     model = studio.model
@@ -89,7 +150,8 @@ def header_html(studio: Studio) -> str:
     return (
         f'<header><h1>{_MARK}Diffusion Studio</h1><p class="model">'
         + "".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
-        + f'</p><p class="state" data-phase="{status.phase}" role="status">{escape(state)}</p>'
+        + f'</p><p class="state" data-phase="{status.phase}"><span role="status">{escape(state)}</span>'
+        '<button type="button" class="queue" data-tray="toggle">Queue</button></p>'
         '<button type="button" class="shade" data-shade title="Light or dark" aria-label="Light or dark">'
         "</button>"
         f"</header>{problem}"
@@ -98,11 +160,11 @@ def header_html(studio: Studio) -> str:
 
 def launch_options(studio: Studio) -> dict[str, Any]:
     """How Gradio serves the page: its look, no foreign hosts, no share link, and only these files."""
-    allowed = [studio.pictures, studio.examples]
+    allowed = [studio.library.folder / "pictures", studio.examples]
     if studio.vocabulary and studio.vocabulary.thumbnails:
         allowed.append(studio.vocabulary.thumbnails.path)
     icon = "data:image/svg+xml," + quote(_MARK.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"'))
-    script = (Path(__file__).parent / "page.js").read_text("utf-8")
+    script = "".join((Path(__file__).parent / name).read_text("utf-8") for name in ("page.js", "album.js"))
     return {
         "theme": studio_theme((ASSETS / "style.css").read_text("utf-8")),
         "head": f'<link rel="icon" href="{icon}"><script>{script}</script>',
@@ -110,7 +172,7 @@ def launch_options(studio: Studio) -> dict[str, Any]:
         "footer_links": [],
         "share": False,
         "quiet": True,
-        "max_threads": 2 * MAX_WAITING + 32,  # whoever waits in line holds one
+        "max_threads": 512,  # whoever follows a job holds one
         "strict_cors": True,
         "max_file_size": "20mb",
         "enable_monitoring": False,
@@ -124,10 +186,20 @@ def launch_options(studio: Studio) -> dict[str, Any]:
 def serve(studio: Studio, *, host: str, port: int, auth: tuple[str, str] | None = None) -> None:
     """Opens the page, then loads the model behind it: importing torch takes seconds nobody should wait for.
 
-    Returns when the server is stopped. Raises OSError if the port cannot be had.
+    Returns when it is interrupted or told to end (SIGINT, SIGTERM), with the engine stopped after the call under way:
+    what was not done is taken up again at the next start. Raises OSError if the port cannot be had.
     """
     page = build_page(studio)
     page.launch(server_name=host, server_port=port, auth=auth, prevent_thread_lock=True, **launch_options(studio))
     print(f"Diffusion Studio is open at {page.local_url}", flush=True)
+    told = threading.Event()
+    before = {sign: signal.signal(sign, lambda *_: told.set()) for sign in (signal.SIGINT, signal.SIGTERM)}
     studio.engine.start()
-    page.block_thread()
+    try:
+        while not told.wait(1.0):  # a wait without end would not let a signal through everywhere
+            pass
+    finally:
+        for sign, handler in before.items():  # who insists ends it at once
+            signal.signal(sign, handler)
+        studio.engine.shutdown(SHUTDOWN_SECONDS)
+        page.close(verbose=False)

@@ -10,7 +10,7 @@ import base64
 import io
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from studio.engine.job import Picture
 from studio.engine.requests import ANY, SAMPLERS
 
 TITLE = 96  # characters of a prompt that stand beside its picture
@@ -28,10 +29,19 @@ TITLE = 96  # characters of a prompt that stand beside its picture
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on the page: its file, or a data URI, and the settings that made it."""
+    """A picture on the page: its file, or a data URI, and the settings that made it.
+
+    key: what a click on it says, "picture:ID" or "example:NUMBER"; "" for one that cannot be clicked.
+    """
 
     source: str
     settings: dict[str, Any]
+    key: str = ""
+
+    @classmethod
+    def of(cls, picture: Picture) -> Shown:
+        """A picture of the library."""
+        return cls(picture.path, picture.settings, f"picture:{picture.id}")
 
     @property
     def url(self) -> str:
@@ -55,8 +65,9 @@ def stage(pictures: Sequence[Shown], label: str, *, kind: str = "done", selected
     """Pictures in a square grid, a label beside them. kind: done, example, running, waiting or stopped."""
     columns = max(1, ceil(sqrt(len(pictures))))
     cells = "".join(_cell(picture, index, len(pictures), selected, kind) for index, picture in enumerate(pictures))
+    key = escape(pictures[selected].key) if pictures else ""
     return (
-        f'<section class="stage" data-kind="{kind}" aria-label="Result">'
+        f'<section class="stage" data-kind="{kind}" data-key="{key}" aria-label="Result">'
         f'<div class="wall" style="--columns:{columns}">{cells}</div>'
         f'<div class="label">{label}</div></section>'
     )
@@ -70,7 +81,8 @@ def _cell(picture: Shown, index: int, count: int, selected: int, kind: str) -> s
         return f'<span class="cell">{image}</span>'
     seed = picture.settings.get("seed", "")
     return (
-        f'<button type="button" class="cell" data-cell data-seed="{seed}" data-url="{escape(picture.url)}" '
+        f'<button type="button" class="cell" data-cell data-key="{escape(picture.key)}" data-seed="{seed}" '
+        f'data-url="{escape(picture.url)}" '
         f'data-file="{escape(picture.file_name)}" aria-pressed="{str(index == selected).lower()}" '
         f'title="Seed {seed}">{image}</button>'
     )
@@ -83,69 +95,96 @@ def _alt(picture: Shown, kind: str) -> str:
 
 def done_label(picture: Shown, *, heading: str = "", notes: Iterable[str] = (), count: int = 1) -> str:
     """The wall label of a finished picture: what was asked, how it was made, and what can be done with it."""
-    settings = picture.settings
-    facts = [
-        ("Seed", f'<span data-slot="seed">{int(settings.get("seed", 0))}</span>'),
-        ("Steps", _text(settings.get("steps"))),
-        ("Guidance", _text(settings.get("guidance"))),
-        ("Sampler", _text(SAMPLERS.get(settings.get("sampler", ""), settings.get("sampler")))),
-        ("Size", _text(settings.get("size", "")).replace("x", " × ")),
-        ("Time", _seconds(settings.get("seconds"), count)),
-    ]
-    if settings.get("negative_prompt"):
-        facts.insert(0, ("Without", _text(_clipped(settings["negative_prompt"], 120))))
-    download = "" if picture.source.startswith("data:") else (
-        f'<a class="act" data-slot="download" href="{escape(picture.url)}" '
-        f'download="{escape(picture.file_name)}">Download PNG</a>'
-    )  # fmt: skip
     return (
         (f'<p class="heading">{escape(heading)}</p>' if heading else "")
-        + f'<p class="title">{_text(_clipped(settings.get("caption", ""), TITLE)) or "No prompt"}</p>'
-        + _facts(facts)
+        + title(picture.settings.get("caption"))
+        + fact_list(facts(picture.settings, count))
         + _notes(notes)
-        + f'<p class="acts">{download}'
+        + f'<p class="acts">{download(picture)}'
         '<button type="button" class="act" data-pick="use">Use these settings</button></p>'
     )
 
 
-def running_label(title: str, step: int, steps: int) -> str:
-    share = round(100 * step / steps) if steps else 0
+def title(caption: object) -> str:
+    """The whole prompt, as far as there is room."""
+    return f'<p class="title">{escape(_clipped(str(caption or ""), TITLE)) or "No prompt"}</p>'
+
+
+def facts(settings: Mapping[str, Any], count: int = 1) -> list[tuple[str, str]]:
+    """How a picture was made: names, and values as text or "" where there is none."""
+    return [
+        ("Without", _clipped(str(settings.get("negative_prompt") or ""), 120)),
+        ("Seed", _plain(settings.get("seed", 0))),
+        ("Steps", _plain(settings.get("steps"))),
+        ("Guidance", _plain(settings.get("guidance"))),
+        ("Sampler", SAMPLERS.get(settings.get("sampler", ""), _plain(settings.get("sampler")))),
+        ("Size", _plain(settings.get("size", "")).replace("x", " × ")),
+        ("Time", _seconds(settings.get("seconds"), count)),
+    ]
+
+
+def fact_list(facts: Iterable[tuple[str, str]]) -> str:
+    rows = "".join(
+        f'<div><dt>{escape(name)}</dt><dd data-slot="{escape(name.lower())}">{escape(value)}</dd></div>'
+        for name, value in facts
+        if value
+    )
+    return f"<dl>{rows}</dl>"
+
+
+def download(picture: Shown) -> str:
+    """The link to a picture's file; "" if it has none."""
+    if picture.source.startswith("data:"):
+        return ""
     return (
-        f'<p class="title">{_text(_clipped(title, TITLE)) or "No prompt"}</p>'
-        f'<p class="busy"><progress max="100" value="{share}" aria-label="Progress"></progress>'
-        f"<span>Step {step} of {steps}</span></p>"
+        f'<a class="act" data-slot="download" href="{escape(picture.url)}" '
+        f'download="{escape(picture.file_name)}">Download PNG</a>'
+    )
+
+
+def running_label(caption: str, share: int, place: str) -> str:
+    """share: of the steps that are taken, in percent."""
+    return (
+        f'{title(caption)}<p class="busy"><progress max="100" value="{share}" aria-label="Progress"></progress>'
+        f"<span>{escape(place)}</span></p>"
         '<p class="aside">This is what the model takes the finished picture to be, at this step.</p>'
     )
 
 
-def waiting_label(title: str, message: str) -> str:
+def waiting_label(caption: str, message: str) -> str:
     return (
-        f'<p class="title">{_text(_clipped(title, TITLE)) or "No prompt"}</p>'
-        f'<p class="busy"><progress aria-label="Waiting"></progress><span>{escape(message)}</span></p>'
+        f'{title(caption)}<p class="busy"><progress aria-label="Waiting"></progress><span>{escape(message)}</span></p>'
     )
 
 
-def stopped_label(title: str, step: int, steps: int) -> str:
+def stopped_label(caption: str, step: int, steps: int) -> str:
     where = f"Stopped at step {step} of {steps}." if step else "Stopped before its first step."
     aside = "What you see is how far the picture had come. It was not kept." if step else ""
-    return f'<p class="title">{_text(_clipped(title, TITLE)) or "No prompt"}</p><p class="note">{where}</p>' + (
-        f'<p class="aside">{aside}</p>' if aside else ""
-    )
+    return f'{title(caption)}<p class="note">{where}</p>' + (f'<p class="aside">{aside}</p>' if aside else "")
 
 
-def strip(groups: Sequence[tuple[str, str, Sequence[Shown]]]) -> str:
-    """Rows of small pictures to click: (heading, key, pictures). A click says data-pick="key:index"."""
+def failed_label(caption: str, problem: str) -> str:
+    return f'{title(caption)}<p class="note" role="alert">{escape(problem)}</p>'
+
+
+def strip(groups: Sequence[tuple[str, Sequence[Shown]]]) -> str:
+    """Rows of small pictures to click: (heading, pictures). A click says the picture's key as data-pick."""
     rows = []
-    for heading, key, pictures in groups:
+    for heading, pictures in groups:
         if not pictures:
             continue
-        items = "".join(
-            f'<button type="button" class="small" data-pick="{key}:{index}" title="{alt}">'
-            f'<img src="{url}" alt="{alt}" loading="lazy" draggable="false"></button>'
-            for index, (url, alt) in enumerate((escape(p.url), escape(_alt(p, ""))) for p in pictures)
-        )
+        items = small_pictures(pictures)
         rows.append(f'<div class="row"><h2>{escape(heading)}</h2><div class="smalls">{items}</div></div>')
     return f'<div class="strip">{"".join(rows)}</div>'
+
+
+def small_pictures(pictures: Sequence[Shown]) -> str:
+    """Buttons for a strip."""
+    return "".join(
+        f'<button type="button" class="small" data-pick="{escape(picture.key)}" title="{alt}">'
+        f'<img src="{escape(picture.url)}" alt="{alt}" loading="lazy" draggable="false"></button>'
+        for picture, alt in ((picture, escape(_alt(picture, ""))) for picture in pictures)
+    )
 
 
 @cache
@@ -189,16 +228,14 @@ def examples(folder: Path, prompts: Sequence[dict[str, Any]]) -> list[Shown]:
             continue
         if settings and settings.get("prompt"):
             settings.setdefault("caption", settings["prompt"])
-            found.append(Shown(str(path.resolve()), settings))
-    return found or [Shown(placeholder(index), dict(settings)) for index, settings in enumerate(prompts)]
+            found.append(Shown(str(path.resolve()), settings, f"example:{len(found)}"))
+    return found or [
+        Shown(placeholder(index), dict(settings), f"example:{index}") for index, settings in enumerate(prompts)
+    ]
 
 
 def style_name(style: str) -> str:
     return "Any" if style == ANY else style.capitalize()
-
-
-def _facts(facts: Iterable[tuple[str, str]]) -> str:
-    return f"<dl>{''.join(f'<div><dt>{name}</dt><dd>{value}</dd></div>' for name, value in facts if value)}</dl>"
 
 
 def _notes(notes: Iterable[str]) -> str:
@@ -211,10 +248,10 @@ def _seconds(seconds: Any, count: int) -> str:
     return f"{seconds:.2f} s" + (f" for {count}" if count > 1 else "")
 
 
-def _text(value: Any) -> str:
+def _plain(value: Any) -> str:
     if value is None:
         return ""
-    return escape(f"{value:g}" if isinstance(value, float) else str(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _clipped(text: str, most: int) -> str:

@@ -1,87 +1,45 @@
-"""What every tab shares: the engine, the model's facts and words, and where pictures are kept.
+"""What every tab shares: the engine, the library, the model's facts and words, and who is asking.
 
 Knows nothing of Gradio.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from studio.engine.engine import Engine, EngineError, Progress, Result
-from studio.engine.requests import TextToImage
-from studio.library.metadata import write_png
+from studio.engine.engine import Engine
+from studio.engine.job import JobView
 from studio.library.models import ModelInfo, model_info
-from studio.ui.stage import Shown
+from studio.library.store import JobRecord, Library
+from studio.ui.owner import Owners
 from studio.ui.vocabulary import Vocabulary
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A run's result with its pictures on disk, and all that should be said about it."""
-
-    result: Result
-    pictures: tuple[Shown, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Studio:
     engine: Engine
+    library: Library
     model: ModelInfo
     vocabulary: Vocabulary | None
-    data: Path  # what the studio writes lies below it
     examples: Path = ASSETS / "examples"
+    owners: Owners = field(default_factory=Owners)
 
     @classmethod
-    def open(cls, folder: Path, engine: Engine, data: Path) -> Studio:
+    def open(cls, folder: Path, engine: Engine, library: Library) -> Studio:
         """A studio over a model folder, which may turn out to be no such thing: the engine will say so."""
-        return cls(engine, model_info(folder), Vocabulary.read(folder), data)
+        return cls(engine, library, model_info(folder), Vocabulary.read(folder))
 
     @property
     def device_name(self) -> str:
         """The device in use, for people; empty until the model is loaded."""
-        device = str(getattr(self.engine.pipeline, "device", ""))
+        device = str(getattr(self.engine.sampler, "device", ""))
         return {"cpu": "CPU", "cuda": "GPU", "cuda:0": "GPU", "mps": "Apple GPU"}.get(device, device)
 
-    @property
-    def pictures(self) -> Path:
-        return self.data / "pictures"
-
-    def paint(self, request: TextToImage, run_id: str) -> Iterator[Progress | Finished]:
-        """Follows a submitted run; at its end the pictures are kept as PNG files with their settings inside.
-
-        Raises EngineError. Closing the iterator stops the run.
-        """
-        for event in self.engine.stream(run_id):
-            if isinstance(event, Progress):
-                yield event
-                continue
-            pictures = tuple(
-                self._keep(image, request, seed, event.seconds)
-                for image, seed in zip(event.images, event.seeds, strict=False)
-            )
-            unknown = map(str, self.vocabulary.unknown(request.prompt)) if self.vocabulary else ()
-            yield Finished(event, pictures, (*event.notes, *unknown))
-
-    def _keep(self, image, request: TextToImage, seed: int, seconds: float) -> Shown:
-        settings = request.settings() | {
-            "task": "text-to-image",
-            "caption": request.caption,
-            "seed": seed,
-            "count": 1,
-            "size": f"{image.width}x{image.height}",
-            "model": self.model.name,
-            "seconds": round(seconds, 3),
-        }
-        # The name cannot be guessed: who has it was shown the picture.
-        path = self.pictures / f"{secrets.token_urlsafe(18)}.png"
-        try:
-            write_png(image, path, settings)
-        except OSError as problem:
-            raise EngineError(f"The picture could not be kept in {self.pictures}: {problem.strerror}.") from problem
-        return Shown(str(path.resolve()), settings)
+    def notes(self, job: JobView | JobRecord) -> tuple[str, ...]:
+        """What whoever asked for a job should know: what was not read of the words, and what is not known."""
+        prompt = (job.request.settings() if job.request else job.settings).get("prompt")
+        unknown = self.vocabulary.unknown(prompt) if self.vocabulary and prompt else ()
+        return (*job.notes, *map(str, unknown))

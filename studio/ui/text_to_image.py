@@ -1,19 +1,23 @@
-"""The tab "Text to image" and the endpoint /text_to_image.
+"""The tab "Text to image".
 
-Reads the page into a TextToImage request and its progress into the page; no arithmetic on tensors.
+Reads the page into a TextToImage request and submits it; what then stands on the stage is watching.py's. Leaving the
+page, or looking at something else, does not stop a job.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
-from studio.engine.engine import EngineError, Progress
+from studio.engine.job import Picture, Refusal
 from studio.engine.requests import (
     ANY,
     GROUNDS,
@@ -28,13 +32,19 @@ from studio.engine.requests import (
     caption,
 )
 from studio.ui import stage as show
+from studio.ui.destination import Destination
+from studio.ui.endpoint import paint_request
 from studio.ui.panel import hints, vocabulary_panel
+from studio.ui.parts import folded
+from studio.ui.restore import Restored, read_settings, restored
 from studio.ui.stage import Shown
 from studio.ui.studio import Studio
+from studio.ui.watching import Audience, done_frame, example_frame, frames, watch, watched
 
+TAB = "text-to-image"
 FIELDS = [field.name for field in fields(TextToImage)]  # also the order of the controls
 DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name != "prompt"}
-LATEST = 24  # small pictures kept in sight
+LATEST = 24  # small pictures in sight
 EXAMPLE_PROMPTS = [
     {"prompt": "a red apple", "style": "glossy", "ground": "blue"},
     {"prompt": "a cat face", "style": "noto", "ground": "yellow"},
@@ -43,84 +53,87 @@ EXAMPLE_PROMPTS = [
     {"prompt": "a blue butterfly", "style": "noto", "ground": "green"},
     {"prompt": "a pizza", "style": "glossy", "ground": "gray"},
 ]
-# A click on anything that says data-pick reaches Python as its value.
+_PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+_QUICK = _PRIVATE | {"queue": False}
+# A click on anything that says data-pick reaches Python with the picture that is chosen on the stage.
 _PICK = """element.addEventListener("click", (event) => {
   const target = event.target.closest("[data-pick]");
-  const seed = element.querySelector("[data-slot=seed]")?.innerText;
-  if (target) trigger("click", { pick: target.dataset.pick, seed });
+  const key = element.querySelector(".stage")?.dataset.key;
+  if (target) trigger("click", { pick: target.dataset.pick, key });
 });"""
 
 
-def add_endpoint(studio: Studio) -> None:
-    """/text_to_image, for gradio_client and any other program."""
+@dataclass(frozen=True)
+class Bench:
+    """The tab, as far as the rest of the page has to do with it.
 
-    def text_to_image(
-        prompt: str,
-        negative_prompt: str = DEFAULTS["negative_prompt"],
-        style: str = DEFAULTS["style"],
-        ground: str = DEFAULTS["ground"],
-        count: int = DEFAULTS["count"],
-        steps: int = DEFAULTS["steps"],
-        guidance: float = DEFAULTS["guidance"],
-        sampler: str = DEFAULTS["sampler"],
-        seed: int | None = None,
-    ) -> tuple[list[gr.FileData], dict]:
-        """Paints 1 to 9 pictures from words and returns them as PNG files, with
-        {"seed", "seeds", "seconds", "prompt", "notes"}.
+    watched: what stands on the stage, a ticket of `watch`.  filled: what `fill` changes: the controls with these
+    settings.  examples: the shipped pictures.
+    """
 
-        Args:
-            prompt: what to paint; empty lets the model choose
-            negative_prompt: what to keep away from
-            style: noto, twemoji, flat, glossy or any
-            ground: white, black, red, green, blue, yellow, pink, purple, orange, gray or any
-            count: number of pictures, 1 to 9
-            steps: denoising steps, 1 to 1000
-            guidance: how closely to follow the prompt, 0 to 30
-            sampler: studio, ddim, ddpm, dpm++2m, unipc, euler or heun
-            seed: 0 to 4294967295; left out, one is drawn
-        """
-        seed = random.randrange(MAX_SEED + 1) if seed is None else seed
-        try:
-            request = _request(prompt, negative_prompt, style, ground, count, steps, guidance, sampler, seed)
-            *_, finished = studio.paint(request, studio.engine.submit(request))
-        except (InvalidRequest, EngineError) as problem:
-            raise gr.Error(str(problem), print_exception=False) from problem
-        files = [
-            gr.FileData(path=picture.source, orig_name=picture.file_name, mime_type="image/png").model_dump()
-            for picture in finished.pictures
-        ]
-        info = {
-            "seed": request.seed,
-            "seeds": request.seeds,
-            "seconds": round(finished.result.seconds, 3),
-            "prompt": request.caption,
-            "notes": list(finished.notes),
-        }
-        return files, info
+    studio: Studio
+    watched: gr.Textbox
+    stage: gr.HTML
+    strip: gr.HTML
+    stop: gr.Button
+    message: gr.HTML
+    filled: Sequence[Component]
+    fill: Callable[[Restored], dict[Component, Any]]
+    examples: Sequence[Shown]
 
-    gr.api(text_to_image, api_name="text_to_image", concurrency_limit=None)
+    @property
+    def greeting(self) -> list[Component]:
+        """What `greet` changes."""
+        return [self.watched, self.stage, self.strip, self.stop, self.message]
+
+    @property
+    def destination(self) -> Destination:
+        """For pictures of the library."""
+
+        def fill(picture: Picture) -> dict[Component, Any]:
+            return self.fill(restored(picture.settings, self.studio.model))
+
+        return Destination("Use these settings", TAB, self.filled, fill)
+
+    def greet(self, owner: str) -> dict[Component, Any]:
+        """What an owner who opens the page finds: the newest job under way, else the newest that is done."""
+        found: dict[Component, Any] = {self.strip: self.latest(owner)[0]}
+        under_way = [job for job in self.studio.engine.jobs(owner) if job.task == TextToImage.task]
+        if under_way:
+            newest = max(under_way, key=lambda job: job.created)
+            return found | {self.watched: watch("job", newest.id), self.stop: gr.update(interactive=True)}
+        ended = [job for job in self.studio.library.recent_jobs(owner, 12) if job.task == TextToImage.task]
+        if ended and ended[0].state == "failed":
+            found[self.message] = said([ended[0].error or ""], "alert")
+        if done := next((job for job in ended if job.pictures), None):
+            found[self.stage] = done_frame(self.studio, done)
+        return found
+
+    def latest(self, owner: str) -> tuple[str, str]:
+        """The strip, and what it is of: where that is the same, so is the strip."""
+        pictures = self.studio.library.pictures(owner, task=TextToImage.task, limit=LATEST)
+        own = [Shown.of(picture) for picture in pictures]
+        return show.strip([("Latest", own), ("Examples", self.examples)]), " ".join(shown.key for shown in own)
+
+    def use_example(self, number: int) -> dict[Component, Any]:
+        """An example is there to be tried: it is shown, and fills the page in."""
+        shown = {self.watched: watch("example", number), self.stop: gr.update(interactive=False)}
+        return shown | self.fill(restored(self.examples[number].settings))
 
 
-def build_tab(studio: Studio) -> None:
-    """The tab's parts and what they do; call it inside a gr.Tab."""
+def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState, tabs: gr.Tabs) -> Bench:
+    """The tab's parts and what they do; call it inside its gr.Tab."""
     words = studio.vocabulary
     samples = show.examples(studio.examples, _example_settings())
     styles, grounds = (words.styles, words.grounds) if words else (STYLES, GROUNDS)
-
-    run_id = gr.State(None)
-    latest = gr.State([])  # of Shown, newest first
-    current = gr.State(samples[0].settings)  # what "Use these settings" takes
+    audience = Audience()
+    # Not a gr.State, whose `change` is not noticed after events that do not go through Gradio's queue.
+    ticket = gr.Textbox("", visible="hidden", elem_id="watched")
 
     with gr.Row(elem_id="bench", equal_height=False):
         with gr.Column(elem_id="controls", scale=0, min_width=320):
             prompt = gr.Textbox(
-                "",
-                label="Prompt",
-                placeholder="a red apple",
-                lines=2,
-                max_lines=6,
-                autofocus=True,
-                elem_id="prompt",
+                "", label="Prompt", placeholder="a red apple", lines=2, max_lines=6, autofocus=True, elem_id="prompt"
             )
             hint = gr.HTML(hints(words, "", ANY, ANY), elem_id="hints", apply_default_css=False)
             style = gr.Radio(_named((ANY, *styles)), value=ANY, label="Style", elem_id="style")
@@ -133,22 +146,14 @@ def build_tab(studio: Studio) -> None:
                 )
                 stop = gr.Button("Stop", size="lg", elem_id="stop", interactive=False, scale=1, min_width=80)
             message = gr.HTML("", elem_id="message", apply_default_css=False)
-            with gr.Accordion("More", open=False, elem_id="more"):
+            with folded("more", "More"):
                 negative = gr.Textbox(
-                    "",
-                    label="Negative prompt",
-                    placeholder="what to keep away from",
-                    max_lines=4,
-                    elem_id="negative",
+                    "", label="Negative prompt", placeholder="what to keep away from", max_lines=4, elem_id="negative"
                 )
                 # Numbers, not sliders, whose typed values the browser cuts to their ends without a word.
                 with gr.Row(elem_id="numbers"):
                     steps = gr.Number(
-                        DEFAULTS["steps"],
-                        step=1,
-                        label=f"Steps, 1 to {MAX_STEPS}",
-                        elem_id="steps",
-                        min_width=120,
+                        DEFAULTS["steps"], step=1, label=f"Steps, 1 to {MAX_STEPS}", elem_id="steps", min_width=120
                     )
                     guidance = gr.Number(
                         DEFAULTS["guidance"],
@@ -162,130 +167,137 @@ def build_tab(studio: Studio) -> None:
                 with gr.Row(elem_id="seeds"):
                     seed = gr.Number(0, label="Seed", elem_id="seed", min_width=120)
                     randomize = gr.Checkbox(True, label="New every time", elem_id="randomize", min_width=120)
+            upload = gr.UploadButton("Take settings from a PNG", size="sm", elem_id="restore")
         with gr.Column(elem_id="gallery", scale=1, min_width=320):
-            first = show.stage(samples[:1], show.done_label(samples[0], heading="Example"), kind="example")
-            stage = gr.HTML(first, elem_id="stage", apply_default_css=False, js_on_load=_PICK)
-            rows = show.strip([("Examples", "example", samples)])
+            stage = gr.HTML(example_frame(samples[0]), elem_id="stage", apply_default_css=False, js_on_load=_PICK)
+            rows = show.strip([("Examples", samples)])
             strip = gr.HTML(rows, elem_id="strip", apply_default_css=False, js_on_load=_PICK)
             if words:
                 gr.HTML(vocabulary_panel(words), elem_id="vocabulary", apply_default_css=False, js_on_load=None)
 
     controls = [prompt, negative, style, ground, count, steps, guidance, sampler, seed]
+    named = dict(zip(FIELDS, controls, strict=True))
 
-    def run(*values: Any) -> Iterator[dict]:
-        *values, new_seed, pictures = values
+    def fill(found: Restored, *before: str) -> dict[Component, Any]:
+        """The controls with these settings, and what is to be said about it."""
+        values = {named[name]: value for name, value in found.values.items()}
+        keep_seed = {randomize: False} if "seed" in found.values else {}
+        return values | keep_seed | {message: said([*before, *found.notes])}
+
+    filled = [*controls, randomize, message]
+    bench = Bench(studio, ticket, stage, strip, stop, message, filled, fill, samples)
+
+    def submit(
+        request: gr.Request, browser: str, new_seed: bool,
+        prompt: Any, negative: Any, style: Any, ground: Any, count: Any, steps: Any, guidance: Any, sampler: Any,
+        number: Any,
+    ) -> dict[Component, Any]:  # fmt: skip
+        owner, known = studio.owners.of_page(request, browser)
         try:
-            if new_seed:
-                values[-1] = random.randrange(MAX_SEED + 1)
-            request = _request(*values)
-            this_run = studio.engine.submit(request)
-        except (InvalidRequest, EngineError) as problem:
-            yield {message: _problem(problem)}
-            return
-        busy = {generate: gr.Button(interactive=False), stop: gr.Button(interactive=True)}
-        idle = {generate: gr.Button(interactive=True), stop: gr.Button(interactive=False)}
-        yield {message: "", run_id: this_run, seed: request.seed, **busy}
+            number = random.randrange(MAX_SEED + 1) if new_seed else number
+            asked = paint_request(prompt, negative, style, ground, count, steps, guidance, sampler, number)
+            job = studio.engine.submit(asked, owner)
+        except (InvalidRequest, Refusal) as problem:
+            return {message: said([str(problem)], "alert")}
+        shown = {ticket: watch("job", job), seed: asked.seed, stop: gr.update(interactive=True), message: ""}
+        return shown | ({} if browser == known else {token: known})
+
+    def stream(request: gr.Request, browser: str, shown: str) -> Iterator[Any]:
+        owner, _ = studio.owners.of_page(request, browser)
+        newest = audience.enter(request.session_hash)
+        for frame in frames(studio, owner, shown, samples):
+            if not newest():
+                break
+            yield frame
+        # Gradio sends the last value of a stream once more at its end, when something newer may stand there.
+        yield gr.skip()
+
+    def settle(request: gr.Request, browser: str, shown: str) -> Any:
+        """Stop is there for as long as there is something to stop."""
+        kind, id = watched(shown)
+        job = studio.engine.view(id, studio.owners.of_page(request, browser)[0]) if kind == "job" else None
+        return gr.update(interactive=job is not None and not job.ended)
+
+    def cancel(request: gr.Request, browser: str, shown: str) -> None:
+        kind, id = watched(shown)
+        if kind == "job":
+            studio.engine.cancel(id, studio.owners.of_page(request, browser)[0])
+
+    def pick(request: gr.Request, event: gr.EventData, browser: str) -> dict[Component, Any]:
+        owner, _ = studio.owners.of_page(request, browser)
+        what = str(event._data.get("pick"))
+        kind, _, id = str(event._data.get("key") if what == "use" else what).partition(":")
+        if kind == "picture":
+            if what != "use":
+                return {ticket: watch(kind, id), stop: gr.update(interactive=False)}
+            picture = studio.library.picture(owner, id)
+            return fill(restored(picture.settings, studio.model)) if picture else {message: ""}
+        if kind == "example" and id.isdigit() and int(id) < len(samples):
+            return fill(restored(samples[int(id)].settings)) if what == "use" else bench.use_example(int(id))
+        return {message: ""}
+
+    def take(path: str | None) -> dict[Component, Any]:
+        """The settings of a file that was chosen, or dropped anywhere on the page."""
         try:
-            for event in studio.paint(request, this_run):
-                if isinstance(event, Progress):
-                    yield {stage: _progress(request, event)}
-                    continue
-                result = event.result
-                if result.stopped:
-                    label = show.stopped_label(request.caption, result.step, result.steps)
-                    frames = _frames(request, result.previews)
-                    yield {stage: show.stage(frames, label, kind="stopped"), **idle}
-                    continue
-                pictures = [*event.pictures, *pictures][:LATEST]
-                label = show.done_label(event.pictures[0], notes=event.notes, count=request.count)
-                yield {
-                    stage: show.stage(event.pictures, label),
-                    strip: show.strip([("Latest", "latest", pictures), ("Examples", "example", samples)]),
-                    latest: pictures,
-                    current: event.pictures[0].settings,
-                    **idle,
-                }
-        except EngineError as problem:
-            yield {message: _problem(problem), stage: _failed(request), **idle}
+            if not path:
+                return {message: ""}
+            found = read_settings(path, studio.model)
+        except ValueError as problem:
+            return {message: said([str(problem)], "alert"), tabs: gr.update(selected=TAB)}
+        finally:
+            Path(path or "").is_file() and Path(path).unlink(missing_ok=True)
+        return fill(found, f"Settings taken from {Path(path).name}.") | {tabs: gr.update(selected=TAB)}
 
-    def pick(own: list[Shown], settings: dict, event: gr.EventData) -> dict:
-        what, _, index = str(event.pick).partition(":")
-        if what == "use":
-            chosen = str(getattr(event, "seed", "") or "")
-            return _use(settings | ({"seed": int(chosen)} if chosen.isdigit() else {}))
-        pictures = {"latest": own, "example": samples}.get(what, [])
-        if not index.isdigit() or int(index) >= len(pictures):
-            return {message: ""}
-        picture = pictures[int(index)]
-        label = show.done_label(picture, heading="Example" if what == "example" else "")
-        shown = {stage: show.stage([picture], label, kind="example" if what == "example" else "done")}
-        # An example is there to be tried: it fills the page in. A picture of one's own is only looked at.
-        return shown | {current: picture.settings} | (_use(picture.settings) if what == "example" else {})
-
-    def _use(settings: dict) -> dict:
-        parts = dict(zip(FIELDS, controls, strict=True))
-        values = {parts[name]: settings[name] for name in parts if name in settings and name != "count"}
-        return values | ({randomize: False} if "seed" in settings else {}) | {message: ""}
-
-    private = {"api_visibility": "private", "show_progress": "hidden"}
-    everything = [stage, strip, message, run_id, seed, latest, current, generate, stop]
-    generate.click(run, [*controls, randomize, latest], everything, concurrency_limit=None, **private)
-    stop.click(studio.engine.stop, [run_id], None, queue=False, **private)
+    generate.click(
+        submit, [token, randomize, *controls], [token, ticket, seed, stop, message], trigger_mode="multiple", **_QUICK
+    )
+    ticket.change(
+        stream, [token, ticket], [stage], concurrency_limit=None, trigger_mode="multiple", **_PRIVATE
+    ).then(settle, [token, ticket], [stop], trigger_mode="multiple", **_QUICK)
+    stop.click(cancel, [token, ticket], None, **_QUICK)
     gr.on(
         [prompt.input, prompt.change, style.change, ground.change],
         lambda *values: hints(words, *values),
         [prompt, style, ground],
         [hint],
         trigger_mode="always_last",
-        queue=False,
-        **private,
+        **_QUICK,
     )
-    targets = [stage, current, message, randomize, *controls]
     for place in (stage, strip):
-        place.click(pick, [latest, current], targets, queue=False, **private)
+        place.click(pick, [token], [ticket, stop, *filled], trigger_mode="multiple", **_QUICK)
+    upload.upload(take, [upload], [*filled, tabs], **_QUICK)
+    _keep_draft(page, [*controls, randomize], [*FIELDS, "randomize"])
+    return bench
 
 
-def _request(prompt, negative, style, ground, count, steps, guidance, sampler, seed) -> TextToImage:
-    """Raises InvalidRequest. 15.0 is taken as 15, which browsers and JSON do not tell apart."""
-
-    def whole(value: Any) -> Any:
-        return int(value) if isinstance(value, float) and value.is_integer() else value
-
-    return TextToImage(prompt, negative, style, ground, whole(count), whole(steps), guidance, sampler, whole(seed))
-
-
-def _progress(request: TextToImage, event: Progress) -> str:
-    frames = _frames(request, event.previews)
-    if event.phase == "running":
-        label = show.running_label(request.caption, event.step, event.steps)
-        return show.stage(frames, label, kind="running")
-    if event.phase == "loading":
-        text = "The model is loading. Your picture starts by itself as soon as it is there."
-    else:
-        text = f"{event.ahead} before you in line." if event.ahead else "Starting."
-    return show.stage(frames, show.waiting_label(request.caption, text), kind="waiting")
+def _keep_draft(page: gr.Blocks, parts: Sequence[Component], names: Sequence[str]) -> None:
+    """What is typed and chosen stays in the browser, over a refresh and a restart; the server has no part in it."""
+    meta = f"{json.dumps(TAB)}, {json.dumps(names)}"
+    defaults = json.dumps([part.value for part in parts])
+    gr.on(
+        [part.change for part in parts],
+        None,
+        parts,
+        None,
+        js=f"(...values) => window.studio.keep({meta}, values)",
+        trigger_mode="multiple",
+        **_QUICK,
+    )
+    page.load(
+        None, parts, parts, js=f"(...values) => window.studio.draft({meta}, {defaults}, values)", **_QUICK
+    )
 
 
-def _frames(request: TextToImage, previews: tuple) -> list[Shown]:
-    settings = {"caption": request.caption}
-    if not previews:
-        return [Shown(show.noise(), settings)] * request.count
-    return [Shown(show.data_uri(preview), settings) for preview in previews]
+def said(sentences: Sequence[str], role: str = "status") -> str:
+    """What is said under the buttons: a mistake as an "alert"."""
+    return "".join(f'<p role="{role}">{escape(sentence)}</p>' for sentence in sentences if sentence)
 
 
-def _failed(request: TextToImage) -> str:
-    return show.stage(_frames(request, ()), show.stopped_label(request.caption, 0, request.steps), kind="stopped")
-
-
-def _problem(problem: Exception) -> str:
-    return f'<p role="alert">{escape(str(problem))}</p>'
-
-
-def _named(keys: tuple[str, ...]) -> list[tuple[str, str]]:
+def _named(keys: Sequence[str]) -> list[tuple[str, str]]:
     return [(key.capitalize(), key) for key in keys]
 
 
-def _example_settings() -> list[dict]:
+def _example_settings() -> list[dict[str, Any]]:
     """What the placeholders for examples say until there are shipped pictures."""
     return [
         DEFAULTS | example | {"caption": caption(**example), "seed": index + 1}

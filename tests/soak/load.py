@@ -18,7 +18,6 @@ import tempfile
 import threading
 import time
 import urllib.request
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -86,12 +85,16 @@ def receive(client: Client, asked: dict, seen: Seen) -> None:
 
 
 def drop(client: Client, asked: dict, seconds: float) -> None:
-    """Makes the same call in a session of its own and closes the connection after a moment."""
+    """Makes the same call beside the client and closes the connection after a moment.
+
+    All of a client's come from one session: Gradio keeps the state of every session it has seen, up to the capacity
+    that it was launched with, so that with new ones its memory would grow whatever the studio does.
+    """
     endpoint = client.view_api(return_format="dict", print_info=False)["named_endpoints"]["/text_to_image"]
     call = {
         "data": [asked.get(one["parameter_name"], one["parameter_default"]) for one in endpoint["parameters"]],
         "fn_index": client._infer_fn_index("/text_to_image", None),
-        "session_hash": str(uuid.uuid4()),
+        "session_hash": f"{client.session_hash}-dropped",
     }
     with httpx.Client(timeout=TIMEOUT) as http:
         http.post(client.sse_data_url, json=call).raise_for_status()

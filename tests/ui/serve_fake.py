@@ -1,4 +1,4 @@
-"""The page over the fake pipeline: python -m tests.ui.serve_fake FOLDER PORT [--delay S] [--gate FILE]."""
+"""The page over the fake sampler: python -m tests.ui.serve_fake FOLDER PORT [--delay S] [--gate FILE] [--active N]."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from studio.engine.engine import Engine
+from studio.library.store import Library
 from studio.ui.page import serve
 from studio.ui.studio import Studio
-from tests.fakes import FakePipeline, write_model_folder
+from tests.fakes import FakeSampler, write_model_folder
 
 
 def main() -> None:
@@ -22,15 +23,19 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.03, help="seconds a network call")
     parser.add_argument("--gate", type=Path, help="the model is loaded once this file is there")
     parser.add_argument("--plain", action="store_true", help="a vocabulary without thumbnails")
+    parser.add_argument("--active", type=int, default=24, help="jobs that run at once")
     options = parser.parse_args()
 
-    def load() -> FakePipeline:
+    def load() -> FakeSampler:
         while options.gate and not options.gate.exists():
             time.sleep(0.05)
-        return FakePipeline(options.delay)
+        return FakeSampler(options.delay)
 
     model = write_model_folder(options.folder / "model", thumbnails=not options.plain)
-    serve(Studio.open(model, Engine(load), options.folder / "data"), host="127.0.0.1", port=options.port)
+    library = Library(options.folder / "data", model="Blob 64")
+    engine = Engine(load, library, active=options.active)
+    serve(Studio.open(model, engine, library), host="127.0.0.1", port=options.port)
+    library.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""The endpoint /text_to_image, for gradio_client and any other program."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import fields
+
+import gradio as gr
+
+from studio.engine.job import Refusal
+from studio.engine.requests import MAX_SEED, InvalidRequest, TextToImage
+from studio.ui.stage import Shown
+from studio.ui.studio import Studio
+
+_DEFAULT = {field.name: field.default for field in fields(TextToImage) if field.name != "prompt"}
+
+
+def add_endpoint(studio: Studio) -> None:
+    """Adds it to the gr.Blocks under construction."""
+
+    def text_to_image(
+        prompt: str,
+        negative_prompt: str = _DEFAULT["negative_prompt"],
+        style: str = _DEFAULT["style"],
+        ground: str = _DEFAULT["ground"],
+        count: int = _DEFAULT["count"],
+        steps: int = _DEFAULT["steps"],
+        guidance: float = _DEFAULT["guidance"],
+        sampler: str = _DEFAULT["sampler"],
+        seed: int | None = None,
+        request: gr.Request = None,  # type: ignore[assignment]
+    ) -> tuple[list[gr.FileData], dict]:
+        """Paints 1 to 9 pictures from words and returns them as PNG files, with
+        {"seed", "seeds", "seconds", "prompt", "notes"}.
+
+        Args:
+            prompt: what to paint; empty lets the model choose
+            negative_prompt: what to keep away from
+            style: noto, twemoji, flat, glossy or any
+            ground: white, black, red, green, blue, yellow, pink, purple, orange, gray or any
+            count: number of pictures, 1 to 9
+            steps: denoising steps, 1 to 1000
+            guidance: how closely to follow the prompt, 0 to 30
+            sampler: studio, ddim, ddpm, dpm++2m, unipc, euler or heun
+            seed: 0 to 4294967295; left out, one is drawn
+        """
+        seed = random.randrange(MAX_SEED + 1) if seed is None else seed
+        owner = studio.owners.of_call(request)
+        try:
+            asked = paint_request(prompt, negative_prompt, style, ground, count, steps, guidance, sampler, seed)
+            job = studio.engine.submit(asked, owner)
+            *_, last = studio.engine.follow(job, owner)
+        except (InvalidRequest, Refusal) as problem:
+            raise gr.Error(str(problem), print_exception=False) from problem
+        if last.state != "done":
+            problem = last.error or "The studio was ended before the pictures were done."
+            raise gr.Error(problem, print_exception=False)
+        shown = [Shown.of(picture) for picture in last.pictures]
+        files = [
+            gr.FileData(path=picture.source, orig_name=picture.file_name, mime_type="image/png").model_dump()
+            for picture in shown
+        ]
+        info = {
+            "seed": asked.seed,
+            "seeds": asked.seeds,
+            "seconds": round(last.seconds, 3),
+            "prompt": asked.caption,
+            "notes": list(studio.notes(last)),
+        }
+        return files, info
+
+    gr.api(text_to_image, api_name="text_to_image", concurrency_limit=None)
+
+
+def paint_request(prompt, negative, style, ground, count, steps, guidance, sampler, seed) -> TextToImage:
+    """Raises InvalidRequest. 15.0 is taken as 15, which browsers and JSON do not tell apart."""
+
+    def whole(value: object) -> object:
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    return TextToImage(prompt, negative, style, ground, whole(count), whole(steps), guidance, sampler, whole(seed))

@@ -1,0 +1,119 @@
+"""What stands large on the stage: a job as it goes, or a picture; and which stream of a page may write there.
+
+A page watches one thing at a time, named "job:ID", "picture:ID" or "example:NUMBER". Leaving a job does not stop it.
+Knows the engine's views of jobs and the library; knows nothing of Gradio.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+
+from studio.engine.job import JobView
+from studio.ui import stage as show
+from studio.ui.stage import Shown
+from studio.ui.studio import Studio
+from studio.ui.wording import place
+
+FRAME_SECONDS = 0.12  # between two pictures of a job under way: what a browser can show without falling behind
+SESSIONS = 4096
+_numbers = itertools.count(1)
+
+
+def watch(kind: str, id: object) -> str:
+    """What a page is to show next. Each is a new one, so that the same job can be asked for again."""
+    return f"{kind}:{id}#{next(_numbers)}"
+
+
+def watched(ticket: str | None) -> tuple[str, str]:
+    """Kind and id of what a page shows; two empty strings for nothing."""
+    kind, _, id = (ticket or "").partition("#")[0].partition(":")
+    return kind, id
+
+
+class Audience:
+    """Knows the newest stream of each page; an older one must not write any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest: OrderedDict[str, int] = OrderedDict()  # number of the stream, by session
+
+    def enter(self, session: str | None) -> Callable[[], bool]:
+        """Opens a page's newest stream. What is returned tells whether it still is."""
+        number, session = next(_numbers), session or ""
+        with self._lock:
+            self._newest.pop(session, None)
+            self._newest[session] = number
+            while len(self._newest) > SESSIONS:
+                self._newest.popitem(last=False)
+        return lambda: self._newest.get(session) == number
+
+
+def frames(studio: Studio, owner: str, ticket: str, examples: Sequence[Shown]) -> Iterator[str]:
+    """The stage as HTML: once for a picture, again and again for a job until it ends. Nothing for what is not there."""
+    kind, id = watched(ticket)
+    if kind == "job":
+        yield from _job_frames(studio, owner, id)
+    elif kind == "picture" and (picture := studio.library.picture(owner, id)):
+        shown = Shown.of(picture)
+        yield show.stage([shown], show.done_label(shown))
+    elif kind == "example" and id.isdigit() and int(id) < len(examples):
+        yield example_frame(examples[int(id)])
+
+
+def example_frame(example: Shown) -> str:
+    return show.stage([example], show.done_label(example, heading="Example"), kind="example")
+
+
+def done_frame(studio: Studio, job: JobView) -> str:
+    """A job that is done, in all its pictures that are still there."""
+    pictures = [Shown.of(picture) for picture in job.pictures]
+    return show.stage(pictures, show.done_label(pictures[0], notes=studio.notes(job), count=job.count))
+
+
+def _job_frames(studio: Studio, owner: str, id: str) -> Iterator[str]:
+    try:
+        views = studio.engine.follow(id, owner)
+    except KeyError:  # it ended in another process's life, or long ago
+        record = studio.library.job(owner, id)
+        if record and record.ended and (record.pictures or record.state != "done"):
+            yield _frame(studio, record)
+        return
+    shown = 0.0
+    for view in views:
+        now = time.monotonic()
+        if view.state == "running" and view.previews and now - shown < FRAME_SECONDS:
+            continue
+        shown = now
+        yield _frame(studio, view)
+    if not view.ended:
+        text = "The studio is being started again. This goes on by itself as soon as it is back."
+        yield show.stage(_previews(view), show.waiting_label(view.caption, text), kind="waiting")
+
+
+def _frame(studio: Studio, view: JobView) -> str:
+    if view.state == "done":
+        return done_frame(studio, view)
+    if view.state == "failed":
+        return show.stage(_previews(view), show.failed_label(view.caption, view.error or ""), kind="stopped")
+    if view.state == "cancelled":
+        return show.stage(_previews(view), show.stopped_label(view.caption, view.step, view.steps), kind="stopped")
+    if view.state == "running" and view.previews:
+        share = round(100 * view.step / view.steps)
+        label = show.running_label(view.caption, share, place(view))
+        return show.stage(_previews(view), label, kind="running")
+    if studio.engine.status.phase == "loading":
+        text = "The model is loading. Your picture starts by itself as soon as it is there."
+    else:
+        text = f"{place(view)}."
+    return show.stage(_previews(view), show.waiting_label(view.caption, text), kind="waiting")
+
+
+def _previews(view: JobView) -> list[Shown]:
+    settings = {"caption": view.caption}
+    if not view.previews:
+        return [Shown(show.noise(), settings)] * view.count
+    return [Shown(show.data_uri(preview), settings) for preview in view.previews]
