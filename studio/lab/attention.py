@@ -6,6 +6,7 @@ network object, so a network that others use at the same time is watched through
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,6 +94,11 @@ def twin(unet: StudioUNet) -> StudioUNet:
     return other.eval().requires_grad_(False)
 
 
+def listener(pipe: Any) -> Any:
+    """A pipeline over the same weights, with modules and a tokenizer of its own: the first may go on working."""
+    return type(pipe)(**pipe.components | {"unet": twin(pipe.unet), "tokenizer": copy.deepcopy(pipe.tokenizer)})
+
+
 # ---- words ----
 
 
@@ -154,11 +160,12 @@ class Insight:
 
 
 @torch.no_grad()
-def insight(pipe: Any, unet: StudioUNet, prompt: str, stage: Any, step: Any, channels: int = 6) -> Insight:
+def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6) -> Insight:
     """Makes the network call of a step of a trace once more, with the prompt's words, and says what went on in it.
 
-    pipe: a `StudioPipeline`, for its words; unet: its network, or a `twin` of it.
+    pipe: a `StudioPipeline` that nobody else uses at the same time, such as a `listener`.
     """
+    unet = pipe.unet
     device, dtype = unet.device, unet.dtype
     text, mask = pipe.encode([prompt])
     x_t = torch.from_numpy(np.array(step.x_t, dtype=np.float32))
@@ -208,6 +215,7 @@ def _level(name: str, out: torch.Tensor, channels: int) -> Level:
 
 
 def strongest(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Maps (words, H, W) each divided by its own largest value, for drawing."""
+    """Maps (words, H, W) each stretched from its least to its largest value, for drawing; a flat one is 0."""
     array = np.asarray(maps)
-    return array / np.maximum(array.max((1, 2), keepdims=True), 1e-8)
+    low, high = array.min((1, 2), keepdims=True), array.max((1, 2), keepdims=True)
+    return (array - low) / np.maximum(high - low, 1e-6)

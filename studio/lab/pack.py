@@ -29,10 +29,18 @@ def packed(values: Any) -> dict[str, Any]:
     return {"shape": list(array.shape), "scale": scale, "data": base64.b64encode(whole.tobytes()).decode()}
 
 
+def packed_exactly(values: Any) -> dict[str, Any]:
+    """The same in float32, without a scale: for tables of numbers that are shown to many digits."""
+    array = np.asarray(values, dtype="<f4")
+    if not np.isfinite(array).all():
+        raise ValueError("only finite numbers can be packed")
+    return {"shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
+
+
 def unpacked(pack: dict[str, Any]) -> np.ndarray:
     """The array again, float64."""
-    whole = np.frombuffer(base64.b64decode(pack["data"]), dtype="<i2")
-    return whole.reshape(pack["shape"]) * pack["scale"]
+    whole = np.frombuffer(base64.b64decode(pack["data"]), dtype="<i2" if "scale" in pack else "<f4")
+    return whole.reshape(pack["shape"]) * np.float64(pack.get("scale", 1))
 
 
 def to_bytes(values: Any) -> np.ndarray:

@@ -70,7 +70,7 @@ class Toy:
         seed: of the weights, the times and the noise.
     """
 
-    def __init__(self, cloud: Cloud, seed: int = 0, batch: int = 512, learning_rate: float = 3e-3) -> None:
+    def __init__(self, cloud: Cloud, seed: int = 0, batch: int = 512, learning_rate: float = 2e-3) -> None:
         self.cloud, self.batch = cloud, batch
         self.scheduler = StudioScheduler.from_config(STUDIO_CONFIG)
         self.schedule = self.scheduler.schedule
@@ -113,6 +113,7 @@ class Toy:
         loss = (predicted - velocity(x0, eps, alpha, sigma)).square().mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         keep = min(0.995, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():

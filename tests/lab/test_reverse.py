@@ -9,7 +9,7 @@ from PIL import Image
 
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.engine.trace import Budget, Recorder, Trace
-from studio.lab.attention import insight, places, strongest, twin, watching, words
+from studio.lab.attention import insight, listener, places, strongest, twin, watching, words
 from studio.lab.reverse import Weights, accounts, approach, recomputed, written
 from tests.diffusion.conftest import random_pipeline
 
@@ -94,7 +94,7 @@ def test_a_picture_of_two_stages_and_of_every_task(pipe):
         (stage,) = trace.stages
         assert stage.condition is not None
         assert all(step.weights.rest < 1e-5 for step in accounts(stage))
-        seen = insight(pipe, twin(pipe.unet), PROMPT, stage, next(iter(stage)))
+        seen = insight(listener(pipe), PROMPT, stage, next(iter(stage)))
         assert seen.merged.shape[1:] == stage.x_t.shape[2:]
         np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)
 
@@ -190,7 +190,7 @@ def test_insight_into_a_step(pipe):
         trace = run(pipe, 3, size=size)
         stage = trace.stages[-1]
         step = list(stage)[1]
-        seen = insight(pipe, twin(pipe.unet), PROMPT, stage, step, channels=4)
+        seen = insight(listener(pipe), PROMPT, stage, step, channels=4)
         assert len(seen.words) == 8 and seen.merged.shape == (8, size, size)
         np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)
         assert strongest(seen.merged).max() == 1
@@ -200,6 +200,6 @@ def test_insight_into_a_step(pipe):
             plain = run(pipe, 3, guidance_scale=1.0)
             (stage,) = plain.stages
             step = list(stage)[1]
-            seen = insight(pipe, twin(pipe.unet), PROMPT, stage, step)
+            seen = insight(listener(pipe), PROMPT, stage, step)
             v = step.alpha * step.eps - step.sigma * step.x0
             np.testing.assert_allclose(seen.prediction, v, atol=2e-4)

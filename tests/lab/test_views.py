@@ -1,0 +1,77 @@
+"""What the tab draws is plain JSON and says what the arrays say."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from studio.lab import views
+from studio.lab.attention import listener
+from studio.lab.pack import packed_exactly, unpacked
+from studio.lab.toy import Aim, Toy
+from tests.lab.test_reverse import PROMPT, pipe, run  # noqa: F401  the fixture
+
+
+def opened(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+
+
+def test_forward_view_and_numbers_agree():
+    view = json.loads(json.dumps(views.forward_view(PICTURE, 32, seed=5)))
+    picture, numbers = views.forward_numbers(PICTURE, 321, "linear", 32, seed=5)
+    log_snr = unpacked(view["schedules"]["linear"]["log_snr"])[321]
+    alpha, sigma = np.sqrt(1 / (1 + np.exp([-log_snr, log_snr])))
+    assert (alpha, sigma) == pytest.approx((numbers["alpha"], numbers["sigma"]), abs=1e-6)
+    x_t = alpha * unpacked(view["x0"]) + sigma * unpacked(view["eps"])  # what the browser does
+    assert x_t.var() == pytest.approx(numbers["measured"]["variance"], rel=1e-3)
+    assert np.abs((np.clip(x_t, -1, 1) + 1) * 127.5 - np.asarray(picture).transpose(2, 0, 1)).max() < 1
+    assert view["last"] == 999 and json.dumps(numbers, allow_nan=False)
+    assert views.forward_numbers(Image.new("RGB", (8, 8), (128, 128, 128)), 0, size=16)[1]["snr_db"] > 20
+    np.testing.assert_allclose(unpacked(packed_exactly([1.5, -2])), [1.5, -2])
+
+
+def test_reverse_and_looking_views(pipe):  # noqa: F811
+    trace = run(pipe, 5, size=32)
+    stages = json.loads(json.dumps(views.reverse_view(trace)))
+    assert [(stage["width"], len(stage["steps"])) for stage in stages] == [(16, 5), (32, 4)]
+    sheet = opened(stages[0]["sheets"]["x0"])
+    assert sheet.shape == (16, 5 * 16, 3)
+    last = (np.clip(trace.stages[0].x0[-1], -1, 1) + 1) * 127.5
+    assert np.abs(sheet[:, -16:].transpose(2, 0, 1) - last).max() <= 0.51
+    assert "difference" in stages[0]["sheets"] and "difference" not in stages[1]["sheets"]
+    assert list(stages[1]["condition"]) == ["low-resolution picture"]
+    look = json.loads(json.dumps(views.looking_view(listener(pipe), PROMPT, trace.stages[0], most=3)))
+    assert [found["index"] for found in look["looks"]] == [0, 2, 4] and len(look["words"]) == 8
+    assert opened(look["looks"][0]["maps"]).shape == (16, 8 * 16)
+    assert sum(look["looks"][0]["shares"]) == pytest.approx(1, abs=1e-4)
+    assert look["levels"][0]["shape"] == [16, 8, 8] and opened(look["looks"][0]["levels"][0]).shape == (8, 8 * 6)
+
+
+def test_compare_view(pipe):  # noqa: F811
+    traces = [run(pipe, steps, sampler=sampler) for steps, sampler in ((4, "studio"), (12, "ddim"))]
+    goal = run(pipe, 40).stages[0].x0[-1]
+    view = views.compare_view([("A", traces[0], "studio"), ("B", traces[1], "ddim")], goal)
+    assert [entry["calls"] for entry in view["runs"]] == [4, 12] and view["runs"][0]["rows"] == 8
+    assert all(entry["distance"][-1] < entry["distance"][0] for entry in view["runs"]) and json.dumps(view)
+
+
+def test_plane_views():
+    toy = Toy(views.cloud_of("letters", "A"))
+    still = json.loads(json.dumps(views.plane_view(toy)))
+    assert still["times"][0] == 999 and still["times"][-1] == 0 and len(still["times"]) == 41
+    assert np.abs(unpacked(still["forward"])[-1] - toy.cloud.points[: views.PARTICLES]).max() < 1e-3
+    list(toy.train(steps=3))
+    moving = json.loads(json.dumps(views.flow_view(toy, Aim(1, 0, 2.0))))
+    assert moving["steps"] == 3 and len(moving["losses"]) == 3
+    assert unpacked(moving["reverse"]).shape == (41, views.PARTICLES, 2)
+    assert unpacked(moving["arrows"]).shape == (40, 225, 2)
+    with pytest.raises(ValueError, match="shape is 'cube'; it must be one of two moons, spiral, rings, letters"):
+        views.cloud_of("cube")

@@ -1,0 +1,52 @@
+"""The noise tab alone, over a tiny network with random weights: python -m tests.ui.serve_noise FOLDER PORT."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+
+from studio.engine.engine import Engine
+from studio.library.sampler import PipelineSampler
+from studio.library.store import Library
+from studio.ui.noise import ASSETS, add_endpoints, build_tab
+from studio.ui.theme import studio_theme
+from tests.diffusion.conftest import random_pipeline
+
+
+def main() -> None:
+    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    library = Library(folder)
+    engine = Engine(lambda: PipelineSampler(random_pipeline()), library)
+    studio = SimpleNamespace(engine=engine, library=library, examples=ASSETS / "examples")
+    with gr.Blocks(fill_width=True, analytics_enabled=False) as page:
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Other"):
+                gr.Textbox(elem_id="prompt", label="Prompt")
+            with gr.Tab("Noise", elem_id="tab-noise"):
+                tab = build_tab(studio)
+        add_endpoints(studio)
+        picture = gr.Textbox(label="Picture", elem_id="picture")
+        owner = gr.Textbox(label="Owner", elem_id="owner")
+        gr.Button("Open", elem_id="open").click(tab.open, [owner, picture], [tab.inbox], show_progress="hidden")
+    styles = (ASSETS / "style.css").read_text("utf-8") + (ASSETS / "noise.css").read_text("utf-8")
+    page.launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        theme=studio_theme(styles),
+    )
+    engine.start()
+    page.block_thread()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The noise tab in a real browser, over a tiny network with random weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from tests.ui.conftest import free_port, serving
+
+PIXELS = """name => { const c = document.querySelector(`#noise canvas[data-draw="${name}"]`);
+  return Array.from(c.getContext("2d").getImageData(0, 0, c.width, c.height).data); }"""
+
+
+@pytest.fixture(scope="module")
+def noise_url(tmp_path_factory) -> Iterator[str]:
+    port = free_port()
+    folder = tmp_path_factory.mktemp("noise")
+    with serving("-m", "tests.ui.serve_noise", str(folder), str(port), port=port) as url:
+        yield url
+
+
+@pytest.fixture
+def noise(noise_url, open_page):
+    page = open_page(noise_url)
+    page.click("button[role=tab]:has-text('Noise')")
+    page.wait_for_selector("#noise[data-ready], #noise [data-ready]", state="attached")
+    return page
+
+
+def at(page, t: int) -> None:
+    """Takes the rail there, and waits until it is drawn."""
+    page.evaluate(
+        """t => { const rail = document.querySelector('#noise [data-slot=rail]');
+        rail.value = t; rail.dispatchEvent(new Event('input', { bubbles: true }));
+        return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))); }""",
+        t,
+    )
+
+
+def pixels(page, name: str) -> np.ndarray:
+    return np.array(page.evaluate(PIXELS, name), dtype=np.uint8)
+
+
+def size_of(path: str) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def message(page) -> str:
+    page.wait_for_function("document.querySelector('#noise [data-slot=message]').hasAttribute('data-bad')")
+    return page.inner_text("#noise [data-slot=message]")
+
+
+def test_the_rail_drives_the_forward_view_without_asking_anybody(noise):
+    assert pixels(noise, "x_t").std() > 10  # nothing is empty on first sight
+    asked = []
+    noise.on("request", lambda request: asked.append(request.url))
+    costs = []
+    for t in range(0, 1000, 37):
+        at(noise, t)
+        alpha, sigma = map(float, re.findall(r"[\d.]{6}", noise.inner_text("[data-slot=formula]")))
+        assert alpha**2 + sigma**2 == pytest.approx(1, abs=2e-4)
+        costs.append(float(noise.evaluate("document.querySelector('#noise [data-cost]')?.dataset.cost ?? 99")))
+    assert not [url for url in asked if "component_server" in url or "join" in url]
+    assert min(costs) < 16  # ms; the least of many, for the machine may be busy
+    at(noise, 0)
+    assert np.abs(pixels(noise, "x_t").astype(int) - pixels(noise, "signal")).mean() < 3
+    at(noise, 999)
+    assert np.abs(pixels(noise, "x_t").astype(int) - pixels(noise, "noise")).mean() < 3
+
+
+def test_the_keyboard_moves_the_rail(noise):
+    at(noise, 500)
+    noise.focus("[data-slot=rail]")
+    noise.keyboard.press("ArrowRight")
+    assert noise.inner_text("[data-slot=time]") == "t = 510"
+    noise.keyboard.press("Shift+ArrowLeft")
+    assert noise.inner_text("[data-slot=time]") == "t = 509"
+    noise.keyboard.press("End")
+    assert noise.get_attribute("[data-slot=rail]", "aria-valuetext") == "t = 999"
+    noise.keyboard.press("Home")
+    noise.keyboard.press(" ")
+    noise.wait_for_function("Number(document.querySelector('#noise [data-slot=rail]').value) > 20")
+    noise.keyboard.press(" ")
+    assert noise.get_attribute("[data-act=play]", "aria-pressed") == "false"
+
+
+def test_ones_own_picture_and_what_is_not_one(noise, tmp_path):
+    (tmp_path / "no.png").write_bytes(b"not a picture")
+    noise.set_input_files("[data-slot=file]", tmp_path / "no.png")
+    assert "not a picture" in message(noise)
+    before = pixels(noise, "signal")
+    Image.new("RGB", (300, 200), (255, 0, 0)).save(tmp_path / "red.png")
+    noise.set_input_files("[data-slot=file]", tmp_path / "red.png")
+    noise.wait_for_function("document.querySelector('#noise [data-slot=preparation]').innerText.includes('0.333')")
+    at(noise, 0)
+    assert not np.array_equal(before, pixels(noise, "signal"))
+    assert pixels(noise, "signal")[:3].tolist()[0] > 250
+    noise.check("[data-slot=standardize]")
+    noise.wait_for_function("document.querySelector('#noise [data-slot=facts]').innerText.includes('1.000')")
+
+
+def test_a_run_taken_apart(noise):
+    noise.click("[data-go=reverse]")
+    noise.wait_for_function("document.querySelector('#noise [data-slot=maps]').children.length > 4")  # the shipped run
+    noise.fill("[data-form=run] [name=prompt]", "a red boat")
+    noise.fill("[data-form=run] [name=steps]", "6")
+    noise.click("[data-form=run] [type=submit]")
+    noise.wait_for_function("document.querySelector('#noise [data-slot=caption]').innerText == 'a red boat'")
+    noise.wait_for_function("document.querySelector('#noise [data-slot=maps]').children.length == 5")
+    noise.wait_for_function("document.querySelector('#noise [data-slot=maps]').lastChild.innerText.includes('%')")
+    names = [text.split()[0] for text in noise.locator("[data-slot=maps] figcaption").all_inner_texts()]
+    assert names == ["(start)", "a", "red", "boat", "(end)"]
+    shares = [float(text.split()[-2]) for text in noise.locator("[data-slot=maps] figcaption").all_inner_texts()]
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+    seen = []
+    noise.focus("[data-slot=rail]")
+    noise.keyboard.press("End")
+    for _ in range(6):
+        seen.append(noise.inner_text("[data-slot=arithmetic]").splitlines()[0])
+        noise.keyboard.press("ArrowLeft")
+        noise.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert [line.partition(",")[0] for line in seen] == [f"step {n}" for n in range(1, 7)]
+    text = noise.inner_text("[data-slot=arithmetic]")
+    assert "x_next = 1.0000 · x̂0" in text and "left over: nothing" in text
+    assert np.array_equal(pixels(noise, "rx0"), pixels(noise, "rx_next"))  # the last prediction is the picture
+    assert noise.locator("[data-slot=stages] button").count() == 2
+    noise.click("[data-slot=stages] button >> nth=1")
+    noise.wait_for_selector("text=also shown: low-resolution picture")
+    noise.fill("[data-form=run] [name=prompt]", "x" * 400)
+    noise.eval_on_selector(
+        "[data-form=run] [name=steps]", "field => { field.removeAttribute('min'); field.value = 0; }"
+    )
+    noise.click("[data-form=run] [type=submit]")
+    assert "steps" in message(noise).lower()
+    assert noise.inner_text("[data-slot=caption]") == "a red boat"  # the view stays
+
+
+def test_runs_compared(noise):
+    noise.click("[data-go=compare]")
+    noise.select_option("[name=what]", "steps")
+    noise.click("[data-form=compare] [type=submit]")
+    noise.wait_for_selector("[data-slot=distance] svg")
+    captions = noise.locator("[data-slot=runs] figcaption").all_inner_texts()
+    assert [re.search(r"(\d+) network calls", text).group(1) for text in captions] == ["4", "8", "16", "50"]
+    ends = [float(re.search(r"ends ([\d.]+)", text).group(1)) for text in captions]
+    assert ends[0] > ends[1] > ends[3]
+
+
+def test_the_plane_learns_a_drawing(noise):
+    noise.click("[data-go=plane]")
+    assert pixels(noise, "plane").any()
+    noise.select_option("[data-slot=shape]", "drawing")
+    noise.click("[data-act=train]")
+    assert "The drawing is empty" in message(noise)
+    box = noise.locator("canvas[data-draw=plane]").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    noise.mouse.move(*middle)
+    noise.mouse.down()
+    noise.mouse.move(middle[0] + 60, middle[1] - 40, steps=6)
+    noise.mouse.up()
+    noise.click("[data-act=train]")
+    noise.wait_for_function("/^[1-9]/.test(document.querySelector('#noise [data-slot=trained]').innerText)")
+    noise.wait_for_selector("[data-act=train]:has-text('Stop')")
+    noise.click("[data-act=train]")
+    noise.wait_for_selector("[data-act=train]:has-text('Train on')")
+
+
+def test_no_trace_no_view(noise):
+    noise.fill("#picture textarea, #picture input", "nothing")
+    noise.click("#open")
+    assert message(noise) == "No trace was kept of how this picture was made."
+
+
+def test_endpoints(noise_url, tmp_path):
+    client = Client(noise_url, verbose=False)
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(path)
+    file, numbers = client.predict(
+        image=handle_file(path), t=300, schedule="linear", size=32, api_name="/forward_noise"
+    )
+    assert size_of(file) == (32, 32)
+    assert numbers["alpha"] ** 2 + numbers["sigma"] ** 2 == pytest.approx(1)
+    assert numbers["measured"]["variance"] == pytest.approx(numbers["expected"]["variance"], rel=0.1)
+    for change, sentence in (
+        ({"t": 1000}, "t is 1000; it must be a whole number from 0 to 999"),
+        ({"schedule": "sigmoid"}, "schedule is 'sigmoid'; it must be one of"),
+        ({"size": 7}, "size is 7; it must be one of 16, 32"),
+        ({"seed": -1}, "seed is '-1'; it must be"),
+        ({"image": {"path": "assets/examples/1.png"}}, "image must be an uploaded file"),
+    ):
+        with pytest.raises(AppError, match=re.escape(sentence)):
+            client.predict(**{"image": handle_file(path), **change}, api_name="/forward_noise")
+    strip, info = client.predict(prompt="a red apple", steps=3, seed=5, api_name="/reverse_trace")
+    assert size_of(strip) == (48, 16) and info["seed"] == 5
+    assert [len(stage["steps"]) for stage in info["stages"]] == [3, 4]
+    assert info["stages"][0]["steps"][2]["arithmetic"] == "x_next = 1.0000 · x̂0"
+    with pytest.raises(AppError, match="sampler"):
+        client.predict(prompt="x", sampler="plms", api_name="/reverse_trace")
+
+
+def test_a_telephone_shows_every_view_in_its_width(noise_url, open_page):
+    page = open_page(noise_url, width=390, height=800)
+    page.click("button[role=tab]:has-text('Noise')")
+    page.wait_for_selector("#noise[data-ready], #noise [data-ready]", state="attached")
+    for panel in ("forward", "reverse", "compare", "plane"):
+        page.click(f"[data-go={panel}]")
+        widths = page.eval_on_selector_all(
+            f"[data-panel={panel}], [data-panel={panel}] > *",
+            "parts => parts.map(p => p.getBoundingClientRect().right)",
+        )
+        assert max(widths) <= 390
