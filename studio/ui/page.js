@@ -146,7 +146,7 @@
     const body = document.body;
     const seen = document.querySelector("#queue ol, #queue .none")?.checkVisibility();
     if (what === "fold" && !seen) what = "toggle";
-    body.dataset.tray = what === "fold" || seen ? "folded" : "open";
+    body.dataset.queue = what === "fold" || seen ? "folded" : "open";
   }
 
   // ---- a picture dropped anywhere brings its settings ----
