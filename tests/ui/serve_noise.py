@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,6 +45,7 @@ def main() -> None:
         ssr_mode=False,
         theme=studio_theme(styles),
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     engine.start()
     page.block_thread()
 
