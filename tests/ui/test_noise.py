@@ -75,19 +75,25 @@ def test_the_rail_drives_the_forward_view_without_asking_anybody(noise):
     assert np.abs(pixels(noise, "x_t").astype(int) - pixels(noise, "noise")).mean() < 3
 
 
+def press(noise, key: str) -> None:
+    """Presses a key, and waits until what it changes is drawn."""
+    noise.keyboard.press(key)
+    noise.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def test_the_keyboard_moves_the_rail(noise):
     at(noise, 500)
     noise.focus("[data-slot=rail]")
-    noise.keyboard.press("ArrowRight")
+    press(noise, "ArrowRight")
     assert noise.inner_text("[data-slot=time]") == "t = 510"
-    noise.keyboard.press("Shift+ArrowLeft")
+    press(noise, "Shift+ArrowLeft")
     assert noise.inner_text("[data-slot=time]") == "t = 509"
-    noise.keyboard.press("End")
+    press(noise, "End")
     assert noise.get_attribute("[data-slot=rail]", "aria-valuetext") == "t = 999"
-    noise.keyboard.press("Home")
-    noise.keyboard.press(" ")
+    press(noise, "Home")
+    press(noise, " ")
     noise.wait_for_function("Number(document.querySelector('#noise [data-slot=rail]').value) > 20")
-    noise.keyboard.press(" ")
+    press(noise, " ")
     assert noise.get_attribute("[data-act=play]", "aria-pressed") == "false"
 
 
@@ -121,11 +127,10 @@ def test_a_run_taken_apart(noise):
     assert sum(shares) == pytest.approx(100, abs=0.5)
     seen = []
     noise.focus("[data-slot=rail]")
-    noise.keyboard.press("End")
+    press(noise, "End")
     for _ in range(6):
         seen.append(noise.inner_text("[data-slot=arithmetic]").splitlines()[0])
-        noise.keyboard.press("ArrowLeft")
-        noise.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        press(noise, "ArrowLeft")
     assert [line.partition(",")[0] for line in seen] == [f"step {n}" for n in range(1, 7)]
     text = noise.inner_text("[data-slot=arithmetic]")
     assert "x_next = 1.0000 · x̂0" in text and "left over: nothing" in text
