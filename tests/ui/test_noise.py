@@ -160,7 +160,10 @@ def test_runs_compared(noise):
 
 def test_the_plane_learns_a_drawing(noise):
     noise.click("[data-go=plane]")
-    assert pixels(noise, "plane").any()
+    noise.wait_for_function(
+        """() => { const c = document.querySelector("canvas[data-draw=plane]");
+        return c.width && c.getContext("2d").getImageData(0, 0, c.width, c.height).data.some(Boolean); }"""
+    )
     noise.select_option("[data-slot=shape]", "drawing")
     noise.click("[data-act=train]")
     assert "The drawing is empty" in message(noise)
