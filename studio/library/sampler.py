@@ -84,6 +84,10 @@ class PipelineSampler:
         restore = [_snapshot(row) for row in rows]
         try:
             self.pipeline.denoise_step(rows)
+            if self.pipeline.device.type == "cuda":
+                import torch
+
+                torch.cuda.synchronize()  # the call's time is what the schedule goes by, and its errors belong here
         except Exception:
             for put_back in restore:
                 put_back()
