@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from studio.library.files import PART, refusing, remove, written
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MOST_BYTES = 1_000_000_000  # of all drafts
 MOST_SECONDS = 30 * 86_400.0  # that one is kept untouched
+_NOTE = "note"
 
 
 class Drafts:
@@ -28,21 +30,31 @@ class Drafts:
     def __init__(self, folder: Path, secret: str):
         self.folder, self._secret = folder / "drafts", secret
 
-    def put(self, owner: str, tab: str, what: str, picture: Image.Image) -> None:
-        """Raises Refusal if the disk will not."""
+    def put(self, owner: str, tab: str, what: str, picture: Image.Image, note: str = "") -> None:
+        """note: a few words to be kept with it.  Raises Refusal if the disk will not."""
+        info = PngInfo()
+        info.add_text(_NOTE, note)
         with refusing("The picture could not be kept"):
             self.folder.mkdir(exist_ok=True)
             with written(self._path(owner, tab, what)) as file:
-                picture.save(file, "PNG", compress_level=1)
+                picture.save(file, "PNG", compress_level=1, pnginfo=info)
         self._sweep()
 
     def get(self, owner: str, tab: str, what: str) -> Image.Image | None:
         try:
             with Image.open(self._path(owner, tab, what), formats=["PNG"]) as picture:
                 picture.load()
+                picture.info = {}
                 return picture.copy()
         except (OSError, ValueError, SyntaxError):
             return None
+
+    def note(self, owner: str, tab: str, what: str) -> str:
+        try:
+            with Image.open(self._path(owner, tab, what), formats=["PNG"]) as picture:
+                return str(picture.info.get(_NOTE, ""))
+        except (OSError, ValueError, SyntaxError):
+            return ""
 
     def path(self, owner: str, tab: str, what: str) -> Path | None:
         path = self._path(owner, tab, what)

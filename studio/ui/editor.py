@@ -20,6 +20,10 @@ def editor(picture: str, mask: str, size: tuple[int, int], key: str, notes: Sequ
     said = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     return (
         '<section class="editor" aria-label="Picture and mask">'
+        f'<div class="board" style="--shape:{width}/{height}" data-width="{width}" data-height="{height}" '
+        f'data-key="{escape(key)}" data-mask="{escape(mask)}">'
+        f'<img src="{escape(picture)}" alt="The picture that is worked on" draggable="false">'
+        '<canvas aria-label="Mask: paint over what is to change"></canvas><i class="ring" aria-hidden="true"></i></div>'
         '<div class="tools" role="toolbar" aria-label="Mask">'
         '<button type="button" data-tool="brush" aria-pressed="true" title="Brush (B)">Brush</button>'
         '<button type="button" data-tool="eraser" aria-pressed="false" title="Eraser (E)">Eraser</button>'
@@ -28,9 +32,5 @@ def editor(picture: str, mask: str, size: tuple[int, int], key: str, notes: Sequ
         '<button type="button" data-do="undo" title="Undo (Ctrl+Z)" disabled>Undo</button>'
         '<button type="button" data-do="redo" title="Redo (Ctrl+Y)" disabled>Redo</button>'
         '<button type="button" data-do="clear">Clear</button></div>'
-        f'<div class="board" style="--shape:{width}/{height}" data-width="{width}" data-height="{height}" '
-        f'data-key="{escape(key)}" data-mask="{escape(mask)}">'
-        f'<img src="{escape(picture)}" alt="The picture that is worked on" draggable="false">'
-        '<canvas aria-label="Mask: paint over what is to change"></canvas><i class="ring" aria-hidden="true"></i></div>'
         f'<p class="size">{width:,} × {height:,} px. Paint over what is to change.</p>{said}</section>'
     )

@@ -38,7 +38,7 @@ from studio.ui.destination import Destination
 from studio.ui.easel import PICK, Easel
 from studio.ui.editor import SCRIPT
 from studio.ui.parts import FILES, QUICK, brought, folded, keep_draft, named, run_row, said, ticket, whole
-from studio.ui.sheet import TAB, Sheet
+from studio.ui.sheet import TAB, Sheet, kind_of
 from studio.ui.stage import shipped
 from studio.ui.studio import Studio
 from studio.ui.watching import example_frame
@@ -68,9 +68,9 @@ class InpaintTab:
 
         return Destination("Open in Inpaint", TAB, [self.editor, self.easel.message], fill)
 
-    def use(self, owner: str, picture: Image.Image, *notes: str) -> dict[Component, Any]:
+    def use(self, owner: str, picture: Image.Image, kind: str = "", *notes: str) -> dict[Component, Any]:
         """Another picture to work on."""
-        self.sheet.put(owner, picture)
+        self.sheet.put(owner, picture, kind=kind)
         return {self.editor: self.sheet.html(owner), self.easel.message: said(notes)}
 
 
@@ -147,7 +147,7 @@ def build_inpaint(studio: Studio, page: gr.Blocks, token: gr.BrowserState) -> In
             with gr.Row(elem_classes="brought"):
                 upload = gr.UploadButton("Open a picture", size="sm", file_types=FILES, elem_id="inpaint-open")
                 upload_mask = gr.UploadButton("Mask from a file", size="sm", file_types=FILES, elem_id="inpaint-load")
-                back = gr.Button("Back to the one before", size="sm", elem_id="inpaint-back")
+                back = gr.Button("Previous picture", size="sm", elem_id="inpaint-back")
             editor = gr.HTML(sheet.html(""), elem_id="inpaint-editor", apply_default_css=False, js_on_load=SCRIPT)
         with gr.Column(elem_classes="gallery", scale=1, min_width=280):
             first = example_frame(example, [_example_sentence(sheet)])
@@ -195,7 +195,8 @@ def build_inpaint(studio: Studio, page: gr.Blocks, token: gr.BrowserState) -> In
     def take(owner: str, path: str | None) -> dict[Component, Any]:
         with brought(path) as file:
             picture, notes = open_picture(file, file.name)
-        return tab.use(owner, picture, *notes)
+            kind = kind_of(picture, file)
+        return tab.use(owner, picture, kind, *notes)
 
     def take_mask(owner: str, path: str | None) -> dict[Component, Any]:
         with brought(path) as file:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from studio.library.metadata import read_png
 from studio.pictures.canvas import Count, changed_outside, hole_of
 from studio.pictures.files import open_picture
 from studio.pictures.measure import looks_drawn
@@ -27,6 +28,7 @@ from studio.ui.studio import Studio
 from studio.ui.wording import PHOTOGRAPH
 
 TAB = "inpaint"
+PHOTO = "photograph"  # a kind of picture that the bundled network has never seen
 SEEN = 1600  # px of the longer side of what is shown of a large picture
 MOST_MASK = 4_000_000  # characters of a painted mask
 MODELS = (
@@ -56,16 +58,17 @@ class Sheet:
         """As the editor shows it."""
         files = {what: self._path(owner, what) for what in ("picture", "mask", "view")}
         seen = files["view"] or files["picture"]
-        notes = () if _drawn(*_stamp(seen)) else (PHOTOGRAPH.format(models=MODELS),)
+        photograph = self._kind(owner) == PHOTO
+        notes = (PHOTOGRAPH.format(models=MODELS),) if photograph else ()
         return editor(
             _url(seen), _url(files["mask"]), _size(*_stamp(files["picture"])), self._key(owner), notes
         )
 
-    def put(self, owner: str, picture: Image.Image, mask: Image.Image | None = None) -> None:
-        """Another picture, RGB or RGBA; the one before can be brought back."""
-        before, marked = self.picture(owner), self.mask(owner)
-        self._set(owner, picture, mask)
-        self._drafts.put(owner, TAB, "picture-before", before)
+    def put(self, owner: str, picture: Image.Image, mask: Image.Image | None = None, kind: str = "") -> None:
+        """Another picture, RGB or RGBA, of a kind as `kind_of` has it; the one before can be brought back."""
+        before, marked, what = self.picture(owner), self.mask(owner), self._kind(owner)
+        self._set(owner, picture, mask, kind)
+        self._drafts.put(owner, TAB, "picture-before", before, what)
         self._drafts.put(owner, TAB, "mask-before", marked)
 
     def back(self, owner: str) -> bool:
@@ -73,7 +76,8 @@ class Sheet:
         before = self._drafts.get(owner, TAB, "picture-before")
         if before is None:
             return False
-        self.put(owner, before, self._drafts.get(owner, TAB, "mask-before"))
+        kind = self._drafts.note(owner, TAB, "picture-before")
+        self.put(owner, before, self._drafts.get(owner, TAB, "mask-before"), kind)
         return True
 
     def put_mask(self, owner: str, mask: Image.Image) -> None:
@@ -108,7 +112,7 @@ class Sheet:
 
     def change(self, owner: str, make: Callable[[Image.Image], tuple[Image.Image, Image.Image]]) -> None:
         """Another canvas: `make` gives the picture on it and the mask of what is new. Raises ValueError."""
-        self.put(owner, *make(self.picture(owner)))
+        self.put(owner, *make(self.picture(owner)), self._kind(owner))
 
     def example_count(self) -> Count | None:
         """How many pixels outside its mask the shipped result has changed; None where there is no such result."""
@@ -119,8 +123,11 @@ class Sheet:
         except (OSError, ValueError):
             return None
 
-    def _set(self, owner: str, picture: Image.Image, mask: Image.Image | None) -> None:
-        self._drafts.put(owner, TAB, "picture", picture)
+    def _kind(self, owner: str) -> str:
+        return self._drafts.note(owner, TAB, "picture")
+
+    def _set(self, owner: str, picture: Image.Image, mask: Image.Image | None, kind: str) -> None:
+        self._drafts.put(owner, TAB, "picture", picture, kind)
         if max(picture.size) > SEEN:
             view = picture.copy()
             view.thumbnail((SEEN, SEEN))
@@ -176,9 +183,10 @@ def _size(path: str, changed: int) -> tuple[int, int]:
         return picture.size
 
 
-@lru_cache(maxsize=256)
-def _drawn(path: str, changed: int) -> bool:
-    if not path:
-        return True
-    with Image.open(path) as picture:
-        return looks_drawn(picture)
+def kind_of(picture: Image.Image, path: Path | None = None) -> str:
+    """PHOTO for what does not look drawn, unless it comes from a file with settings of ours: then it is our work."""
+    try:
+        ours = path is not None and "task" in (read_png(path) or {})
+    except (OSError, ValueError):
+        ours = False
+    return "" if ours or looks_drawn(picture) else PHOTO

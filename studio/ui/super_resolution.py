@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from functools import lru_cache
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -29,10 +27,11 @@ from studio.engine.requests import (
 )
 from studio.pictures.canvas import seconds_of, window_count
 from studio.pictures.files import open_picture
-from studio.pictures.measure import looks_drawn, noise_sigma
+from studio.pictures.measure import noise_sigma
 from studio.ui.destination import Destination
 from studio.ui.easel import PICK, Easel
 from studio.ui.parts import FILES, QUICK, brought, folded, keep_draft, run_row, said, ticket, whole
+from studio.ui.sheet import PHOTO, kind_of
 from studio.ui.stage import lanczos_stage, shipped, url_of
 from studio.ui.studio import Studio
 from studio.ui.watching import example_frame
@@ -68,9 +67,9 @@ class SuperResolutionTab:
 
         return Destination("Open in Super-resolution", TAB, [self.small, self.easel.message], fill)
 
-    def use(self, owner: str, picture: Image.Image, *notes: str) -> dict[Component, Any]:
-        """Another picture to work on."""
-        self.easel.studio.drafts.put(owner, TAB, "picture", picture)
+    def use(self, owner: str, picture: Image.Image, kind: str = "", *notes: str) -> dict[Component, Any]:
+        """Another picture to work on, of a kind as `kind_of` has it."""
+        self.easel.studio.drafts.put(owner, TAB, "picture", picture, kind)
         return {self.small: small_html(self.easel.studio, owner), self.easel.message: said(notes)}
 
 
@@ -167,7 +166,8 @@ def build_super_resolution(studio: Studio, page: gr.Blocks, token: gr.BrowserSta
         try:
             with brought(path) as file:
                 picture, notes = open_picture(file, file.name)
-            shown = tab.use(owner, picture, *notes)
+                kind = kind_of(picture, file)
+            shown = tab.use(owner, picture, kind, *notes)
         except (Refusal, ValueError, OSError) as problem:
             return {message: said([str(problem)], "alert")}
         return shown | ({} if browser == known else {token: known})
@@ -250,8 +250,10 @@ def small_html(studio: Studio, owner: str) -> str:
     path = studio.drafts.path(owner, TAB, "picture") or (studio.examples / TAB / "picture.png").resolve()
     if not path.exists():
         return '<p class="small-picture">Open a picture.</p>'
-    (width, height), drawn = _facts(str(path), path.stat().st_mtime_ns)
-    note = "" if drawn else f'<p class="note">{escape(PHOTOGRAPH.format(models=MODELS))}</p>'
+    with Image.open(path) as picture:
+        width, height = picture.size
+    photograph = studio.drafts.note(owner, TAB, "picture") == PHOTO
+    note = f'<p class="note">{escape(PHOTOGRAPH.format(models=MODELS))}</p>' if photograph else ""
     url = f"{url_of(str(path))}?v={path.stat().st_mtime_ns}"
     return (
         f'<figure class="small-picture"><img src="{escape(url)}" alt="The picture that is worked on" draggable="false">'
@@ -280,9 +282,3 @@ def _sigma(text: Any) -> float | None:
     except ValueError as problem:
         shown = f'"{str(text)[:40]}"'
         raise InvalidRequest(f"The noise must be a number from 0 to {MAX_SIGMA:g}; it was {shown}.") from problem
-
-
-@lru_cache(maxsize=256)
-def _facts(path: str, changed: int) -> tuple[tuple[int, int], bool]:
-    with Image.open(Path(path)) as picture:
-        return picture.size, looks_drawn(picture)
