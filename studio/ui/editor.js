@@ -14,10 +14,10 @@ window.studio.editor = (element, send, watch) => {
 
   function begin() {
     board = part(".board");
-    if (!board || board.canvas) return;
+    if (!board) return;
     const [width, height] = [Number(board.dataset.width), Number(board.dataset.height)];
     const scale = LONGEST / Math.max(width, height);
-    canvas = board.canvas = part(".board canvas");
+    canvas = part(".board canvas");
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
     pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -25,6 +25,7 @@ window.studio.editor = (element, send, watch) => {
     part(".board img").classList.toggle("few", Math.max(width, height) <= 512);
     board.style.setProperty("--ratio", width / height);
     [done, undone, touched, last] = [[], [], false, null];
+    delete board.dataset.ready;
     if (board.dataset.mask) load(board.dataset.mask);
     else state();
     choose(tool);
@@ -33,10 +34,9 @@ window.studio.editor = (element, send, watch) => {
 
   function load(url) {
     const mask = new Image();
-    const mine = canvas;
-    board.dataset.ready = "";
+    const mine = board.dataset.mask; // Gradio keeps the elements, and changes what they say
     mask.onload = () => {
-      if (canvas !== mine || touched) return;
+      if (board.dataset.mask !== mine || touched) return;
       pen.imageSmoothingEnabled = false;
       pen.drawImage(mask, 0, 0, canvas.width, canvas.height);
       const values = pen.getImageData(0, 0, canvas.width, canvas.height);

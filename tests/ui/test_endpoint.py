@@ -66,7 +66,7 @@ def test_wrong_values_are_refused_by_name_and_range(client, wrong, says):
 
 def test_nothing_else_is_public(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert list(endpoints) == ["/text_to_image", "/forward_noise", "/reverse_trace"]
+    assert list(endpoints) == ["/text_to_image", "/inpaint", "/super_resolution", "/forward_noise", "/reverse_trace"]
 
 
 def test_other_files_are_not_served(studio_url):
