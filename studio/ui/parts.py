@@ -68,9 +68,7 @@ def keep_draft(page: gr.Blocks, tab: str, parts: Sequence[Component], names: Seq
         trigger_mode="multiple",
         **QUICK,
     )
-    page.load(
-        None, parts, parts, js=f"(...values) => window.studio.draft({meta}, {defaults}, values)", **QUICK
-    )
+    page.load(None, parts, parts, js=f"(...values) => window.studio.draft({meta}, {defaults}, values)", **QUICK)
 
 
 def whole(value: Any) -> Any:

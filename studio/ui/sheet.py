@@ -60,9 +60,7 @@ class Sheet:
         seen = files["view"] or files["picture"]
         photograph = self._kind(owner) == PHOTO
         notes = (PHOTOGRAPH.format(models=MODELS),) if photograph else ()
-        return editor(
-            _url(seen), _url(files["mask"]), _size(*_stamp(files["picture"])), self._key(owner), notes
-        )
+        return editor(_url(seen), _url(files["mask"]), _size(*_stamp(files["picture"])), self._key(owner), notes)
 
     def put(self, owner: str, picture: Image.Image, mask: Image.Image | None = None, kind: str = "") -> None:
         """Another picture, RGB or RGBA, of a kind as `kind_of` has it; the one before can be brought back."""

@@ -158,8 +158,10 @@ def _acts(picture: Shown) -> str:
     acts = download(picture) + look + again
     if kept and painted:
         acts += f'<div class="pair">{_act("vary:subtle", "Vary subtly")}{_act("vary:strong", "Vary strongly")}</div>'
+    if kept and task_of(picture.settings) != "inpaint":  # where it is "Use as input"
+        acts += _act("to:inpaint", "Open in Inpaint")
     if kept:
-        acts += _act("to:inpaint", "Open in Inpaint") + _act("to:super-resolution", "Open in Super-resolution")
+        acts += _act("to:super-resolution", "Open in Super-resolution")
     if kept and task_of(picture.settings) == "super-resolution":
         acts += _act("lanczos", "Compare with Lanczos")
     return acts

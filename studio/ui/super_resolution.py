@@ -81,9 +81,7 @@ def build_super_resolution(studio: Studio, page: gr.Blocks, token: gr.BrowserSta
         with gr.Column(elem_classes="controls", scale=0, min_width=320):
             with gr.Row(elem_classes="brought"):
                 upload = gr.UploadButton("Open a picture", size="sm", file_types=FILES, elem_id=f"{TAB}-open")
-            small = gr.HTML(
-                small_html(studio, ""), elem_id=f"{TAB}-small", apply_default_css=False, js_on_load=None
-            )
+            small = gr.HTML(small_html(studio, ""), elem_id=f"{TAB}-small", apply_default_css=False, js_on_load=None)
             way = gr.Radio(
                 [(label, key) for key, label in WAYS.items()], value="x2", label="What to do",
                 elem_id=f"{TAB}-way", elem_classes="joined",
@@ -101,7 +99,7 @@ def build_super_resolution(studio: Studio, page: gr.Blocks, token: gr.BrowserSta
                     elem_id=f"{TAB}-sigma", min_width=120, max_lines=1,
                 )  # fmt: skip
                 mean = gr.Radio(
-                    [("Nearest", "mean"), ("Sharpest", "run")], value="mean", label="Result",
+                    [("Mean", "mean"), ("Full run", "run")], value="mean", label="Posterior",
                     elem_id=f"{TAB}-mean", elem_classes="joined",
                 )  # fmt: skip
             prompt = gr.Textbox(
@@ -122,9 +120,7 @@ def build_super_resolution(studio: Studio, page: gr.Blocks, token: gr.BrowserSta
                     seed = gr.Number(0, label="Seed", elem_id=f"{TAB}-seed", min_width=120)
                     randomize = gr.Checkbox(True, label="New every time", elem_id=f"{TAB}-randomize", min_width=120)
         with gr.Column(elem_classes="gallery", scale=1, min_width=320):
-            stage = gr.HTML(
-                example_frame(example), elem_id=f"{TAB}-stage", apply_default_css=False, js_on_load=PICK
-            )
+            stage = gr.HTML(example_frame(example), elem_id=f"{TAB}-stage", apply_default_css=False, js_on_load=PICK)
 
     easel = Easel(studio, TAB, (SuperResolve.task, Denoise.task), watched, stage, stop, message, [example])
     tab = SuperResolutionTab(easel, small)
@@ -184,9 +180,7 @@ def build_super_resolution(studio: Studio, page: gr.Blocks, token: gr.BrowserSta
             return {watched: easel.show(kind, id)[watched]}
         return {stage: lanczos_frame(studio, owner, picture)}
 
-    run.click(
-        submit, [token, *controls], [token, watched, seed, stop, message], trigger_mode="multiple", **QUICK
-    )
+    run.click(submit, [token, *controls], [token, watched, seed, stop, message], trigger_mode="multiple", **QUICK)
     easel.connect(token)
     upload.upload(take, [token, upload], [small, message, token], **QUICK)
     gr.on(

@@ -121,13 +121,22 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
     with gr.Row(elem_id="bench", elem_classes="bench", equal_height=False):
         with gr.Column(elem_id="controls", elem_classes="controls", scale=0, min_width=320):
             prompt = gr.Textbox(
-                "", label="Prompt", placeholder="a red apple", lines=2, max_lines=6, autofocus=True, elem_id="prompt"
+                "",
+                label="Prompt",
+                placeholder="a red apple",
+                lines=2,
+                max_lines=6,
+                autofocus=True,
+                elem_id="prompt",
+                elem_classes="prompt",
             )
             hint = gr.HTML(hints(words, "", ANY, ANY), elem_id="hints", apply_default_css=False)
-            style = gr.Radio(named((ANY, *styles)), value=ANY, label="Style", elem_id="style")
-            ground = gr.Radio(named((ANY, *grounds)), value=ANY, label="Ground colour", elem_id="ground")
+            style = gr.Radio(named((ANY, *styles)), value=ANY, label="Style", elem_id="style", elem_classes="joined")
+            ground = gr.Radio(
+                named((ANY, *grounds)), value=ANY, label="Ground colour", elem_id="ground", elem_classes="swatches"
+            )
             counts = [(str(n), n) for n in range(1, MAX_COUNT + 1)]
-            count = gr.Radio(counts, value=1, label="Pictures", elem_id="count")
+            count = gr.Radio(counts, value=1, label="Pictures", elem_id="count", elem_classes="joined")
             generate, stop, message = run_row(TAB, "Generate")
             with folded("more", "More"):
                 negative = gr.Textbox(
@@ -148,7 +157,9 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
                 samplers = [(label, key) for key, label in SAMPLERS.items()]
                 sampler = gr.Dropdown(samplers, value=DEFAULTS["sampler"], label="Sampler", elem_id="sampler")
                 sizes = [("Auto", OWN_SIZE), *((f"{side}", side) for side in FINISHES)]
-                finish = gr.Radio(sizes, value=OWN_SIZE, label="Size to finish at, px", elem_id="finish")
+                finish = gr.Radio(
+                    sizes, value=OWN_SIZE, label="Size to finish at, px", elem_id="finish", elem_classes="joined"
+                )
                 with gr.Row(elem_id="seeds", elem_classes="seeds"):
                     seed = gr.Number(0, label="Seed", elem_id="seed", min_width=120)
                     randomize = gr.Checkbox(True, label="New every time", elem_id="randomize", min_width=120)
