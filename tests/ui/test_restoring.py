@@ -309,6 +309,14 @@ def test_pictures_go_from_tab_to_tab(studio_url, open_page):
     assert page.locator("#strip [data-pick^='picture:']").count() == 5
 
 
+def test_how_a_hole_was_filled_can_be_seen_step_by_step(studio_url, open_page):
+    page = inpaint_page(open_page, studio_url, drawing())
+    paint(page, (0.4, 0.5), (0.8, 0.5))
+    fill(page, "a tall giraffe")
+    page.click("#inpaint-stage >> text=See how it was made")
+    page.wait_for_selector("#noise:has-text('a tall giraffe')")
+
+
 def test_a_picture_dropped_or_pasted_is_opened(studio_url, open_page):
     from tests.ui.test_jobs import drop
 
