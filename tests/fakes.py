@@ -171,8 +171,7 @@ class FakeSampler:
         assert row.finished
         small = Image.fromarray(((row.sample.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0))
         if isinstance(row.request, SuperResolve):
-            width, height = row.request.image.size
-            return small.resize((width * row.request.scale, height * row.request.scale))
+            return small.resize(row.request.output_size)
         if isinstance(row.request, Inpaint):
             return Image.composite(small.resize(row.request.image.size), row.request.image, row.request.mask)
         return small
@@ -182,7 +181,7 @@ class FakeSampler:
 
     def _target(self, request: Request, seed: int) -> np.ndarray:
         if isinstance(request, SuperResolve):
-            small = request.image.resize((self.sample_size, self.sample_size))
+            small = request.image.convert("RGB").resize((self.sample_size, self.sample_size))
             return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
         return blob(request.caption, seed, self.sample_size)
 

@@ -102,6 +102,10 @@ class Engine:
         self._register.arrived(run)
         return run.job.id
 
+    def expected_seconds(self, request: Request) -> float | None:
+        """How long a request takes by itself, from those that are done; None while none was measured."""
+        return self._register.expected_seconds(request)
+
     def view(self, job_id: str, owner: str) -> JobView | None:
         """The owner's job as it is now; None if there is none, or it ended a while ago."""
         run = self._register.find(job_id, owner)

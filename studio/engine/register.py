@@ -258,6 +258,10 @@ class Register:
         with self._lock:
             return len(self._running) + self._keeping, len(self._waiting)
 
+    def expected_seconds(self, request: Request) -> float | None:
+        with self._lock:
+            return self._costs.expected(request)
+
     def find(self, job_id: str, owner: str) -> Run | None:
         """The owner's job of that id."""
         with self._lock:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from studio.pictures.canvas import hole_of
+from studio.pictures.files import MAX_PIXELS, MAX_SIDE
 from studio.pictures.modes import plain, plain_mask
 
 # The keys of studio.diffusion.samplers.SAMPLERS with their names for people, here so that a page can be
@@ -36,8 +37,6 @@ MAX_SEED = 2**32 - 1
 MAX_STEPS = 1000
 MAX_GUIDANCE = 30.0
 MAX_COUNT = 9
-MAX_PIXELS = 16_000_000  # of a picture that comes in, or of all that super-resolution gives back
-MAX_SIDE = 20_000  # px of a picture's longer side
 MAX_NOISE_LEVEL = 0.3
 MAX_RIM = 256  # px by which a mask may grow, shrink or fade out
 MAX_SIGMA = 100.0  # standard deviation of noise, in levels of 255

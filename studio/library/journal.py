@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from studio.engine.job import Job, Picture, Refusal
-from studio.engine.requests import InvalidRequest, Request, TextToImage, request_from
+from studio.engine.requests import InvalidRequest, Request, request_from
 from studio.engine.trace import Trace
 from studio.library.database import Database
 from studio.library.files import FolderLock, Reserve, refusing
@@ -280,9 +280,10 @@ def _insert(db: sqlite3.Connection, table: str, **row: object) -> int:
 
 def _most_bytes(request: Request) -> int:
     """More than the pictures of a request will take up: three bytes a pixel, where their size is known."""
-    if isinstance(request, TextToImage):
-        return PAINTED_BYTES * request.count
-    pixels = request.image.width * request.image.height * getattr(request, "scale", 1) ** 2
+    if request.image is None:
+        pixels = (getattr(request, "finish", None) or 0) ** 2
+    else:
+        pixels = request.image.width * request.image.height * getattr(request, "scale", 1) ** 2
     return (3 * pixels + PAINTED_BYTES) * request.count
 
 

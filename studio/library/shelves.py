@@ -110,9 +110,12 @@ class Shelves:
             with self._inputs_lock:
                 self._claimed.subtract(names)
 
+    def input_path(self, name: str) -> Path:
+        return self._inputs / f"{name}.png"
+
     def read_input(self, name: str) -> Image.Image:
         """Raises OSError, ValueError or SyntaxError if it is gone or broken."""
-        with Image.open(self._inputs / f"{name}.png", formats=["PNG"]) as picture:
+        with Image.open(self.input_path(name), formats=["PNG"]) as picture:
             picture.load()
             return picture.copy()
 

@@ -143,6 +143,16 @@ class Library(DiskJournal):
             except (OSError, ValueError, SyntaxError) as problem:
                 raise Refusal("What this picture was made from cannot be read any more.") from problem
 
+    def inputs(self, owner: str, picture_id: str) -> dict[str, Path]:
+        """The files of the pictures that this one was made from, by their names in the request."""
+        if self.picture(owner, picture_id) is None:
+            return {}
+        with refusing("The library could not be read"):
+            rows = self._db.all(
+                "SELECT what, name FROM inputs WHERE job = (SELECT job FROM pictures WHERE id = ?)", picture_id
+            )
+        return {row["what"]: self._files.input_path(row["name"]) for row in rows}
+
     def days(self, owner: str) -> list[tuple[str, int]]:
         """The local days on which the owner's pictures were made, newest first, and how many they are."""
         with refusing("The library could not be read"):

@@ -94,7 +94,7 @@ def _sheet(picture: Picture, shown: Shown, destinations: Sequence[Destination]) 
     )
     facts = [("Painted", moment(picture.created)), *show.facts(picture.settings)]
     return (
-        show.title(picture.settings.get("caption"))
+        show.title(picture.settings)
         + show.fact_list(facts)
         + f'<p class="acts">{show.download(shown)}{sends}'
         + '<button type="button" class="act" data-act="delete">Delete</button></p>'

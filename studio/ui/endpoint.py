@@ -9,6 +9,7 @@ import gradio as gr
 
 from studio.engine.job import Refusal
 from studio.engine.requests import MAX_SEED, InvalidRequest, TextToImage
+from studio.ui.parts import whole
 from studio.ui.stage import Shown
 from studio.ui.studio import Studio
 
@@ -72,10 +73,10 @@ def add_endpoint(studio: Studio) -> None:
     gr.api(text_to_image, api_name="text_to_image", concurrency_limit=None)
 
 
-def paint_request(prompt, negative, style, ground, count, steps, guidance, sampler, seed) -> TextToImage:
+def paint_request(prompt, negative, style, ground, count, steps, guidance, sampler, seed, finish=None) -> TextToImage:
     """Raises InvalidRequest. 15.0 is taken as 15, which browsers and JSON do not tell apart."""
 
-    def whole(value: object) -> object:
-        return int(value) if isinstance(value, float) and value.is_integer() else value
-
-    return TextToImage(prompt, negative, style, ground, whole(count), whole(steps), guidance, sampler, whole(seed))
+    return TextToImage(
+        prompt, negative, style, ground, whole(count), whole(steps), guidance, sampler, whole(seed),
+        finish=whole(finish),
+    )

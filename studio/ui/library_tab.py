@@ -120,7 +120,7 @@ def build_library(
         said = event._data if isinstance(event._data, dict) else {}
         return answer(do, studio.owners.of_page(request, browser)[0], said, count, (words, task, day, starred))
 
-    sent = dict.fromkeys([bench.watched, bench.stop, *(part for to in destinations for part in to.outputs)])
+    sent = dict.fromkeys([bench.easel.watched, bench.easel.stop, *(part for to in destinations for part in to.outputs)])
     mine = [gallery, notice, used, asked, *filters]
     tab.select(on_open, [token, asked, *filters], mine, **_PRIVATE)
     gr.on(

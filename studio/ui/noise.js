@@ -35,11 +35,12 @@ function say(text, bad = false) {
   slot("message").toggleAttribute("data-bad", bad);
 }
 
+const UNASKED = ["first", "example_run", "look"]; // nobody asked for these: a sentence about something else stays
 async function ask(name, asked = {}) {
   try {
     const answer = await server[name](asked);
     if (answer.problem) say(answer.problem, true);
-    else if (slot("message").hasAttribute("data-bad")) say("");
+    else if (!UNASKED.includes(name) && slot("message").hasAttribute("data-bad")) say("");
     return answer.problem ? null : answer;
   } catch {
     say("The studio did not answer. Try again in a moment.", true);
@@ -216,10 +217,12 @@ const forward = {
 const reverse = {
   stage: 0,
   async take(view) {
+    this.taking = view; // whatever comes while its pictures are unpacked comes later
     for (const stage of view.stages) {
       stage.images = {};
       for (const [name, uri] of Object.entries(stage.sheets)) stage.images[name] = await picture(uri);
     }
+    if (this.taking !== view) return;
     this.view = view;
     this.looks = {};
     slot("caption").textContent = view.caption || "no prompt";
@@ -628,7 +631,7 @@ function show(panel) {
     tab.tabIndex = tab.dataset.go === panel ? 0 : -1;
   }
   for (const part of $$("[data-panel]")) part.hidden = part.dataset.panel !== panel;
-  if (panel === "reverse" && !reverse.view) ask("example_run").then((view) => view && !reverse.view && reverse.take(view));
+  if (panel === "reverse" && !reverse.taking) ask("example_run").then((view) => view && !reverse.taking && reverse.take(view));
   goTo(state.t);
 }
 
@@ -703,16 +706,20 @@ pad.addEventListener("pointerdown", (event) => {
 pad.addEventListener("pointermove", (event) => { if (plane.stroke) { plane.stroke.points.push(spot(event)); draw(); } });
 for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => { plane.stroke = null; });
 
-window.addEventListener("noise-letter", (event) => {
-  if (!event.detail) return;
-  const letter = JSON.parse(event.detail), form = $(`[data-form="${letter.kind === "reverse" ? "run" : "compare"}"] [type=submit]`);
+// A letter may have come before this tab was ever opened, and with it this script.
+function receive() {
+  if (!window.noiseLetter) return;
+  const letter = JSON.parse(window.noiseLetter);
+  window.noiseLetter = "";
+  const form = $(`[data-form="${letter.kind === "reverse" ? "run" : "compare"}"] [type=submit]`);
   if (letter.problem) { form.disabled = false; return say(letter.problem, true); }
   if (!letter.view) return say(letter.kind === "compare" && letter.of <= 5 ? `Run ${letter.progress + 1} of ${letter.of}.` : `Step ${letter.progress} of ${letter.of}.`);
   form.disabled = false;
   say("");
   show(letter.kind);
   views[letter.kind].take(letter.view);
-});
+}
+window.addEventListener("noise-letter", receive);
 new MutationObserver(() => draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
 new ResizeObserver(() => draw()).observe(element);
 
@@ -739,3 +746,4 @@ ask("first").then(async (first) => {
   element.dataset.ready = "true";
 });
 goTo(state.t);
+receive();

@@ -40,7 +40,13 @@ COMPARED = 4
 CONVERGED = 100  # steps of the run that others are measured against
 # Gradio gives this to the component's script beside `element`, `trigger` and `server`; see noise.js.
 _SCRIPT = (Path(__file__).parent / "noise.js").read_text("utf-8")
-_INBOX = 'watch("value", () => window.dispatchEvent(new CustomEvent("noise-letter", { detail: props.value })));'
+# What is put in before the tab was ever opened is there when this first runs.
+_INBOX = """const post = () => {
+  window.noiseLetter = props.value;
+  window.dispatchEvent(new Event("noise-letter"));
+};
+watch("value", post);
+post();"""
 
 
 class Shelf:

@@ -11,8 +11,11 @@
     area.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
-  function press(id) {
-    const button = document.getElementById(id);
+  // The button of the tab in sight.
+  const inSight = (selector) => [...document.querySelectorAll(selector)].find((element) => element.checkVisibility());
+
+  function press(selector) {
+    const button = inSight(selector);
     if (button && !button.disabled) button.click();
   }
 
@@ -54,7 +57,7 @@
   function comeToStage() {
     if (!matchMedia("(max-width: 820px)").matches) return;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    document.getElementById("stage").scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+    inSight(".gallery").scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
   }
 
   function selectCell(cell) {
@@ -64,11 +67,29 @@
     // A second click on the selected picture shows it alone, a third the grid again.
     stage.classList.toggle("alone", again && !stage.classList.contains("alone"));
     stage.dataset.key = cell.dataset.key;
+    const after = stage.querySelector(".compare .after");
+    if (after) after.src = cell.dataset.url;
     const seed = stage.querySelector("[data-slot=seed]");
     if (seed) seed.textContent = cell.dataset.seed;
     const link = stage.querySelector("[data-slot=download]");
     if (link) Object.assign(link, { href: cell.dataset.url, download: cell.dataset.file });
   }
+
+  // ---- before and after ----
+
+  const compareOf = (element) => element.closest(".wall").querySelector("[data-compare]");
+
+  function zoom(button) {
+    compareOf(button).style.setProperty("--zoom", button.dataset.zoom);
+    for (const other of button.parentElement.children) other.setAttribute("aria-pressed", String(other === button));
+  }
+  document.addEventListener("pointermove", (event) => {
+    const compare = event.target.closest?.("[data-compare]");
+    if (!compare) return;
+    const box = compare.getBoundingClientRect();
+    compare.style.setProperty("--x", `${(100 * (event.clientX - box.left)) / box.width}%`);
+    compare.style.setProperty("--y", `${(100 * (event.clientY - box.top)) / box.height}%`);
+  });
 
   function find(input) {
     const wanted = input.value.trim().toLowerCase();
@@ -149,7 +170,24 @@
     body.dataset.queue = what === "fold" || seen ? "folded" : "open";
   }
 
-  // ---- a picture dropped anywhere brings its settings ----
+  // ---- a picture dropped anywhere, or pasted: to work on where a tab takes pictures, else for its settings ----
+
+  const opener = () => inSight("#inpaint-open, #super-resolution-open");
+
+  function give(button, file) {
+    const input = button?.parentElement.querySelector("input[type=file]");
+    if (!input || !file) return;
+    const one = new DataTransfer();
+    one.items.add(file);
+    input.files = one.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+  addEventListener("paste", (event) => {
+    const file = [...event.clipboardData?.files ?? []].find((one) => one.type.startsWith("image/"));
+    if (!file || !opener()) return;
+    event.preventDefault();
+    give(opener(), file);
+  });
 
   const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
   const ownDrop = (event) => event.target.closest?.("[data-takes-files], .takes-files");
@@ -159,6 +197,7 @@
     if (!carriesFile(event) || ownDrop(event)) return;
     event.preventDefault();
     dragged = Math.max(0, dragged + by);
+    document.body.dataset.drop = opener() ? "Drop a picture to open it here" : "Drop a picture to take its settings";
     document.body.classList.toggle("dropping", by >= 0 && dragged > 0);
   }
   addEventListener("dragenter", (event) => drag(1, event));
@@ -169,12 +208,7 @@
     event.preventDefault();
     dragged = 0;
     document.body.classList.remove("dropping");
-    const input = document.querySelector("#restore")?.parentElement.querySelector("input[type=file]");
-    if (!input || !event.dataTransfer.files.length) return;
-    const one = new DataTransfer();
-    one.items.add(event.dataTransfer.files[0]);
-    input.files = one.files;
-    input.dispatchEvent(new Event("change", { bubbles: true }));
+    give(opener() ?? document.querySelector("#restore"), event.dataTransfer.files[0]);
   });
 
   document.addEventListener("click", (event) => {
@@ -183,7 +217,8 @@
     if ((target = on("word"))) addWord(target.dataset.word);
     else if ((target = on("swap"))) swapWord(target.dataset.swap, target.dataset.for);
     else if ((target = on("cell"))) selectCell(target);
-    else if (event.target.closest?.("#generate, #strip [data-pick]")) comeToStage();
+    else if ((target = on("zoom"))) zoom(target);
+    else if (event.target.closest?.("button.go, #strip [data-pick]")) comeToStage();
     else if ((target = on("tray"))) tray(target.dataset.tray);
     else if ((target = on("fold"))) target.ariaExpanded = String(target.ariaExpanded !== "true");
     else if ((target = on("shade"))) {
@@ -194,13 +229,16 @@
   });
   document.addEventListener("input", (event) => {
     if (event.target.matches?.("[data-find]")) find(event.target);
+    if (event.target.matches?.("[data-compare] input")) {
+      event.target.parentElement.style.setProperty("--split", `${event.target.value}%`);
+    }
   });
   document.addEventListener("keydown", (event) => {
     if (document.querySelector("dialog[open]")) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      press("generate");
-    } else if (event.key === "Escape") press("stop");
+      press("button.go");
+    } else if (event.key === "Escape") press("button.halt");
   }, true);
 
   // Gradio names every radio apart; one name a group gives the arrow keys back, and one stop for Tab.

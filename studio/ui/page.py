@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,21 @@ import gradio as gr
 from studio.engine.job import Refusal
 from studio.ui.destination import Destination
 from studio.ui.endpoint import add_endpoint
+from studio.ui.inpaint import InpaintTab, build_inpaint
 from studio.ui.library_tab import build_library
 from studio.ui.noise import NoiseTab
 from studio.ui.noise import add_endpoints as add_noise_endpoints
 from studio.ui.noise import build_tab as build_noise
+from studio.ui.parts import QUICK, said
 from studio.ui.queue_panel import queue_panel
+from studio.ui.restoring_endpoints import add_restoring_endpoints
+from studio.ui.sheet import TAB as INPAINT
 from studio.ui.studio import ASSETS, Studio
-from studio.ui.text_to_image import TAB, Bench, build_text_to_image, said
+from studio.ui.super_resolution import TAB as SUPER_RESOLUTION
+from studio.ui.super_resolution import SuperResolutionTab, build_super_resolution
+from studio.ui.text_to_image import TAB, Bench, build_text_to_image
 from studio.ui.theme import studio_theme
-from studio.ui.watching import watch, watched
+from studio.ui.watching import watched
 
 NOISE = "noise"
 SHUTDOWN_SECONDS = 8.0  # for the call under way and what is being kept
@@ -64,12 +71,17 @@ def build_page(studio: Studio) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Text to image", id=TAB, elem_id="tab-text-to-image"):
                 bench = build_text_to_image(studio, page, token, tabs)
+            with gr.Tab("Inpaint", id=INPAINT, elem_id="tab-inpaint"):
+                inpaint = build_inpaint(studio, page, token)
+            with gr.Tab("Super-resolution", id=SUPER_RESOLUTION, elem_id="tab-super-resolution"):
+                enlarge = build_super_resolution(studio, page, token)
             with gr.Tab("Noise", id=NOISE, elem_id="tab-noise"):
                 noise = build_noise(studio, token)
+            destinations = [bench.destination, inpaint.destination, enlarge.destination, _how_it_was_made(noise)]
             with gr.Tab("Library", id="library", elem_id="tab-library") as tab:
-                # A tab that takes pictures is one more destination here.
-                build_library(studio, token, tabs, tab, [bench.destination, _how_it_was_made(noise)], bench)
+                build_library(studio, token, tabs, tab, destinations, bench)
         add_endpoint(studio)
+        add_restoring_endpoints(studio)
         add_noise_endpoints(studio)
         gr.HTML(
             f"<footer><p>{_CREDITS}</p>{_PROGRAM}</footer>",
@@ -78,64 +90,75 @@ def build_page(studio: Studio) -> gr.Blocks:
             js_on_load=None,
         )
         queue = gr.HTML(
-            queue_panel([], ""),
+            queue_panel([], set()),
             elem_id="queue",
             apply_default_css=False,
             js_on_load="window.studio.acts(element, trigger)",
         )
-        _connect(studio, page, token, bench, header, queue)
-        _connect_noise(studio, token, tabs, bench, noise)
+        _connect(studio, page, token, tabs, [bench, inpaint, enlarge], header, queue)
+        _connect_stages(studio, token, tabs, [bench, inpaint, enlarge], destinations)
     page.queue(max_size=None, default_concurrency_limit=None)  # the engine's own queue is the one with an end
     return page
 
 
 def _connect(
-    studio: Studio, page: gr.Blocks, token: gr.BrowserState, bench: Bench, header: gr.HTML, queue: gr.HTML
+    studio: Studio,
+    page: gr.Blocks,
+    token: gr.BrowserState,
+    tabs: gr.Tabs,
+    painting: Sequence[Bench | InpaintTab | SuperResolutionTab],
+    header: gr.HTML,
+    queue: gr.HTML,
 ) -> None:
     """What is not one tab's: who opens the page, the header and the queue that follow the engine."""
-    quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     seen = gr.State("")  # what the strip of latest pictures is of
+    bench, easels = painting[0], [tab.easel for tab in painting]
+    tickets = [easel.watched for easel in easels]
 
-    def lines(owner: str, ticket: str) -> dict[Any, Any]:
-        kind, id = watched(ticket)
-        panel = queue_panel(
-            studio.engine.jobs(owner), id if kind == "job" else "", loading=studio.engine.status.phase == "loading"
-        )
+    def lines(owner: str, tickets: Iterable[str]) -> dict[Any, Any]:
+        shown = {id for kind, id in map(watched, tickets) if kind == "job"}
+        panel = queue_panel(studio.engine.jobs(owner), shown, loading=studio.engine.status.phase == "loading")
         return {header: header_html(studio), queue: panel}
 
     def greet(request: gr.Request, browser: str) -> dict[Any, Any]:
         owner, known = studio.owners.of_page(request, browser)
-        try:
-            found = bench.greet(owner)
-        except Refusal as problem:
-            found = {bench.message: said([str(problem)], "alert")}
-        return found | lines(owner, found.get(bench.watched, "")) | ({} if browser == known else {token: known})
+        found: dict[Any, Any] = {}
+        for tab in painting:
+            try:
+                found |= tab.greet(owner)
+            except Refusal as problem:
+                found |= {tab.easel.message: said([str(problem)], "alert")}
+        shown = [found.get(ticket, "") for ticket in tickets]
+        return found | lines(owner, shown) | ({} if browser == known else {token: known})
 
-    def pulse(request: gr.Request, browser: str, ticket: str, before: str) -> dict[Any, Any]:
+    def pulse(request: gr.Request, browser: str, before: str, *shown: str) -> dict[Any, Any]:
         owner, _ = studio.owners.of_page(request, browser)
         try:
             html, now = bench.latest(owner)
         except Refusal:  # said where something is asked for
-            return lines(owner, ticket)
-        return lines(owner, ticket) | ({} if now == before else {bench.strip: html, seen: now})
+            return lines(owner, shown)
+        return lines(owner, shown) | ({} if now == before else {bench.strip: html, seen: now})
 
-    def act(request: gr.Request, event: gr.EventData, browser: str, ticket: str) -> dict[Any, Any]:
+    def act(request: gr.Request, event: gr.EventData, browser: str, *shown: str) -> dict[Any, Any]:
         owner, _ = studio.owners.of_page(request, browser)
         what, job = event._data.get("act"), str(event._data.get("job"))
-        shown: dict[Any, Any] = {}
+        changed: dict[Any, Any] = {}
         if what == "cancel":
             studio.engine.cancel(job, owner)
         elif what in ("up", "down"):
             studio.engine.move(job, owner, what)
-        elif what == "show" and studio.engine.view(job, owner):
-            shown = {bench.watched: watch("job", job), bench.stop: gr.update(interactive=True)}
-        return shown | lines(owner, shown.get(bench.watched, ticket))
+        elif what == "show" and (view := studio.engine.view(job, owner)):
+            easel = next((easel for easel in easels if view.task in easel.tasks), easels[0])
+            changed = easel.show_job(job) | {tabs: gr.update(selected=easel.tab)}
+        return changed | lines(owner, [changed.get(ticket, now) for ticket, now in zip(tickets, shown, strict=True)])
 
-    page.load(greet, [token], [token, header, queue, *bench.greeting], **quick)
-    gr.Timer(1.0).tick(pulse, [token, bench.watched, seen], [header, queue, bench.strip, seen], **quick)
+    greeting = [part for tab in painting for part in tab.greeting]
+    page.load(greet, [token], [token, header, queue, *greeting], **QUICK)
+    gr.Timer(1.0).tick(pulse, [token, seen, *tickets], [header, queue, bench.strip, seen], **QUICK)
     queue.click(
-        act, [token, bench.watched], [header, queue, bench.watched, bench.stop], trigger_mode="multiple", **quick
-    )
+        act, [token, *tickets], [header, queue, tabs, *tickets, *(easel.stop for easel in easels)],
+        trigger_mode="multiple", **QUICK,
+    )  # fmt: skip
 
 
 def _how_it_was_made(noise: NoiseTab) -> Destination:
@@ -149,21 +172,31 @@ def _how_it_was_made(noise: NoiseTab) -> Destination:
     )
 
 
-def _connect_noise(
-    studio: Studio, token: gr.BrowserState, tabs: gr.Tabs, bench: Bench, noise: NoiseTab
+def _connect_stages(
+    studio: Studio,
+    token: gr.BrowserState,
+    tabs: gr.Tabs,
+    painting: Sequence[Bench | InpaintTab | SuperResolutionTab],
+    destinations: Sequence[Destination],
 ) -> None:
-    """The picture on the stage opens in the tab Noise."""
+    """The picture on any stage opens in the tab that a click names."""
+    outputs = list(dict.fromkeys([tabs, *(part for to in destinations for part in to.outputs)]))
 
-    def look(request: gr.Request, event: gr.EventData, browser: str) -> dict[Any, Any]:
+    def send(request: gr.Request, event: gr.EventData, browser: str) -> dict[Any, Any]:
         kind, _, id = str(event._data.get("key")).partition(":")
-        if event._data.get("pick") != "noise" or kind != "picture":
-            return {noise.inbox: gr.skip()}
+        what, _, tab = str(event._data.get("pick")).partition(":")
+        to = next((to for to in destinations if to.tab == tab), None)
         owner, _ = studio.owners.of_page(request, browser)
-        return {noise.inbox: noise.open(owner, id), tabs: gr.update(selected=NOISE)}
+        picture = studio.library.picture(owner, id) if what == "to" and kind == "picture" else None
+        if to is None or picture is None:
+            return {tabs: gr.skip()}
+        try:
+            return to.fill(owner, picture) | {tabs: gr.update(selected=to.tab)}
+        except (Refusal, OSError):  # said there when something is asked for
+            return {tabs: gr.skip()}
 
-    bench.stage.click(
-        look, [token], [noise.inbox, tabs], queue=False, show_progress="hidden", api_visibility="private"
-    )
+    for tab in painting:
+        tab.easel.stage.click(send, [token], outputs, trigger_mode="multiple", **QUICK)
 
 
 def header_html(studio: Studio) -> str:
@@ -198,11 +231,12 @@ def header_html(studio: Studio) -> str:
 
 def launch_options(studio: Studio) -> dict[str, Any]:
     """How Gradio serves the page: its look, no foreign hosts, no share link, and only these files."""
-    allowed = [studio.library.folder / "pictures", studio.examples]
+    # Names of files in drafts/ cannot be guessed; those in inputs/ say what is in them, to who has it.
+    allowed = [*(studio.library.folder / name for name in ("pictures", "inputs", "drafts")), studio.examples]
     if studio.vocabulary and studio.vocabulary.thumbnails:
         allowed.append(studio.vocabulary.thumbnails.path)
     icon = "data:image/svg+xml," + quote(_MARK.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"'))
-    script = "".join((Path(__file__).parent / name).read_text("utf-8") for name in ("page.js", "album.js"))
+    script = "".join((Path(__file__).parent / name).read_text("utf-8") for name in ("page.js", "album.js", "editor.js"))
     return {
         "theme": studio_theme("".join((ASSETS / name).read_text("utf-8") for name in ("style.css", "noise.css"))),
         "head": f'<link rel="icon" href="{icon}"><script>{script}</script>',

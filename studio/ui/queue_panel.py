@@ -7,7 +7,7 @@ data-act and the id of its job (page.js).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from html import escape
 
 from studio.engine.job import JobView
@@ -17,16 +17,16 @@ SETTLING = 1.5  # seconds: a lone job that has waited less is about to start, an
 TITLE = 120  # characters of a prompt
 
 
-def queue_panel(jobs: Sequence[JobView], shown: str, *, loading: bool = False) -> str:
-    """jobs: the owner's that have not ended, by place.  shown: the id of the one on the stage, if any.
+def queue_panel(jobs: Sequence[JobView], shown: Set[str], *, loading: bool = False) -> str:
+    """jobs: the owner's that have not ended, by place.  shown: the ids of those on the stages.
 
-    It asks to be seen while there is more under way than the stage tells; else it is there when it is called for.
+    It asks to be seen while there is more under way than the stages tell; else it is there when it is called for.
     """
     running = [job for job in jobs if job.state == "running"]
     waiting = [job for job in jobs if job.state == "queued"]
-    rows = "".join(_row(job, job.id == shown) for job in running)
+    rows = "".join(_row(job, job.id in shown) for job in running)
     rows += "".join(
-        _row(job, job.id == shown, first=index == 0, last=index == len(waiting) - 1, alone=len(waiting) == 1)
+        _row(job, job.id in shown, first=index == 0, last=index == len(waiting) - 1, alone=len(waiting) == 1)
         for index, job in enumerate(waiting)
     )
     counts = ((running, "running"), (waiting, "waiting"))
@@ -44,9 +44,9 @@ def queue_panel(jobs: Sequence[JobView], shown: str, *, loading: bool = False) -
     )
 
 
-def _is_news(job: JobView, shown: str, loading: bool) -> bool:
+def _is_news(job: JobView, shown: Set[str], loading: bool) -> bool:
     """Whether the stage does not tell it."""
-    if job.id != shown:
+    if job.id not in shown:
         return True
     return job.state == "queued" and not loading and (job.ahead > 0 or time.time() - job.created > SETTLING)
 
@@ -61,13 +61,10 @@ def _row(job: JobView, shown: bool, *, first: bool = True, last: bool = True, al
     if job.state == "queued" and not alone:
         moves = _button("up", job, "Earlier", title, off=first) + _button("down", job, "Later", title, off=last)
     what = f"{kind}{title}{count}"
-    if shown:
-        what = f'<p class="what" title="{title}">{what}</p>'
-    else:
-        what = (
-            f'<button type="button" class="what" data-act="show" data-job="{escape(job.id)}" title="Show: {title}">'
-            f"{what}</button>"
-        )
+    what = (  # also of what is shown, which may be in another tab
+        f'<button type="button" class="what" data-act="show" data-job="{escape(job.id)}" title="Show: {title}">'
+        f"{what}</button>"
+    )
     return (
         f'<li data-state="{job.state}"{" aria-current=true" if shown else ""}>{what}'
         f'<p class="how">{escape(place(job))}</p>'

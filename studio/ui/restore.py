@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from studio.engine.requests import ANY, InvalidRequest, TextToImage
+from studio.engine.requests import ANY, FINISHES, InvalidRequest, TextToImage
 from studio.library.metadata import read_png
 from studio.library.models import ModelInfo
 from studio.ui.wording import TASKS
@@ -44,6 +44,10 @@ def restored(settings: Mapping[str, Any], model: ModelInfo | None = None) -> Res
         else:
             values[name] = value
     task = settings.get("task", TextToImage.task)
+    if task == TextToImage.task and "finish" in settings:
+        size = _plain(settings["finish"]) or 0
+        if size in (0, *FINISHES):
+            values["finish"] = size
     if task != TextToImage.task:
         name = TASKS.get(task) if isinstance(task, str) else None
         notes.append(f"The picture was made by {name.lower() if name else 'another task'}; its words and numbers alone "

@@ -22,7 +22,8 @@ from urllib.parse import quote
 from PIL import Image
 
 from studio.engine.job import Picture
-from studio.engine.requests import ANY, SAMPLERS
+from studio.engine.requests import ANY, AREAS, SAMPLERS
+from studio.ui.wording import TASKS
 
 TITLE = 96  # characters of a prompt that stand beside its picture
 
@@ -32,26 +33,32 @@ class Shown:
     """A picture on the page: its file, or a data URI, and the settings that made it.
 
     key: what a click on it says, "picture:ID" or "example:NUMBER"; "" for one that cannot be clicked.
+    before: the file, or a data URI, of the picture that it was made from, where the two are to be compared.
     """
 
     source: str
     settings: dict[str, Any]
     key: str = ""
+    before: str = ""
 
     @classmethod
-    def of(cls, picture: Picture) -> Shown:
+    def of(cls, picture: Picture, before: str = "") -> Shown:
         """A picture of the library."""
-        return cls(picture.path, picture.settings, f"picture:{picture.id}")
+        return cls(picture.path, picture.settings, f"picture:{picture.id}", before)
 
     @property
     def url(self) -> str:
-        # Relative, so that the page also works below a path. Gradio serves files of its allowed paths only.
-        return self.source if self.source.startswith("data:") else f"gradio_api/file={quote(self.source)}"
+        return url_of(self.source)
 
     @property
     def file_name(self) -> str:
         words = re.sub(r"[^a-z0-9]+", "-", str(self.settings.get("caption", "")).lower()).strip("-")[:48].strip("-")
         return f"{words or 'picture'}-{self.settings.get('seed', 0)}.png"
+
+
+def url_of(source: str) -> str:
+    """Relative, so that the page also works below a path. Gradio serves files of its allowed paths only."""
+    return source if source.startswith(("data:", "gradio_api/")) else f"gradio_api/file={quote(source)}"
 
 
 def data_uri(image: Image.Image) -> str:
@@ -64,12 +71,42 @@ def data_uri(image: Image.Image) -> str:
 def stage(pictures: Sequence[Shown], label: str, *, kind: str = "done", selected: int = 0) -> str:
     """Pictures in a square grid, a label beside them. kind: done, example, running, waiting or stopped."""
     columns = max(1, ceil(sqrt(len(pictures))))
+    if pictures and pictures[selected].before and kind in ("done", "example"):
+        return (
+            f'<section class="stage" data-kind="{kind}" data-key="{escape(pictures[selected].key)}" '
+            f'aria-label="Result">{compare(pictures, selected)}<div class="label">{label}</div></section>'
+        )
     cells = "".join(_cell(picture, index, len(pictures), selected, kind) for index, picture in enumerate(pictures))
     key = escape(pictures[selected].key) if pictures else ""
     return (
         f'<section class="stage" data-kind="{kind}" data-key="{key}" aria-label="Result">'
         f'<div class="wall" style="--columns:{columns}">{cells}</div>'
         f'<div class="label">{label}</div></section>'
+    )
+
+
+def compare(pictures: Sequence[Shown], selected: int = 0) -> str:
+    """Before and after under a slider, with zoom; more than one result stand below it to be chosen."""
+    picture = pictures[selected]
+    shape = re.sub(r"[^0-9/]", "", str(picture.settings.get("size", "")).replace("x", "/")) or "1/1"
+    alt = escape(_alt(picture, "done"))
+    zooms = "".join(
+        f'<button type="button" data-zoom="{zoom}" aria-pressed="{str(zoom == 1).lower()}">'
+        f"{'Fit' if zoom == 1 else f'{zoom}×'}</button>"
+        for zoom in (1, 2, 4, 8)
+    )
+    choices = ""
+    if len(pictures) > 1:
+        cells = "".join(_cell(other, index, len(pictures), selected, "done") for index, other in enumerate(pictures))
+        choices = f'<div class="choices" role="group" aria-label="Results to choose from">{cells}</div>'
+    return (
+        '<div class="wall compared" style="--columns:1">'
+        f'<div class="compare" style="aspect-ratio:{shape}" data-compare>'
+        f'<img class="after" src="{escape(picture.url)}" alt="{alt}" decoding="sync" draggable="false">'
+        f'<div class="before"><img src="{escape(url_of(picture.before))}" alt="" draggable="false"></div>'
+        '<i class="split" aria-hidden="true"></i><span class="tag">Before</span><span class="tag">After</span>'
+        '<input type="range" min="0" max="100" step="0.5" value="50" aria-label="Before and after"></div>'
+        f'<div class="zooms" role="group" aria-label="Zoom">{zooms}</div>{choices}</div>'
     )
 
 
@@ -93,33 +130,73 @@ def _alt(picture: Shown, kind: str) -> str:
     return {"running": f"Forming: {name}", "waiting": "Noise"}.get(kind, name)[:200]
 
 
+def lanczos_stage(picture: Picture, lanczos: str) -> str:
+    """Ours under the slider with plain enlargement, whose URL is given."""
+    shown = Shown.of(picture, lanczos)
+    label = done_label(shown, heading="Beside Lanczos", notes=["On the left is plain enlargement by Lanczos."])
+    label = label.replace(_act("lanczos", "Compare with Lanczos"), _act("before", "Compare with the small picture"))
+    return stage([shown], label).replace(">Before</span>", ">Lanczos</span>")
+
+
 def done_label(picture: Shown, *, heading: str = "", notes: Iterable[str] = (), count: int = 1) -> str:
     """The wall label of a finished picture: what was asked, how it was made, and what can be done with it."""
-    kept = picture.key.startswith("picture:")
-    look = '<button type="button" class="act" data-pick="noise">See how it was made</button>' if kept else ""
     return (
         (f'<p class="heading">{escape(heading)}</p>' if heading else "")
-        + title(picture.settings.get("caption"))
+        + title(picture.settings)
         + fact_list(facts(picture.settings, count))
         + _notes(notes)
-        + f'<p class="acts">{download(picture)}{look}'
-        '<button type="button" class="act" data-pick="use">Use these settings</button></p>'
+        + f'<div class="acts">{_acts(picture)}</div>'
     )
 
 
-def title(caption: object) -> str:
-    """The whole prompt, as far as there is room."""
-    return f'<p class="title">{escape(_clipped(str(caption or ""), TITLE)) or "No prompt"}</p>'
+def _acts(picture: Shown) -> str:
+    kept, painted = picture.key.startswith("picture:"), task_of(picture.settings) == "text-to-image"
+    look = _act("to:noise", "See how it was made") if kept else ""
+    again = _act("use", "Use these settings") if painted else ""
+    if kept and task_of(picture.settings) == "inpaint":
+        again = _act("input", "Use as input")
+    acts = download(picture) + look + again
+    if kept and painted:
+        acts += f'<div class="pair">{_act("vary:subtle", "Vary subtly")}{_act("vary:strong", "Vary strongly")}</div>'
+    if kept and task_of(picture.settings) != "inpaint":  # where it is "Use as input"
+        acts += _act("to:inpaint", "Open in Inpaint")
+    if kept:
+        acts += _act("to:super-resolution", "Open in Super-resolution")
+    if kept and task_of(picture.settings) == "super-resolution":
+        acts += _act("lanczos", "Compare with Lanczos")
+    return acts
+
+
+def _act(pick: str, name: str) -> str:
+    return f'<button type="button" class="act" data-pick="{pick}">{name}</button>'
+
+
+def task_of(settings: Mapping[str, Any]) -> str:
+    task = settings.get("task")
+    return task if isinstance(task, str) and task in TASKS else "text-to-image"
+
+
+def title(settings: Mapping[str, Any]) -> str:
+    """The whole prompt, as far as there is room; without one, the task, which for a picture from words says little."""
+    task = task_of(settings)
+    name = "No prompt" if task == "text-to-image" else TASKS[task]
+    return f'<p class="title">{escape(_clipped(str(settings.get("caption") or ""), TITLE)) or name}</p>'
 
 
 def facts(settings: Mapping[str, Any], count: int = 1) -> list[tuple[str, str]]:
     """How a picture was made: names, and values as text or "" where there is none."""
+    sigma = settings.get("sigma")
     return [
         ("Without", _clipped(str(settings.get("negative_prompt") or ""), 120)),
         ("Seed", _plain(settings.get("seed", 0))),
         ("Steps", _plain(settings.get("steps"))),
         ("Guidance", _plain(settings.get("guidance"))),
         ("Sampler", SAMPLERS.get(settings.get("sampler", ""), _plain(settings.get("sampler")))),
+        ("Area", AREAS.get(settings.get("area", ""), "")),
+        ("Grown by", f"{settings['grow']} px" if settings.get("grow") else ""),
+        ("Feather", f"{settings['feather']} px" if settings.get("feather") else ""),
+        ("Creativity", _plain(settings.get("noise_level"))),
+        ("Noise", f"{_plain(sigma)} of 255" if sigma else ""),
         ("Size", _plain(settings.get("size", "")).replace("x", " × ")),
         ("Time", _seconds(settings.get("seconds"), count)),
     ]
@@ -144,29 +221,29 @@ def download(picture: Shown) -> str:
     )
 
 
-def running_label(caption: str, share: int, place: str) -> str:
+def running_label(settings: Mapping[str, Any], share: int, place: str) -> str:
     """share: of the steps that are taken, in percent."""
     return (
-        f'{title(caption)}<p class="busy"><progress max="100" value="{share}" aria-label="Progress"></progress>'
+        f'{title(settings)}<p class="busy"><progress max="100" value="{share}" aria-label="Progress"></progress>'
         f"<span>{escape(place)}</span></p>"
         '<p class="aside">This is what the model takes the finished picture to be, at this step.</p>'
     )
 
 
-def waiting_label(caption: str, message: str) -> str:
+def waiting_label(settings: Mapping[str, Any], message: str) -> str:
     return (
-        f'{title(caption)}<p class="busy"><progress aria-label="Waiting"></progress><span>{escape(message)}</span></p>'
+        f'{title(settings)}<p class="busy"><progress aria-label="Waiting"></progress><span>{escape(message)}</span></p>'
     )
 
 
-def stopped_label(caption: str, step: int, steps: int) -> str:
+def stopped_label(settings: Mapping[str, Any], step: int, steps: int) -> str:
     where = f"Stopped at step {step} of {steps}." if step else "Stopped before its first step."
     aside = "What you see is how far the picture had come. It was not kept." if step else ""
-    return f'{title(caption)}<p class="note">{where}</p>' + (f'<p class="aside">{aside}</p>' if aside else "")
+    return f'{title(settings)}<p class="note">{where}</p>' + (f'<p class="aside">{aside}</p>' if aside else "")
 
 
-def failed_label(caption: str, problem: str) -> str:
-    return f'{title(caption)}<p class="note" role="alert">{escape(problem)}</p>'
+def failed_label(settings: Mapping[str, Any], problem: str) -> str:
+    return f'{title(settings)}<p class="note" role="alert">{escape(problem)}</p>'
 
 
 def strip(groups: Sequence[tuple[str, Sequence[Shown]]]) -> str:
@@ -234,6 +311,21 @@ def examples(folder: Path, prompts: Sequence[dict[str, Any]]) -> list[Shown]:
     return found or [
         Shown(placeholder(index), dict(settings), f"example:{index}") for index, settings in enumerate(prompts)
     ]
+
+
+def shipped(folder: Path, before: str, after: str) -> Shown:
+    """A shipped pair: what was there, and what came of it with its settings; a placeholder where it is missing."""
+    from studio.library.metadata import read_png
+
+    files = [(folder / f"{name}.png").resolve() for name in (before, after)]
+    try:
+        settings = read_png(files[1])
+    except (OSError, ValueError):
+        settings = None
+    if not settings or not files[0].exists():
+        return Shown(placeholder(3), {"caption": "", "task": folder.name}, "example:0")
+    settings.setdefault("caption", settings.get("prompt", ""))
+    return Shown(str(files[1]), settings, "example:0", str(files[0]))
 
 
 def style_name(style: str) -> str:

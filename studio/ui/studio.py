@@ -6,10 +6,12 @@ Knows nothing of Gradio.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from studio.engine.engine import Engine
 from studio.engine.job import JobView
+from studio.library.drafts import Drafts
 from studio.library.models import ModelInfo, model_info
 from studio.library.store import JobRecord, Library
 from studio.ui.owner import Owners
@@ -31,6 +33,10 @@ class Studio:
     def open(cls, folder: Path, engine: Engine, library: Library) -> Studio:
         """A studio over a model folder, which may turn out to be no such thing: the engine will say so."""
         return cls(engine, library, model_info(folder), Vocabulary.read(folder))
+
+    @cached_property
+    def drafts(self) -> Drafts:
+        return Drafts(self.library.folder, self.library.secret())
 
     @property
     def device_name(self) -> str:

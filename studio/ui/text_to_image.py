@@ -6,20 +6,20 @@ page, or looking at something else, does not stop a job.
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from html import escape
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from PIL import Image
 
 from studio.engine.job import Picture, Refusal
 from studio.engine.requests import (
     ANY,
+    FINISHES,
     GROUNDS,
     MAX_COUNT,
     MAX_GUIDANCE,
@@ -33,17 +33,19 @@ from studio.engine.requests import (
 )
 from studio.ui import stage as show
 from studio.ui.destination import Destination
+from studio.ui.easel import PICK, Easel
 from studio.ui.endpoint import paint_request
 from studio.ui.panel import hints, vocabulary_panel
-from studio.ui.parts import folded
+from studio.ui.parts import QUICK, folded, keep_draft, named, run_row, said, ticket, whole
 from studio.ui.restore import Restored, read_settings, restored
 from studio.ui.stage import Shown
 from studio.ui.studio import Studio
-from studio.ui.watching import Audience, done_frame, example_frame, frames, watch, watched
+from studio.ui.watching import example_frame
 
 TAB = "text-to-image"
-FIELDS = [field.name for field in fields(TextToImage) if not field.kw_only]  # also the order of the controls
-DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name in FIELDS[1:]}
+# Also the order of the controls.
+FIELDS = [*(field.name for field in fields(TextToImage) if not field.kw_only), "finish"]
+DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name in FIELDS[1:-1]}
 LATEST = 24  # small pictures in sight
 EXAMPLE_PROMPTS = [
     {"prompt": "a red apple", "style": "glossy", "ground": "blue"},
@@ -53,38 +55,32 @@ EXAMPLE_PROMPTS = [
     {"prompt": "a blue butterfly", "style": "noto", "ground": "green"},
     {"prompt": "a pizza", "style": "glossy", "ground": "gray"},
 ]
-_PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
-_QUICK = _PRIVATE | {"queue": False}
-# A click on anything that says data-pick reaches Python with the picture that is chosen on the stage.
-_PICK = """element.addEventListener("click", (event) => {
-  const target = event.target.closest("[data-pick]");
-  const key = element.querySelector(".stage")?.dataset.key;
-  if (target) trigger("click", { pick: target.dataset.pick, key });
-});"""
+VARIATIONS = {"subtle": 0.35, "strong": 0.65}  # strength: how far a variation may leave its picture
+VARIED = 4  # variations at a time
+FROM_STAGE = ("use", *(f"vary:{how}" for how in VARIATIONS))  # clicks that mean the picture on the stage
+OWN_SIZE = 0  # the model's own choice of a size to finish at
 
 
 @dataclass(frozen=True)
 class Bench:
     """The tab, as far as the rest of the page has to do with it.
 
-    watched: what stands on the stage, a ticket of `watch`.  filled: what `fill` changes: the controls with these
-    settings.  examples: the shipped pictures.
+    easel: where jobs and pictures stand.  filled: what `fill` changes: the controls with these settings.
     """
 
-    studio: Studio
-    watched: gr.Textbox
-    stage: gr.HTML
+    easel: Easel
     strip: gr.HTML
-    stop: gr.Button
-    message: gr.HTML
     filled: Sequence[Component]
     fill: Callable[[Restored], dict[Component, Any]]
-    examples: Sequence[Shown]
 
     @property
-    def greeting(self) -> list[Component]:
-        """What `greet` changes."""
-        return [self.watched, self.stage, self.strip, self.stop, self.message]
+    def studio(self) -> Studio:
+        return self.easel.studio
+
+    @property
+    def examples(self) -> Sequence[Shown]:
+        """The shipped pictures."""
+        return self.easel.examples
 
     @property
     def destination(self) -> Destination:
@@ -95,19 +91,14 @@ class Bench:
 
         return Destination("Use these settings", TAB, self.filled, fill)
 
+    @property
+    def greeting(self) -> list[Component]:
+        """What `greet` changes."""
+        return [self.strip, *self.easel.greeting]
+
     def greet(self, owner: str) -> dict[Component, Any]:
-        """What an owner who opens the page finds: the newest job under way, else the newest that is done."""
-        found: dict[Component, Any] = {self.strip: self.latest(owner)[0]}
-        under_way = [job for job in self.studio.engine.jobs(owner) if job.task == TextToImage.task]
-        if under_way:
-            newest = max(under_way, key=lambda job: job.created)
-            return found | {self.watched: watch("job", newest.id), self.stop: gr.update(interactive=True)}
-        ended = [job for job in self.studio.library.recent_jobs(owner, 12) if job.task == TextToImage.task]
-        if ended and ended[0].state == "failed":
-            found[self.message] = said([ended[0].error or ""], "alert")
-        if done := next((job for job in ended if job.pictures), None):
-            found[self.stage] = done_frame(self.studio, done)
-        return found
+        """What an owner who opens the page finds."""
+        return {self.strip: self.latest(owner)[0]} | self.easel.greet(owner)
 
     def latest(self, owner: str) -> tuple[str, str]:
         """The strip, and what it is of: where that is the same, so is the strip."""
@@ -117,8 +108,7 @@ class Bench:
 
     def use_example(self, number: int) -> dict[Component, Any]:
         """An example is there to be tried: it is shown, and fills the page in."""
-        shown = {self.watched: watch("example", number), self.stop: gr.update(interactive=False)}
-        return shown | self.fill(restored(self.examples[number].settings))
+        return self.easel.show("example", number) | self.fill(restored(self.examples[number].settings))
 
 
 def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState, tabs: gr.Tabs) -> Bench:
@@ -126,32 +116,34 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
     words = studio.vocabulary
     samples = show.examples(studio.examples, _example_settings())
     styles, grounds = (words.styles, words.grounds) if words else (STYLES, GROUNDS)
-    audience = Audience()
-    # Not a gr.State, whose `change` is not noticed after events that do not go through Gradio's queue.
-    ticket = gr.Textbox("", visible="hidden", elem_id="watched")
+    watched = ticket(TAB)
 
-    with gr.Row(elem_id="bench", equal_height=False):
-        with gr.Column(elem_id="controls", scale=0, min_width=320):
+    with gr.Row(elem_id="bench", elem_classes="bench", equal_height=False):
+        with gr.Column(elem_id="controls", elem_classes="controls", scale=0, min_width=320):
             prompt = gr.Textbox(
-                "", label="Prompt", placeholder="a red apple", lines=2, max_lines=6, autofocus=True, elem_id="prompt"
+                "",
+                label="Prompt",
+                placeholder="a red apple",
+                lines=2,
+                max_lines=6,
+                autofocus=True,
+                elem_id="prompt",
+                elem_classes="prompt",
             )
             hint = gr.HTML(hints(words, "", ANY, ANY), elem_id="hints", apply_default_css=False)
-            style = gr.Radio(_named((ANY, *styles)), value=ANY, label="Style", elem_id="style")
-            ground = gr.Radio(_named((ANY, *grounds)), value=ANY, label="Ground colour", elem_id="ground")
+            style = gr.Radio(named((ANY, *styles)), value=ANY, label="Style", elem_id="style", elem_classes="joined")
+            ground = gr.Radio(
+                named((ANY, *grounds)), value=ANY, label="Ground colour", elem_id="ground", elem_classes="swatches"
+            )
             counts = [(str(n), n) for n in range(1, MAX_COUNT + 1)]
-            count = gr.Radio(counts, value=1, label="Pictures", elem_id="count")
-            with gr.Row(elem_id="run"):
-                generate = gr.Button(
-                    "Generate", variant="primary", size="lg", elem_id="generate", scale=3, min_width=120
-                )
-                stop = gr.Button("Stop", size="lg", elem_id="stop", interactive=False, scale=1, min_width=80)
-            message = gr.HTML("", elem_id="message", apply_default_css=False)
+            count = gr.Radio(counts, value=1, label="Pictures", elem_id="count", elem_classes="joined")
+            generate, stop, message = run_row(TAB, "Generate")
             with folded("more", "More"):
                 negative = gr.Textbox(
                     "", label="Negative prompt", placeholder="what to keep away from", max_lines=4, elem_id="negative"
                 )
                 # Numbers, not sliders, whose typed values the browser cuts to their ends without a word.
-                with gr.Row(elem_id="numbers"):
+                with gr.Row(elem_id="numbers", elem_classes="numbers"):
                     steps = gr.Number(
                         DEFAULTS["steps"], step=1, label=f"Steps, 1 to {MAX_STEPS}", elem_id="steps", min_width=120
                     )
@@ -164,72 +156,81 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
                     )
                 samplers = [(label, key) for key, label in SAMPLERS.items()]
                 sampler = gr.Dropdown(samplers, value=DEFAULTS["sampler"], label="Sampler", elem_id="sampler")
-                with gr.Row(elem_id="seeds"):
+                sizes = [("Auto", OWN_SIZE), *((f"{side}", side) for side in FINISHES)]
+                finish = gr.Radio(
+                    sizes, value=OWN_SIZE, label="Size to finish at, px", elem_id="finish", elem_classes="joined"
+                )
+                with gr.Row(elem_id="seeds", elem_classes="seeds"):
                     seed = gr.Number(0, label="Seed", elem_id="seed", min_width=120)
                     randomize = gr.Checkbox(True, label="New every time", elem_id="randomize", min_width=120)
             upload = gr.UploadButton("Take settings from a PNG", size="sm", elem_id="restore")
-        with gr.Column(elem_id="gallery", scale=1, min_width=320):
-            stage = gr.HTML(example_frame(samples[0]), elem_id="stage", apply_default_css=False, js_on_load=_PICK)
+        with gr.Column(elem_id="gallery", elem_classes="gallery", scale=1, min_width=320):
+            stage = gr.HTML(example_frame(samples[0]), elem_id="stage", apply_default_css=False, js_on_load=PICK)
             rows = show.strip([("Examples", samples)])
-            strip = gr.HTML(rows, elem_id="strip", apply_default_css=False, js_on_load=_PICK)
+            strip = gr.HTML(rows, elem_id="strip", apply_default_css=False, js_on_load=PICK)
             if words:
                 gr.HTML(vocabulary_panel(words), elem_id="vocabulary", apply_default_css=False, js_on_load=None)
 
-    controls = [prompt, negative, style, ground, count, steps, guidance, sampler, seed]
-    named = dict(zip(FIELDS, controls, strict=True))
+    controls = [prompt, negative, style, ground, count, steps, guidance, sampler, seed, finish]
+    by_name = dict(zip(FIELDS, controls, strict=True))
+    easel = Easel(studio, TAB, (TextToImage.task,), watched, stage, stop, message, samples)
 
     def fill(found: Restored, *before: str) -> dict[Component, Any]:
         """The controls with these settings, and what is to be said about it."""
-        values = {named[name]: value for name, value in found.values.items()}
+        values = {by_name[name]: value for name, value in found.values.items()}
         keep_seed = {randomize: False} if "seed" in found.values else {}
         return values | keep_seed | {message: said([*before, *found.notes])}
 
     filled = [*controls, randomize, message]
-    bench = Bench(studio, ticket, stage, strip, stop, message, filled, fill, samples)
+    bench = Bench(easel, strip, filled, fill)
 
     def submit(
         request: gr.Request, browser: str, new_seed: bool,
         prompt: Any, negative: Any, style: Any, ground: Any, count: Any, steps: Any, guidance: Any, sampler: Any,
-        number: Any,
+        number: Any, finish: Any,
     ) -> dict[Component, Any]:  # fmt: skip
         owner, known = studio.owners.of_page(request, browser)
         try:
             number = random.randrange(MAX_SEED + 1) if new_seed else number
-            asked = paint_request(prompt, negative, style, ground, count, steps, guidance, sampler, number)
+            asked = paint_request(
+                prompt, negative, style, ground, count, steps, guidance, sampler, number, whole(finish) or None
+            )
             job = studio.engine.submit(asked, owner)
         except (InvalidRequest, Refusal) as problem:
             return {message: said([str(problem)], "alert")}
-        shown = {ticket: watch("job", job), seed: asked.seed, stop: gr.update(interactive=True), message: ""}
+        shown = easel.show_job(job) | {seed: asked.seed, message: ""}
         return shown | ({} if browser == known else {token: known})
 
-    def stream(request: gr.Request, browser: str, shown: str) -> Iterator[Any]:
-        owner, _ = studio.owners.of_page(request, browser)
-        newest = audience.enter(request.session_hash)
-        for frame in frames(studio, owner, shown, samples):
-            if not newest():
-                break
-            yield frame
-        # Gradio sends the last value of a stream once more at its end, when something newer may stand there.
-        yield gr.skip()
+    def vary(owner: str, id: str, how: str) -> dict[Component, Any]:
+        """Pictures like one that is kept, from its own words and numbers."""
+        try:
+            asked = studio.library.request(owner, id)
+            if not isinstance(asked, TextToImage):
+                return {message: ""}
+            with Image.open(asked_path(owner, id)) as picture:
+                asked = replace(
+                    asked, image=picture, strength=VARIATIONS[how], count=VARIED, finish=None,
+                    seed=random.randrange(MAX_SEED + 1),
+                )  # fmt: skip
+            return easel.show_job(studio.engine.submit(asked, owner)) | {message: ""}
+        except (InvalidRequest, Refusal, OSError) as problem:
+            return {message: said([str(problem)], "alert")}
 
-    def settle(request: gr.Request, browser: str, shown: str) -> Any:
-        """Stop is there for as long as there is something to stop."""
-        kind, id = watched(shown)
-        job = studio.engine.view(id, studio.owners.of_page(request, browser)[0]) if kind == "job" else None
-        return gr.update(interactive=job is not None and not job.ended)
-
-    def cancel(request: gr.Request, browser: str, shown: str) -> None:
-        kind, id = watched(shown)
-        if kind == "job":
-            studio.engine.cancel(id, studio.owners.of_page(request, browser)[0])
+    def asked_path(owner: str, id: str) -> str:
+        picture = studio.library.picture(owner, id)
+        if picture is None:
+            raise Refusal("This picture is not there any more.")
+        return picture.path
 
     def pick(request: gr.Request, event: gr.EventData, browser: str) -> dict[Component, Any]:
         owner, _ = studio.owners.of_page(request, browser)
         what = str(event._data.get("pick"))
-        kind, _, id = str(event._data.get("key") if what == "use" else what).partition(":")
+        kind, _, id = str(event._data.get("key") if what in FROM_STAGE else what).partition(":")
+        if kind == "picture" and what.partition(":")[2] in VARIATIONS:
+            return vary(owner, id, what.partition(":")[2])
         if kind == "picture":
             if what != "use":
-                return {ticket: watch(kind, id), stop: gr.update(interactive=False)}
+                return easel.show(kind, id)
             picture = studio.library.picture(owner, id)
             return fill(restored(picture.settings, studio.model)) if picture else {message: ""}
         if kind == "example" and id.isdigit() and int(id) < len(samples):
@@ -249,52 +250,22 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         return fill(found, f"Settings taken from {Path(path).name}.") | {tabs: gr.update(selected=TAB)}
 
     generate.click(
-        submit, [token, randomize, *controls], [token, ticket, seed, stop, message], trigger_mode="multiple", **_QUICK
+        submit, [token, randomize, *controls], [token, watched, seed, stop, message], trigger_mode="multiple", **QUICK
     )
-    ticket.change(
-        stream, [token, ticket], [stage], concurrency_limit=None, trigger_mode="multiple", **_PRIVATE
-    ).then(settle, [token, ticket], [stop], trigger_mode="multiple", **_QUICK)
-    stop.click(cancel, [token, ticket], None, **_QUICK)
+    easel.connect(token)
     gr.on(
         [prompt.input, prompt.change, style.change, ground.change],
         lambda *values: hints(words, *values),
         [prompt, style, ground],
         [hint],
         trigger_mode="always_last",
-        **_QUICK,
+        **QUICK,
     )
     for place in (stage, strip):
-        place.click(pick, [token], [ticket, stop, *filled], trigger_mode="multiple", **_QUICK)
-    upload.upload(take, [upload], [*filled, tabs], **_QUICK)
-    _keep_draft(page, [*controls, randomize], [*FIELDS, "randomize"])
+        place.click(pick, [token], [watched, stop, *filled], trigger_mode="multiple", **QUICK)
+    upload.upload(take, [upload], [*filled, tabs], **QUICK)
+    keep_draft(page, TAB, [*controls, randomize], [*FIELDS, "randomize"])
     return bench
-
-
-def _keep_draft(page: gr.Blocks, parts: Sequence[Component], names: Sequence[str]) -> None:
-    """What is typed and chosen stays in the browser, over a refresh and a restart; the server has no part in it."""
-    meta = f"{json.dumps(TAB)}, {json.dumps(names)}"
-    defaults = json.dumps([part.value for part in parts])
-    gr.on(
-        [part.change for part in parts],
-        None,
-        parts,
-        None,
-        js=f"(...values) => window.studio.keep({meta}, values)",
-        trigger_mode="multiple",
-        **_QUICK,
-    )
-    page.load(
-        None, parts, parts, js=f"(...values) => window.studio.draft({meta}, {defaults}, values)", **_QUICK
-    )
-
-
-def said(sentences: Sequence[str], role: str = "status") -> str:
-    """What is said under the buttons: a mistake as an "alert"."""
-    return "".join(f'<p role="{role}">{escape(sentence)}</p>' for sentence in sentences if sentence)
-
-
-def _named(keys: Sequence[str]) -> list[tuple[str, str]]:
-    return [(key.capitalize(), key) for key in keys]
 
 
 def _example_settings() -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from studio.engine.job import JobView
 from studio.ui import stage as show
+from studio.ui.before import compared, outside
 from studio.ui.stage import Shown
 from studio.ui.studio import Studio
 from studio.ui.wording import place
@@ -58,20 +59,21 @@ def frames(studio: Studio, owner: str, ticket: str, examples: Sequence[Shown]) -
     if kind == "job":
         yield from _job_frames(studio, owner, id)
     elif kind == "picture" and (picture := studio.library.picture(owner, id)):
-        shown = Shown.of(picture)
-        yield show.stage([shown], show.done_label(shown))
+        shown = compared(studio, owner, picture)
+        yield show.stage([shown], show.done_label(shown, notes=outside(studio, owner, [picture])))
     elif kind == "example" and id.isdigit() and int(id) < len(examples):
         yield example_frame(examples[int(id)])
 
 
-def example_frame(example: Shown) -> str:
-    return show.stage([example], show.done_label(example, heading="Example"), kind="example")
+def example_frame(example: Shown, notes: Sequence[str] = ()) -> str:
+    return show.stage([example], show.done_label(example, heading="Example", notes=notes), kind="example")
 
 
-def done_frame(studio: Studio, job: JobView) -> str:
+def done_frame(studio: Studio, owner: str, job: JobView) -> str:
     """A job that is done, in all its pictures that are still there."""
-    pictures = [Shown.of(picture) for picture in job.pictures]
-    return show.stage(pictures, show.done_label(pictures[0], notes=studio.notes(job), count=job.count))
+    pictures = [compared(studio, owner, picture) for picture in job.pictures]
+    notes = [*outside(studio, owner, job.pictures), *studio.notes(job)]
+    return show.stage(pictures, show.done_label(pictures[0], notes=notes, count=job.count))
 
 
 def _job_frames(studio: Studio, owner: str, id: str) -> Iterator[str]:
@@ -80,7 +82,7 @@ def _job_frames(studio: Studio, owner: str, id: str) -> Iterator[str]:
     except KeyError:  # it ended in another process's life, or long ago
         record = studio.library.job(owner, id)
         if record and record.ended and (record.pictures or record.state != "done"):
-            yield _frame(studio, record)
+            yield _frame(studio, owner, record)
         return
     shown = 0.0
     for view in views:
@@ -88,32 +90,36 @@ def _job_frames(studio: Studio, owner: str, id: str) -> Iterator[str]:
         if view.state == "running" and view.previews and now - shown < FRAME_SECONDS:
             continue
         shown = now
-        yield _frame(studio, view)
+        yield _frame(studio, owner, view)
     if not view.ended:
         text = "The studio is being started again. This goes on by itself as soon as it is back."
-        yield show.stage(_previews(view), show.waiting_label(view.caption, text), kind="waiting")
+        yield show.stage(_previews(view), show.waiting_label(_asked(view), text), kind="waiting")
 
 
-def _frame(studio: Studio, view: JobView) -> str:
+def _frame(studio: Studio, owner: str, view: JobView) -> str:
     if view.state == "done":
-        return done_frame(studio, view)
+        return done_frame(studio, owner, view)
     if view.state == "failed":
-        return show.stage(_previews(view), show.failed_label(view.caption, view.error or ""), kind="stopped")
+        return show.stage(_previews(view), show.failed_label(_asked(view), view.error or ""), kind="stopped")
     if view.state == "cancelled":
-        return show.stage(_previews(view), show.stopped_label(view.caption, view.step, view.steps), kind="stopped")
+        return show.stage(_previews(view), show.stopped_label(_asked(view), view.step, view.steps), kind="stopped")
     if view.state == "running" and view.previews:
         share = round(100 * view.step / view.steps)
-        label = show.running_label(view.caption, share, place(view))
+        label = show.running_label(_asked(view), share, place(view))
         return show.stage(_previews(view), label, kind="running")
     if studio.engine.status.phase == "loading":
         text = "The model is loading. Your picture starts by itself as soon as it is there."
     else:
         text = f"{place(view)}."
-    return show.stage(_previews(view), show.waiting_label(view.caption, text), kind="waiting")
+    return show.stage(_previews(view), show.waiting_label(_asked(view), text), kind="waiting")
+
+
+def _asked(view: JobView) -> dict[str, str]:
+    return {"caption": view.caption, "task": view.task}
 
 
 def _previews(view: JobView) -> list[Shown]:
-    settings = {"caption": view.caption}
+    settings = _asked(view)
     if not view.previews:
         return [Shown(show.noise(), settings)] * view.count
     return [Shown(show.data_uri(preview), settings) for preview in view.previews]

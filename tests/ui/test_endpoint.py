@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from gradio_client import Client
+from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
@@ -66,7 +66,7 @@ def test_wrong_values_are_refused_by_name_and_range(client, wrong, says):
 
 def test_nothing_else_is_public(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert list(endpoints) == ["/text_to_image", "/forward_noise", "/reverse_trace"]
+    assert list(endpoints) == ["/text_to_image", "/inpaint", "/super_resolution", "/forward_noise", "/reverse_trace"]
 
 
 def test_other_files_are_not_served(studio_url):
@@ -82,3 +82,63 @@ def test_other_origins_are_refused(studio_url):
     with urllib.request.urlopen(request) as answer:
         assert answer.headers.get("Access-Control-Allow-Origin") != "http://evil.example"
         assert json.load(answer)["title"] == "Diffusion Studio"
+
+
+def picture_file(folder, name: str, picture: Image.Image):
+    picture.save(folder / name)
+    return handle_file(folder / name)
+
+
+def test_a_picture_is_painted_anew_inside_its_mask(client, tmp_path):
+    picture = Image.effect_noise((40, 30), 60).convert("RGB")
+    mask = Image.new("L", picture.size)
+    mask.paste(255, (10, 5, 30, 20))
+    files, info = client.predict(
+        picture_file(tmp_path, "a.png", picture), picture_file(tmp_path, "m.png", mask), prompt="a red apple", count=2,
+        seed=7, api_name="/inpaint",
+    )  # fmt: skip
+    assert info["seeds"] == [7, 8] and info["prompt"] == "a red apple"
+    assert (info["changed_outside"], info["outside"]) == (0, 40 * 30 - 20 * 15)
+    for file in files:
+        with Image.open(file) as result:
+            assert result.size == (40, 30)
+            result.paste(picture.crop((10, 5, 30, 20)), (10, 5))
+            assert result.convert("RGB").tobytes() == picture.tobytes()
+
+
+def test_a_small_picture_is_painted_larger(client, tmp_path):
+    small = picture_file(tmp_path, "a.png", Image.new("RGB", (20, 10), "teal"))
+    files, info = client.predict(small, scale=4, api_name="/super_resolution")
+    with Image.open(files[0]) as result:
+        assert result.size == (80, 40) and info["size"] == [80, 40]
+    files, info = client.predict(small, width=50, height=33, api_name="/super_resolution")
+    with Image.open(files[0]) as result:
+        assert result.size == (50, 33)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "wrong", "says"),
+    [
+        ("/inpaint", {"mask": (9, 9)}, "The mask is 9 x 9 px and the picture 20 x 10 px; both must be of one size."),
+        ("/inpaint", {"mask": b"<svg/>"}, "The mask is not a whole picture"),
+        ("/inpaint", {"image": b""}, "The image is not a whole picture"),
+        ("/inpaint", {"feather": 300}, "The feather must be a whole number from 0 to 256; it was 300."),
+        ("/inpaint", {"area": "all"}, "The area must be one of painted, whole"),
+        ("/inpaint", {"invert": True}, "The mask is all white and inverted, so there is nothing to paint"),
+        ("/super_resolution", {"scale": 3}, "The scale must be 2 or 4; it was 3."),
+        ("/super_resolution", {"creativity": 1}, "The noise level must be a number from 0 to 0.3; it was 1"),
+        ("/super_resolution", {"width": 40}, "The target height must be a whole number from 1 to 20000; it was empty."),
+        ("/super_resolution", {"image": (3000, 2000)}, "The larger pictures may have 16 megapixels together"),
+    ],
+)
+def test_restoring_refuses_by_name_and_range(client, tmp_path, endpoint, wrong, says):
+    given = {"image": (20, 10)} | ({"mask": (20, 10)} if endpoint == "/inpaint" else {}) | wrong
+    for name in ("image", "mask"):
+        if isinstance(given.get(name), tuple):
+            given[name] = picture_file(tmp_path, f"{name}.png", Image.new("RGB", given[name], "white"))
+        elif isinstance(given.get(name), bytes):
+            (tmp_path / f"{name}.png").write_bytes(given[name])
+            given[name] = handle_file(tmp_path / f"{name}.png")
+    with pytest.raises(AppError) as problem:
+        client.predict(**given, api_name=endpoint)
+    assert says in str(problem.value)

@@ -186,6 +186,14 @@ def test_no_trace_no_view(noise):
     assert message(noise) == "No trace was kept of how this picture was made."
 
 
+def test_a_letter_that_comes_before_the_tab_was_ever_opened(noise_url, open_page):
+    page = open_page(noise_url)
+    page.fill("#picture textarea, #picture input", "nothing")
+    page.click("#open")
+    page.click("button[role=tab]:has-text('Noise')")
+    assert message(page) == "No trace was kept of how this picture was made."
+
+
 def test_endpoints(noise_url, tmp_path):
     client = Client(noise_url, verbose=False)
     path = tmp_path / "picture.png"

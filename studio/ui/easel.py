@@ -1,0 +1,103 @@
+"""What every tab that paints has: a stage where one job or picture stands, Stop, and room for a sentence.
+
+Each tab watches one thing at a time (see watching.py); leaving it, or the page, does not stop a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from studio.engine.job import JobView
+from studio.ui.parts import PRIVATE, QUICK, said
+from studio.ui.stage import Shown
+from studio.ui.studio import Studio
+from studio.ui.watching import Audience, done_frame, frames, watch, watched
+
+# A click on anything that says data-pick reaches Python with the picture that is chosen on the stage.
+PICK = """element.addEventListener("click", (event) => {
+  const target = event.target.closest("[data-pick]");
+  const key = element.querySelector(".stage")?.dataset.key;
+  if (target) trigger("click", { pick: target.dataset.pick, key });
+});"""
+
+
+@dataclass(frozen=True)
+class Easel:
+    """The parts of a tab that shows jobs.
+
+    tab: the id of its gr.Tab.  tasks: whose jobs it shows.  watched: what stands on the stage, a ticket of `watch`.
+    examples: shipped pictures that can stand there.
+    """
+
+    studio: Studio
+    tab: str
+    tasks: tuple[str, ...]
+    watched: gr.Textbox
+    stage: gr.HTML
+    stop: gr.Button
+    message: gr.HTML
+    examples: Sequence[Shown]
+    audience: Audience = field(default_factory=Audience)
+
+    @property
+    def greeting(self) -> list[Component]:
+        """What `greet` changes."""
+        return [self.watched, self.stage, self.stop, self.message]
+
+    def greet(self, owner: str) -> dict[Component, Any]:
+        """What an owner who opens the page finds: the newest job under way, else the newest that is done."""
+        under_way = [job for job in self.studio.engine.jobs(owner) if job.task in self.tasks]
+        if under_way:
+            return self.show_job(max(under_way, key=lambda job: job.created).id)
+        found: dict[Component, Any] = {}
+        ended = [job for job in self.studio.library.recent_jobs(owner, 24) if job.task in self.tasks]
+        if ended and ended[0].state == "failed":
+            found[self.message] = said([ended[0].error or ""], "alert")
+        if done := next((job for job in ended if job.pictures), None):
+            found[self.stage] = done_frame(self.studio, owner, done)
+        return found
+
+    def show_job(self, id: str) -> dict[Component, Any]:
+        return {self.watched: watch("job", id), self.stop: gr.update(interactive=True)}
+
+    def show(self, kind: str, id: object) -> dict[Component, Any]:
+        """A picture or an example on the stage."""
+        return {self.watched: watch(kind, id), self.stop: gr.update(interactive=False)}
+
+    def connect(self, token: gr.BrowserState) -> None:
+        """Follows what is watched, and stops it."""
+        studio = self.studio
+
+        def stream(request: gr.Request, browser: str, shown: str) -> Iterator[Any]:
+            owner, _ = studio.owners.of_page(request, browser)
+            newest = self.audience.enter(request.session_hash)
+            for frame in frames(studio, owner, shown, self.examples):
+                if not newest():
+                    break
+                yield frame
+            # Gradio sends the last value of a stream once more at its end, when something newer may stand there.
+            yield gr.skip()
+
+        def settle(request: gr.Request, browser: str, shown: str) -> Any:
+            """Stop is there for as long as there is something to stop."""
+            job = self._job(studio.owners.of_page(request, browser)[0], shown)
+            return gr.update(interactive=job is not None and not job.ended)
+
+        def cancel(request: gr.Request, browser: str, shown: str) -> None:
+            kind, id = watched(shown)
+            if kind == "job":
+                studio.engine.cancel(id, studio.owners.of_page(request, browser)[0])
+
+        self.watched.change(
+            stream, [token, self.watched], [self.stage], concurrency_limit=None, trigger_mode="multiple", **PRIVATE
+        ).then(settle, [token, self.watched], [self.stop], trigger_mode="multiple", **QUICK)
+        self.stop.click(cancel, [token, self.watched], None, **QUICK)
+
+    def _job(self, owner: str, shown: str) -> JobView | None:
+        kind, id = watched(shown)
+        return self.studio.engine.view(id, owner) if kind == "job" else None
