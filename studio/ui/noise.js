@@ -717,7 +717,7 @@ function receive() {
   form.disabled = false;
   say("");
   show(letter.kind);
-  views[letter.kind].take(letter.view);
+  views[letter.kind].take(letter.view).then(() => letter.kind === "reverse" && arrived());
 }
 window.addEventListener("noise-letter", receive);
 new MutationObserver(() => draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
@@ -744,6 +744,7 @@ ask("first").then(async (first) => {
   await plane.takeStill(first.plane, null);
   plane.takeFlow(first.flow);
   element.dataset.ready = "true";
+  restore();
 });
 goTo(state.t);
 receive();

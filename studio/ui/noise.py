@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from PIL import Image, ImageOps
 
 from studio.engine.job import JobView, Refusal
 from studio.engine.requests import MAX_PIXELS, MAX_SEED, SAMPLERS, InvalidRequest, TextToImage
+from studio.pictures.animation import KINDS, animated
 from studio.ui.noise_words import panels
 
 if TYPE_CHECKING:
@@ -37,9 +38,13 @@ MOST_TOYS = 16  # trainings in the plane that are kept to be taken up again
 MOST_RUNS = 32  # runs on the page that the network can still be looked into
 SLICE = 3.0  # seconds that one call may train
 COMPARED = 4
+LOADING_SECONDS = 120.0
+MOST_FRAMES, MOST_FRAME_PIXELS = 130, 40_000_000  # of an animation
 CONVERGED = 100  # steps of the run that others are measured against
 # Gradio gives this to the component's script beside `element`, `trigger` and `server`; see noise.js.
-_SCRIPT = (Path(__file__).parent / "noise.js").read_text("utf-8")
+_SCRIPT = "\n".join(
+    (Path(__file__).parent / name).read_text("utf-8") for name in ("noise.js", "noise_take.js", "noise_tour.js")
+)
 # What is put in before the tab was ever opened is there when this first runs.
 _INBOX = """const post = () => {
   window.noiseLetter = props.value;
@@ -79,8 +84,7 @@ class Run:
     trace: Any
     caption: str
     sampler: str
-    label: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
+    picture: str = ""  # id of the picture that was kept
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,9 @@ def build_tab(studio: Studio, token: Any = None) -> NoiseTab:
         js_on_load=_SCRIPT,
         server_functions=[
             _function(method)
-            for method in (room.first, room.example_run, room.forward, room.plane_start, room.plane_train, room.look)
+            for method in (
+                room.first, room.example_run, room.forward, room.plane_start, room.plane_train, room.look, room.animate,
+            )  # fmt: skip
         ],
     )
     inbox = gr.HTML("", visible="hidden", html_template="<i></i>", js_on_load=_INBOX, elem_id="noise-inbox")
@@ -117,7 +123,11 @@ def build_tab(studio: Studio, token: Any = None) -> NoiseTab:
     def compare(*given: Any, event: gr.EventData, request: gr.Request) -> Iterator[str]:
         yield from room.compare(getattr(event, "asked", None), owner(request, given))
 
+    def fetch(*given: Any, event: gr.EventData, request: gr.Request) -> Iterator[str]:
+        yield room.open(owner(request, given), str(getattr(event, "asked", "")))
+
     private = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+    view.fetch(_with_event(fetch, len(tokens)), tokens, [inbox], **private)
     view.run(_with_event(run, len(tokens)), tokens, [inbox], **private)
     view.compare(_with_event(compare, len(tokens)), tokens, [inbox], **private)
     return NoiseTab(view, inbox, room.open)
@@ -154,6 +164,11 @@ class Room:
         self._listener: tuple[Any, Any] | None = None
         self._looking = threading.Lock()
 
+    def await_imports(self) -> None:
+        """Waits for the model, which is loaded while the page answers: threads that import torch and diffusers for the
+        first time side by side find modules half made, and what they leave stays broken."""
+        self.studio.engine.wait_until_ready(LOADING_SECONDS)
+
     # ---- asked by noise.js, `server.<name>(asked)` ----
 
     def first(self, asked: Any) -> Any:
@@ -167,6 +182,7 @@ class Room:
         return _answer(self._forward, asked)
 
     def _forward(self, picture: Any, size: Any = 64, seed: Any = 0, standardize: Any = False) -> Any:
+        self.await_imports()
         from studio.lab.views import forward_view
 
         if isinstance(picture, int):
@@ -180,6 +196,7 @@ class Room:
         return _answer(self._plane_start, asked)
 
     def _plane_start(self, shape: Any, text: Any = "", strokes: Any = ()) -> Any:
+        self.await_imports()
         from studio.lab.toy import Toy
         from studio.lab.views import cloud_of, plane_view
 
@@ -193,6 +210,7 @@ class Room:
         self, key: Any, seconds: Any = 0.0, label: Any = None, away: Any = None, guidance: Any = 1.0
     ) -> Any:
         """Trains for so long (0: not at all) and shows where the points go now."""
+        self.await_imports()
         from studio.lab.toy import Aim
         from studio.lab.views import flow_view
 
@@ -210,6 +228,7 @@ class Room:
         return _answer(self._look, asked)
 
     def _look(self, key: Any, stage: Any = 0) -> Any:
+        self.await_imports()
         from studio.lab.views import looking_view
 
         run = self.runs.get(key)
@@ -222,6 +241,18 @@ class Room:
             if pipe is None:
                 raise ValueError("This model's network cannot be looked into.")
             return looking_view(pipe, run.caption, run.trace.stages[stage])
+
+    def animate(self, asked: Any) -> Any:
+        return _answer(self._animate, asked)
+
+    def _animate(self, frames: Any, kind: Any = "webp", seconds: Any = 6.0) -> Any:
+        if not isinstance(frames, list) or len(frames) > MOST_FRAMES:
+            raise ValueError(f"an animation may have {MOST_FRAMES} pictures at most")
+        shown = [_picture(_from_uri(uri)).convert("RGB") for uri in frames]
+        if sum(one.width * one.height for one in shown) > MOST_FRAME_PIXELS:
+            raise ValueError("The pictures of this animation are too large.")
+        made = animated(shown, kind, min(60.0, max(0.1, _number("seconds", seconds))))
+        return {"file": f"data:{KINDS[kind]};base64,{base64.b64encode(made).decode()}"}
 
     # ---- asked with an owner ----
 
@@ -237,10 +268,11 @@ class Room:
         except (InvalidRequest, Refusal, ValueError) as problem:
             yield _letter("reverse", problem=str(problem))
             return
-        yield self._reverse_letter(run)
+        yield self._reverse_letter(run, run.picture)
 
     def compare(self, asked: Any, owner: str) -> Iterator[str]:
         """Two to four runs and, to measure them by, one of many steps; letters of progress, then all of them."""
+        self.await_imports()
         from studio.lab.views import compare_view
 
         try:
@@ -275,7 +307,7 @@ class Room:
         if picture is None or trace is None:
             return _letter("reverse", problem="No trace was kept of how this picture was made.")
         try:
-            return self._reverse_letter(_run(trace, picture.settings))
+            return self._reverse_letter(_run(trace, picture.settings), picture_id)
         except ValueError as problem:
             return _letter("reverse", problem=f"This trace cannot be shown: {problem}.")
 
@@ -289,16 +321,24 @@ class Room:
         trace = self.studio.library.trace(owner, view.pictures[0].id)
         if trace is None:
             raise ValueError("No trace was kept of this run: the space for traces is full.")
-        yield _run(trace, view.pictures[0].settings | {"sampler": request.sampler, "caption": request.caption})
+        settings = view.pictures[0].settings | {"sampler": request.sampler, "caption": request.caption}
+        yield _run(trace, settings, view.pictures[0].id)
 
-    def _reverse_letter(self, run: Run) -> str:
+    def _reverse_letter(self, run: Run, picture_id: str) -> str:
+        self.await_imports()
         from studio.lab.views import reverse_view
 
         stages = reverse_view(run.trace, run.sampler, self._config)
         key = self.runs.put(run)
         return _letter(
             "reverse",
-            view={"key": key, "caption": run.caption, "sampler": SAMPLERS[run.sampler], "stages": stages},
+            view={
+                "key": key,
+                "picture": picture_id,
+                "caption": run.caption,
+                "sampler": SAMPLERS[run.sampler],
+                "stages": stages,
+            },
         )
 
     def owner(self, request: gr.Request, token: Any) -> str:
@@ -347,6 +387,7 @@ def add_endpoints(studio: Studio) -> None:
             seed: of the noise, 0 to 4294967295
             standardize: bring the picture to mean 0 and variance 1 first
         """
+        room.await_imports()
         from studio.lab.views import forward_numbers
 
         try:
@@ -378,6 +419,7 @@ def add_endpoints(studio: Studio) -> None:
             sampler: studio, ddim, ddpm, dpm++2m, unipc, euler or heun
             seed: 0 to 4294967295; left out, one is drawn
         """
+        room.await_imports()
         from studio.lab.views import reverse_view
 
         asked = {
@@ -435,9 +477,9 @@ def _request(asked: Any) -> TextToImage:
     )
 
 
-def _run(trace: Any, settings: dict[str, Any]) -> Run:
+def _run(trace: Any, settings: dict[str, Any], picture: str = "") -> Run:
     sampler = settings.get("sampler", "studio")
-    return Run(trace, str(settings.get("caption", "")), sampler if sampler in SAMPLERS else "studio")
+    return Run(trace, str(settings.get("caption", "")), sampler if sampler in SAMPLERS else "studio", picture)
 
 
 def _whole(value: Any) -> Any:

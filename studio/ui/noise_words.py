@@ -123,8 +123,8 @@ def panels(samplers: Mapping[str, str]) -> str:
     )
     return (
         '<div class="nv"><div class="nv-bar">'
-        f'<div class="nv-tabs" role="tablist" aria-label="Noise views">{tabs}</div>'
-        f'{_RAIL}</div><p class="nv-message" role="status" data-slot="message"></p>{parts}</div>'
+        f'<div class="nv-top"><div class="nv-tabs" role="tablist" aria-label="Noise views">{tabs}</div>{_TAKE}</div>'
+        f'{_RAIL}</div><p class="nv-message" role="status" data-slot="message"></p>{parts}{_TOUR}</div>'
     )
 
 
@@ -138,6 +138,30 @@ def words(key: str) -> str:
     )
 
 
+_TAKE = (
+    '<div class="nv-take"><button type="button" data-tour="begin">Guided tour</button>'
+    '<button type="button" data-take="link">Copy link</button>'
+    '<span role="group" aria-label="Take this view along">Save '
+    + "".join(
+        f'<button type="button" data-take="{kind}" title="{title}">{name}</button>'
+        for kind, name, title in (
+            ("webp", "WebP", "animation, lossless"),
+            ("gif", "GIF", "animation"),
+            ("mp4", "MP4", "film; takes as long as it plays"),
+            ("strip", "PNG", "strip of all moments"),
+            ("csv", "CSV", "the numbers, as a table"),
+            ("json", "JSON", "the numbers, and the link to this view"),
+        )
+    )
+    + "</span></div>"
+)
+_TOUR = (
+    '<div class="nv-tour" data-slot="tour" role="dialog" aria-label="Guided tour" hidden>'
+    '<div aria-live="polite"><h3></h3><p></p></div><div class="nv-tour-row"><span></span>'
+    '<button type="button" class="nv-button" data-tour="end">Close</button>'
+    '<button type="button" class="nv-button" data-tour="back">Back</button>'
+    '<button type="button" class="nv-button nv-main" data-tour="next">Next</button></div></div>'
+)
 _RAIL = """<div class="nv-rail" role="group" aria-label="Time">
 <button type="button" data-act="play" aria-label="Play" title="Play (space)"></button>
 <button type="button" data-act="back" aria-label="One step toward the picture" title="Left arrow">‹</button>

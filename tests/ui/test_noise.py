@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -232,3 +233,55 @@ def test_a_telephone_shows_every_view_in_its_width(noise_url, open_page):
             "parts => parts.map(p => p.getBoundingClientRect().right)",
         )
         assert max(widths) <= 390
+
+
+def test_a_view_is_taken_along(noise, tmp_path):
+    at(noise, 300)
+    for kind in ("strip", "webp", "gif", "csv", "json"):
+        with noise.expect_download() as coming:
+            noise.click(f"[data-take={kind}]")
+        path = tmp_path / coming.value.suggested_filename
+        coming.value.save_as(path)
+        if kind == "csv":
+            lines = path.read_text("utf-8").splitlines()
+            assert lines[0] == "t,alpha,sigma,alpha_bar,beta,log_snr" and len(lines) == 1001
+        elif kind == "json":
+            rows = json.loads(path.read_text("utf-8"))["rows"]
+            assert all(abs(row["alpha"] ** 2 + row["sigma"] ** 2 - 1) < 1e-6 for row in rows)
+        else:
+            with Image.open(path) as made:
+                assert getattr(made, "n_frames", 1) == (1 if kind == "strip" else 41)
+    assert noise.inner_text("#noise [data-slot=time]") == "t = 300"  # the rail is where it was
+
+
+def test_a_link_restores_the_view_for_whoever_made_it(noise, noise_url, open_page):
+    noise.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    noise.select_option("[data-slot=schedule]", "linear")
+    at(noise, 300)
+    noise.click("[data-take=link]")
+    noise.wait_for_function("window.copied")
+    page = open_page(noise.evaluate("window.copied"))
+    page.click("button[role=tab]:has-text('Noise')")
+    page.wait_for_function("document.querySelector('#noise [data-slot=time]')?.innerText === 't = 300'")
+    assert page.eval_on_selector("[data-slot=schedule]", "select => select.value") == "linear"
+    stranger = open_page(f"{noise_url}#noise?view=reverse&t=500&run=nobodys")
+    stranger.click("button[role=tab]:has-text('Noise')")
+    assert message(stranger) == "No trace was kept of how this picture was made."
+    nonsense = open_page(f"{noise_url}#noise?view=sideways")
+    nonsense.click("button[role=tab]:has-text('Noise')")
+    assert message(nonsense) == "This link names no view that there is."
+
+
+def test_the_tour_leads_through_all_views(noise):
+    noise.click("[data-tour=begin]")
+    seen = set()
+    for number in range(1, 12):
+        noise.wait_for_selector(f"[data-slot=tour] >> text={number} of 11")
+        seen.add(noise.get_attribute("#noise [data-go][aria-selected=true]", "data-go"))
+        assert noise.locator(".nv-pointed:visible").count() == 1
+        noise.keyboard.press("ArrowRight")
+    assert seen == {"forward", "reverse", "compare", "plane"}
+    noise.wait_for_selector("[data-slot=tour]", state="hidden")
+    noise.click("[data-tour=begin]")
+    noise.keyboard.press("Escape")
+    noise.wait_for_selector("[data-slot=tour]", state="hidden")
