@@ -36,12 +36,12 @@ const tour = {
     $('[data-tour="next"]', card).textContent = index === TOUR.length - 1 ? "Done" : "Next";
     card.hidden = false;
     const place = this.place();
-    place?.classList.add("nv-pointed");
+    place?.setAttribute("data-pointed", "");
     place?.scrollIntoView({ block: "center", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
     $('[data-tour="next"]', card).focus({ preventScroll: true });
   },
   leave() {
-    for (const pointed of $$(".nv-pointed")) pointed.classList.remove("nv-pointed");
+    for (const pointed of $$("[data-pointed]")) pointed.removeAttribute("data-pointed");
   },
   end() {
     this.leave();

@@ -99,7 +99,7 @@ def open_page(browser):
             contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(1000 * PATIENCE)
-        own = (url, "data:", "blob:")
+        own = (url.partition("#")[0], "data:", "blob:")
         page.on("request", lambda request: request.url.startswith(own) or strangers.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)
