@@ -711,6 +711,13 @@ function receive() {
   if (!window.noiseLetter) return;
   const letter = JSON.parse(window.noiseLetter);
   window.noiseLetter = "";
+  if (letter.kind === "forward") {
+    for (const button of $$('[data-slot="examples"] button')) button.setAttribute("aria-pressed", "false");
+    forward.source = letter.source;
+    say("");
+    show("forward");
+    return forward.fetch();
+  }
   const form = $(`[data-form="${letter.kind === "reverse" ? "run" : "compare"}"] [type=submit]`);
   if (letter.problem) { form.disabled = false; return say(letter.problem, true); }
   if (!letter.view) return say(letter.kind === "compare" && letter.of <= 5 ? `Run ${letter.progress + 1} of ${letter.of}.` : `Step ${letter.progress} of ${letter.of}.`);

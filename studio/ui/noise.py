@@ -39,6 +39,7 @@ MOST_RUNS = 32  # runs on the page that the network can still be looked into
 SLICE = 3.0  # seconds that one call may train
 COMPARED = 4
 LOADING_SECONDS = 120.0
+FORWARD_SIDE = 512  # px of a larger picture's longer side on its way into noise
 MOST_FRAMES, MOST_FRAME_PIXELS = 130, 40_000_000  # of an animation
 CONVERGED = 100  # steps of the run that others are measured against
 # Gradio gives this to the component's script beside `element`, `trigger` and `server`; see noise.js.
@@ -89,11 +90,15 @@ class Run:
 
 @dataclass(frozen=True)
 class NoiseTab:
-    """The tab's parts that others reach: any event may put `open(owner, picture_id)` into `inbox`."""
+    """The tab's parts that others reach: any event may put what these say of an owner's picture into `inbox`.
+
+    open: how it was made, taken apart.  drown: the picture on its way into noise.
+    """
 
     view: gr.HTML
     inbox: gr.HTML
     open: Callable[[str, str], str]
+    drown: Callable[[str, str], str]
 
 
 def build_tab(studio: Studio, token: Any = None) -> NoiseTab:
@@ -130,7 +135,7 @@ def build_tab(studio: Studio, token: Any = None) -> NoiseTab:
     view.fetch(_with_event(fetch, len(tokens)), tokens, [inbox], **private)
     view.run(_with_event(run, len(tokens)), tokens, [inbox], **private)
     view.compare(_with_event(compare, len(tokens)), tokens, [inbox], **private)
-    return NoiseTab(view, inbox, room.open)
+    return NoiseTab(view, inbox, room.open, room.drown)
 
 
 def _function(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -305,11 +310,27 @@ class Room:
         picture = self.studio.library.picture(owner, picture_id)
         trace = self.studio.library.trace(owner, picture_id) if picture else None
         if picture is None or trace is None:
-            return _letter("reverse", problem="No trace was kept of how this picture was made.")
+            problem = "No trace was kept of how this picture was made."
+            if picture and picture.has_trace:
+                problem = "The trace of this picture cannot be read: its file is gone, damaged, or of another version."
+            return _letter("reverse", problem=problem)
         try:
             return self._reverse_letter(_run(trace, picture.settings), picture_id)
         except ValueError as problem:
             return _letter("reverse", problem=f"This trace cannot be shown: {problem}.")
+
+    def drown(self, owner: str, picture_id: str) -> str:
+        """The letter that takes a kept picture into the view Forward."""
+        picture = self.studio.library.picture(owner, picture_id)
+        try:
+            with Image.open(picture.path if picture else "") as image:
+                shown = image.convert("RGB")
+        except OSError:
+            return _letter("reverse", problem="This picture is not there any more.")
+        shown.thumbnail((FORWARD_SIDE, FORWARD_SIDE))
+        file = io.BytesIO()
+        shown.save(file, "PNG")
+        return _letter("forward", source=f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}")
 
     def _runs(self, request: TextToImage, owner: str, kind: str) -> Iterator[Any]:
         """Follows a run through the engine; the last thing it gives is the Run. Raises ValueError."""

@@ -125,39 +125,62 @@ async function takeAlong(kind) {
 
 // ---- the link ----
 
-const KEPT = { forward: ["schedule", "size", "noise-seed"], plane: ["shape", "aim", "guide"], compare: [], reverse: [] };
+// What of each view a link keeps: its fields, by their names in it.
+const KEPT = {
+  forward: { schedule: "[data-slot=schedule]", size: "[data-slot=size]", seed: "[data-slot=noise-seed]", standardize: "[data-slot=standardize]" },
+  reverse: {},
+  compare: { what: "[data-form=compare] [name=what]", prompt: "[data-form=compare] [name=prompt]", seed: "[data-form=compare] [name=seed]" },
+  plane: { shape: "[data-slot=shape]", text: "[data-slot=text]", aim: "[data-slot=aim]", guide: "[data-slot=guide]" },
+};
 
 function link() {
   const told = new URLSearchParams({ view: state.panel, t: state.t });
-  for (const name of KEPT[state.panel]) told.set(name, slot(name).value);
+  for (const [name, selector] of Object.entries(KEPT[state.panel])) {
+    const field = $(selector);
+    told.set(name, field.type === "checkbox" ? Number(field.checked) : field.value);
+  }
   if (state.panel === "forward" && typeof forward.source === "number") told.set("example", forward.source);
   if (state.panel === "reverse" && reverse.view?.picture) { told.set("run", reverse.view.picture); told.set("stage", reverse.stage); }
   return `${location.origin}${location.pathname}${location.search}#noise?${told}`;
 }
 
+// What a link does not bring back.
+function left() {
+  if (state.panel === "forward" && typeof forward.source !== "number") return " Your own picture is not in it.";
+  if (state.panel === "reverse") return reverse.view?.picture ? " It opens for whoever made this run." : " It shows the example.";
+  if (state.panel === "compare") return " The runs are made again when Compare is pressed.";
+  return slot("shape").value === "drawing" && state.panel === "plane" ? " Your drawing is not in it." : "";
+}
+
 async function restore() {
   const [place, asked] = location.hash.split("?");
   if (place !== "#noise" || !asked) return;
-  const told = new URLSearchParams(asked), panel = told.get("view"), t = Number(told.get("t"));
+  const told = new URLSearchParams(asked), panel = told.get("view"), t = told.has("t") ? Number(told.get("t")) : NaN;
   if (!(panel in views)) return say("This link names no view that there is.", true);
-  for (const name of KEPT[panel]) {
-    const field = slot(name), value = told.get(name);
+  for (const [name, selector] of Object.entries(KEPT[panel])) {
+    const field = $(selector), value = told.get(name);
     if (value === null || (field.options && ![...field.options].some((option) => option.value === value))) continue;
-    field.value = value;
+    if (field.type === "checkbox") field.checked = value === "1";
+    else field.value = value;
   }
   show(panel);
   if (panel === "forward") {
     const example = $$('[data-slot="examples"] button')[Number(told.get("example"))];
     if (told.has("example") && example) example.click();
     else await forward.fetch();
+    forward.charts();
   }
-  if (panel === "plane" && told.get("shape") !== "drawing") plane.changed();
+  if (panel === "plane" && (told.get("shape") !== "two moons" || told.get("aim") || told.get("guide") !== "1")) {
+    plane.changed();
+    if (told.get("shape") !== "drawing") plane.aimed();
+  }
   if (panel === "reverse" && told.get("run")) {
     state.opened = { t, stage: Number(told.get("stage")) };
     trigger("fetch", { asked: told.get("run") });
   }
   if (Number.isFinite(t)) goTo(t);
 }
+window.addEventListener("hashchange", restore);
 
 // Once a run that a link names is there, its place on the rail is, too.
 async function arrived() {
@@ -174,10 +197,10 @@ element.addEventListener("click", async (event) => {
   if (kind !== "link") return takeAlong(kind);
   try {
     await navigator.clipboard.writeText(link());
-    say(state.panel === "reverse" && !reverse.view?.picture ? "Link copied. It shows the example." : "Link copied. Runs open for whoever made them.");
+    say(`Link copied.${left()}`);
   } catch { // no clipboard without https
     history.replaceState(null, "", link());
-    say("The link stands in the address bar now.");
+    say(`The link stands in the address bar now.${left()}`);
   }
 });
 if (!films()) $('[data-take="mp4"]').hidden = true;

@@ -261,10 +261,13 @@
 })();
 
 // A link to a view of the tab Noise opens that tab, which does the rest.
-if (location.hash.startsWith("#noise")) {
+function openNoise() {
+  if (!location.hash.startsWith("#noise")) return;
   const seek = setInterval(() => {
     const tab = [...document.querySelectorAll("button[role=tab]")].find((button) => button.innerText.trim() === "Noise");
     if (tab?.getAttribute("aria-selected") === "true") clearInterval(seek);
     else if (document.querySelector("#prompt textarea")) tab?.click();
   }, 100);
 }
+openNoise();
+window.addEventListener("hashchange", openNoise);

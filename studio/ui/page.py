@@ -77,7 +77,7 @@ def build_page(studio: Studio) -> gr.Blocks:
                 enlarge = build_super_resolution(studio, page, token)
             with gr.Tab("Noise", id=NOISE, elem_id="tab-noise"):
                 noise = build_noise(studio, token)
-            destinations = [bench.destination, inpaint.destination, enlarge.destination, _how_it_was_made(noise)]
+            destinations = [bench.destination, inpaint.destination, enlarge.destination, *_noise_destinations(noise)]
             with gr.Tab("Library", id="library", elem_id="tab-library") as tab:
                 build_library(studio, token, tabs, tab, destinations, bench)
         add_endpoint(studio)
@@ -161,15 +161,23 @@ def _connect(
     )  # fmt: skip
 
 
-def _how_it_was_made(noise: NoiseTab) -> Destination:
-    """Pictures that left a trace open in the tab Noise."""
-    return Destination(
-        "See how it was made",
-        NOISE,
-        [noise.inbox],
-        lambda owner, picture: {noise.inbox: noise.open(owner, picture.id)},
-        lambda picture: picture.has_trace,
-    )
+def _noise_destinations(noise: NoiseTab) -> list[Destination]:
+    """Pictures that left a trace are taken apart in the tab Noise, and any goes into noise there."""
+    return [
+        Destination(
+            "See how it was made",
+            NOISE,
+            [noise.inbox],
+            lambda owner, picture: {noise.inbox: noise.open(owner, picture.id)},
+            lambda picture: picture.has_trace,
+        ),
+        Destination(
+            "Put noise on it",
+            NOISE,
+            [noise.inbox],
+            lambda owner, picture: {noise.inbox: noise.drown(owner, picture.id)},
+        ),
+    ]
 
 
 def _connect_stages(

@@ -1,0 +1,93 @@
+"""What the noise tab answers, without a browser: traces and drawings that are not what they should be."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from studio.engine.engine import Engine
+from studio.engine.requests import TextToImage
+from studio.library.sampler import PipelineSampler
+from studio.library.store import Library
+from studio.ui.noise import Room, _from_uri
+from tests.diffusion.conftest import random_pipeline
+
+OWNER = "me"
+
+
+@pytest.fixture
+def room(tmp_path) -> Iterator[Room]:
+    library = Library(tmp_path)
+    engine = Engine(lambda: PipelineSampler(random_pipeline()), library).start()
+    yield Room(SimpleNamespace(engine=engine, library=library, examples=tmp_path))
+    engine.shutdown(None)
+    library.close()
+
+
+def painted(room: Room) -> str:
+    """The id of a picture."""
+    engine = room.studio.engine
+    *_, view = engine.follow(engine.submit(TextToImage("a red apple", steps=2, seed=3), OWNER), OWNER)
+    return view.pictures[0].id
+
+
+def test_a_trace_opens_for_its_owner_alone(room):
+    id = painted(room)
+    view = json.loads(room.open(OWNER, id))["view"]
+    assert view["picture"] == id and view["caption"] == "a red apple" and len(view["stages"][0]["steps"]) == 2
+    assert json.loads(room.open("another", id))["problem"] == "No trace was kept of how this picture was made."
+
+
+@pytest.mark.parametrize("harm", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"{}" + data])
+def test_a_damaged_trace_is_a_sentence(room, harm):
+    id = painted(room)
+    (path,) = Path(room.studio.library.folder, "traces").glob(f"*{id}*")
+    path.write_bytes(harm(path.read_bytes()))
+    assert "cannot be read" in json.loads(room.open(OWNER, id))["problem"]
+
+
+def test_a_kept_picture_goes_into_noise(room):
+    id = painted(room)
+    letter = json.loads(room.drown(OWNER, id))
+    with Image.open(io.BytesIO(_from_uri(letter["source"]))) as source, Image.open(
+        room.studio.library.picture(OWNER, id).path
+    ) as kept:
+        assert list(source.get_flattened_data()) == list(kept.convert("RGB").get_flattened_data())
+    assert room.forward({"picture": letter["source"], "size": 16})["size"] == 16
+    assert "not there any more" in json.loads(room.drown("another", id))["problem"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"shape": "drawing", "strokes": []}, "drawing is empty"),
+        ({"shape": "drawing", "strokes": [{"label": 0, "points": "no"}]}, ""),
+        ({"shape": "circle"}, "circle"),
+    ],
+)
+def test_shapes_that_cannot_be_learned(room, asked, sentence):
+    assert sentence in room.plane_start(asked)["problem"]
+
+
+def test_a_single_point_can_be_learned(room):
+    plane = room.plane_start({"shape": "drawing", "strokes": [{"label": 0, "points": [[0.5, 0.5]]}]})
+    assert "problem" in plane or room.plane_train({"key": plane["key"], "seconds": 0.1})["steps"] > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"frames": "no", "kind": "gif"}, "at most"),
+        ({"frames": ["data:,%%"] * 2, "kind": "gif"}, "did not arrive whole"),
+        ({"frames": [], "kind": "gif"}, "needs pictures"),
+        ({"frames": [], "kind": "avi"}, "kind is 'avi'"),
+    ],
+)
+def test_animations_that_cannot_be_made(room, asked, sentence):
+    assert sentence in room.animate(asked)["problem"]
