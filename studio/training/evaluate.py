@@ -214,7 +214,7 @@ def evaluate_inpainting(
 
     PSNR both of the picture that users get, a sample of the posterior, and of the posterior's mean: the prediction of
     one call for nothing but noise, unguided. A sample's mean square error is twice the mean's, however good the model
-    (arXiv 1711.06077, section 4.2), so that sharp pictures stand 3 dB behind the smooth estimate; Telea's is smooth.
+    (see arXiv 1711.06077), so that sharp pictures stand 3 dB behind the smooth estimate; Telea's is smooth.
     """
     pictures = [to_pil(picture) for picture in truth]
     masks = [Image.fromarray((h[0] * 255).byte().numpy()) for h in hole]
