@@ -80,7 +80,7 @@ def bicubic(image, scale_factor, generator):
     return SimpleNamespace(images=[picture.resize((size, size), Image.Resampling.BICUBIC) for picture in image])
 
 
-def gray(prompt, image, mask_image, generator):
+def gray(prompt, image, mask_image, generator, **options):
     return SimpleNamespace(images=image)
 
 
