@@ -40,7 +40,10 @@ COMPARED = 4
 CONVERGED = 100  # steps of the run that others are measured against
 # Gradio gives this to the component's script beside `element`, `trigger` and `server`; see noise.js.
 _SCRIPT = (Path(__file__).parent / "noise.js").read_text("utf-8")
-_INBOX = 'watch("value", () => window.dispatchEvent(new CustomEvent("noise-letter", { detail: props.value })));'
+# What is on the page when the tab is first opened was put there before anybody could watch.
+_INBOX = """const tell = () => window.dispatchEvent(new CustomEvent("noise-letter", { detail: props.value }));
+watch("value", tell);
+tell();"""
 
 
 class Shelf:
