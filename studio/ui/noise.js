@@ -215,11 +215,14 @@ const forward = {
 
 const reverse = {
   stage: 0,
+  taken: 0, // runs that came: the newest stays, however long its pictures take
   async take(view) {
+    const turn = ++this.taken;
     for (const stage of view.stages) {
       stage.images = {};
       for (const [name, uri] of Object.entries(stage.sheets)) stage.images[name] = await picture(uri);
     }
+    if (turn !== this.taken) return;
     this.view = view;
     this.looks = {};
     slot("caption").textContent = view.caption || "no prompt";
@@ -628,7 +631,7 @@ function show(panel) {
     tab.tabIndex = tab.dataset.go === panel ? 0 : -1;
   }
   for (const part of $$("[data-panel]")) part.hidden = part.dataset.panel !== panel;
-  if (panel === "reverse" && !reverse.view) ask("example_run").then((view) => view && !reverse.view && reverse.take(view));
+  if (panel === "reverse" && !reverse.taken) ask("example_run").then((view) => view && !reverse.taken && reverse.take(view));
   goTo(state.t);
 }
 

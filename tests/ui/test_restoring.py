@@ -306,7 +306,7 @@ def test_pictures_go_from_tab_to_tab(studio_url, open_page):
     open_tab(page, "Text to image")
     page.click("#stage >> text=Vary subtly")
     page.wait_for_selector("#stage .stage[data-kind=done] [data-cell] >> nth=3")
-    assert page.locator("#strip [data-pick^='picture:']").count() == 5
+    page.wait_for_selector("#strip [data-pick^='picture:'] >> nth=4")
 
 
 def test_how_a_hole_was_filled_can_be_seen_step_by_step(studio_url, open_page):
