@@ -32,17 +32,17 @@ def act(page, what: str, caption: str) -> None:
 
 def test_a_refresh_in_mid_run_finds_it_again_and_it_ends(studio_url, open_page):
     page = open_page(studio_url)
-    start(page, "a red apple", 150)
+    start(page, "a red apple", 400)
     page.wait_for_selector(RUNNING)
     page.reload()
-    page.wait_for_selector(f"{RUNNING}:has-text('of 150')")
+    page.wait_for_selector(f"{RUNNING}:has-text('of 400')")
     assert page.is_enabled("#stop") and page.inner_text(".label .title") == "a red apple"
     page.wait_for_selector(DONE)
     page.wait_for_selector("#stop:disabled")
-    assert page.inner_text("[data-slot=steps]") == "150"
+    assert page.inner_text("[data-slot=steps]") == "400"
     page.reload()  # and what is done is there, too
     page.wait_for_selector(DONE)
-    assert page.inner_text("[data-slot=steps]") == "150"
+    assert page.inner_text("[data-slot=steps]") == "400"
     assert page.locator("#strip [data-pick^='picture:']").count() == 1
 
 
