@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     from studio.engine.engine import Engine
     from studio.engine.job import Refusal
     from studio.library.models import model_info
-    from studio.library.sampler import load_sampler
+    from studio.library.sampler import PipelineSampler, compute_here, load_sampler
     from studio.library.store import Library
     from studio.ui.page import serve
     from studio.ui.studio import Studio
@@ -74,7 +74,13 @@ def main(arguments: list[str] | None = None) -> None:
         library = Library(Path(options.data_dir), model=model_info(options.model).name)
     except Refusal as problem:
         sys.exit(f"--data-dir {options.data_dir}: {problem}")
-    engine = Engine(lambda: load_sampler(options.model, options.device), library)
+
+    def load() -> PipelineSampler:  # in the engine's thread, which is the one that computes
+        sampler = load_sampler(options.model, options.device)
+        compute_here()
+        return sampler
+
+    engine = Engine(load, library)
     try:
         studio = Studio.open(Path(options.model), engine, library)
         serve(studio, host=options.host, port=options.port, auth=options.auth)

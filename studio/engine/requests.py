@@ -231,7 +231,7 @@ class SuperResolve(_Asked):
         self._check()
         if not isinstance(self.scale, int) or self.scale not in SCALES:
             raise InvalidRequest(f"The scale must be 2 or 4; it was {_shown(self.scale)}.")
-        _check_real("noise level", self.noise_level, 0.0, MAX_NOISE_LEVEL)
+        _check_real("creativity", self.noise_level, 0.0, MAX_NOISE_LEVEL)
         object.__setattr__(self, "image", _picture("picture", self.image))
         if self.target is not None:
             self._aim()

@@ -25,6 +25,28 @@ def load_sampler(folder: str | Path, device: str = "auto") -> PipelineSampler:
     return PipelineSampler(load_pipeline(folder, device))
 
 
+def compute_here() -> None:
+    """Gives torch's threads to the thread that calls it; others that begin to compute afterwards do so by themselves.
+
+    Each thread that computes has OpenMP threads of its own. Where they are more than there are cores, all of them sleep
+    between operations, for as long as any of those threads lives: a decoded picture, or a look into the network, would
+    make every network call after it half as long again.
+    """
+    import torch
+
+    global _threads
+    found = torch.get_num_threads()  # before anything is set: the first question in a thread settles its number
+    _threads = _threads or found
+    torch.set_num_threads(_threads)
+    # What a thread sets is its own number, and that which later ones begin with.
+    other = threading.Thread(target=torch.set_num_threads, args=(1,))
+    other.start()
+    other.join()
+
+
+_threads = 0  # of torch, as it chose them
+
+
 class PipelineSampler:
     """Obeys studio.engine.sampler.Sampler over a StudioTextToImagePipeline and three more of its components."""
 

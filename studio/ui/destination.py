@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradio.components import Component
+from PIL import Image
 
 from studio.engine.job import Picture
 
@@ -25,3 +26,19 @@ class Destination:
     outputs: Sequence[Component]
     fill: Callable[[str, Picture], dict[Component, Any]]
     takes: Callable[[Picture], bool] = lambda picture: True
+
+    @classmethod
+    def working_on(
+        cls,
+        label: str,
+        tab: str,
+        outputs: Sequence[Component],
+        use: Callable[[str, Image.Image], dict[Component, Any]],
+    ) -> Destination:
+        """A tab that works on pictures: `use` gets the owner, and the picture as RGB or RGBA."""
+
+        def fill(owner: str, picture: Picture) -> dict[Component, Any]:
+            with Image.open(picture.path) as file:
+                return use(owner, file.convert("RGBA" if file.has_transparency_data else "RGB"))
+
+        return cls(label, tab, outputs, fill)

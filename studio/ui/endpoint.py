@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import fields
 
 import gradio as gr
 
-from studio.engine.job import Refusal
-from studio.engine.requests import MAX_SEED, InvalidRequest, TextToImage
+from studio.engine.requests import TextToImage
+from studio.ui.answering import facts, files, finished, seed_or_new
 from studio.ui.parts import whole
-from studio.ui.stage import Shown
 from studio.ui.studio import Studio
 
 _DEFAULT = {field.name: field.default for field in fields(TextToImage) if field.name != "prompt"}
@@ -45,30 +43,14 @@ def add_endpoint(studio: Studio) -> None:
             sampler: studio, ddim, ddpm, dpm++2m, unipc, euler or heun
             seed: 0 to 4294967295; left out, one is drawn
         """
-        seed = random.randrange(MAX_SEED + 1) if seed is None else seed
-        owner = studio.owners.of_call(request)
-        try:
-            asked = paint_request(prompt, negative_prompt, style, ground, count, steps, guidance, sampler, seed)
-            job = studio.engine.submit(asked, owner)
-            *_, last = studio.engine.follow(job, owner)
-        except (InvalidRequest, Refusal) as problem:
-            raise gr.Error(str(problem), print_exception=False) from problem
-        if last.state != "done":
-            problem = last.error or "The studio was ended before the pictures were done."
-            raise gr.Error(problem, print_exception=False)
-        shown = [Shown.of(picture) for picture in last.pictures]
-        files = [
-            gr.FileData(path=picture.source, orig_name=picture.file_name, mime_type="image/png").model_dump()
-            for picture in shown
-        ]
-        info = {
-            "seed": asked.seed,
-            "seeds": asked.seeds,
-            "seconds": round(last.seconds, 3),
-            "prompt": asked.caption,
-            "notes": list(studio.notes(last)),
-        }
-        return files, info
+
+        def ask() -> TextToImage:
+            return paint_request(
+                prompt, negative_prompt, style, ground, count, steps, guidance, sampler, seed_or_new(seed)
+            )
+
+        asked, last = finished(studio, ask, request)
+        return files(last), facts(studio, asked, last)
 
     gr.api(text_to_image, api_name="text_to_image", concurrency_limit=None)
 

@@ -15,7 +15,7 @@ import gradio as gr
 from gradio.components import Component
 from PIL import Image
 
-from studio.engine.job import Picture, Refusal
+from studio.engine.job import Refusal
 from studio.engine.requests import (
     ANY,
     AREAS,
@@ -62,11 +62,7 @@ class InpaintTab:
 
     @property
     def destination(self) -> Destination:
-        def fill(owner: str, picture: Picture) -> dict[Component, Any]:
-            with Image.open(picture.path) as file:
-                return self.use(owner, file.convert("RGBA" if file.has_transparency_data else "RGB"))
-
-        return Destination("Open in Inpaint", TAB, [self.editor, self.easel.message], fill)
+        return Destination.working_on("Open in Inpaint", TAB, [self.editor, self.easel.message], self.use)
 
     def use(self, owner: str, picture: Image.Image, kind: str = "", *notes: str) -> dict[Component, Any]:
         """Another picture to work on."""

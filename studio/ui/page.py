@@ -18,9 +18,8 @@ from studio.ui.destination import Destination
 from studio.ui.endpoint import add_endpoint
 from studio.ui.inpaint import InpaintTab, build_inpaint
 from studio.ui.library_tab import build_library
-from studio.ui.noise import NoiseTab
-from studio.ui.noise import add_endpoints as add_noise_endpoints
-from studio.ui.noise import build_tab as build_noise
+from studio.ui.noise import NoiseTab, build_noise
+from studio.ui.noise_endpoints import add_noise_endpoints
 from studio.ui.parts import QUICK, said
 from studio.ui.queue_panel import queue_panel
 from studio.ui.restoring_endpoints import add_restoring_endpoints

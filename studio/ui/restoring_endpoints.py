@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from typing import Any
-
 import gradio as gr
-from gradio.utils import get_upload_folder, is_in_or_equal
 from PIL import Image
 
-from studio.engine.job import JobView, Refusal
-from studio.engine.requests import MAX_SEED, Inpaint, InvalidRequest, Request, SuperResolve, caption
-from studio.pictures.files import open_picture
-from studio.pictures.modes import plain, plain_mask
+from studio.engine.requests import Inpaint, SuperResolve, caption
+from studio.pictures.modes import plain_mask
+from studio.ui.answering import facts, files, finished, seed_or_new, uploaded
 from studio.ui.before import count_outside
 from studio.ui.parts import whole
-from studio.ui.stage import Shown
 from studio.ui.studio import Studio
 
 
@@ -64,18 +58,18 @@ def add_restoring_endpoints(studio: Studio) -> None:
         def ask() -> Inpaint:
             return Inpaint(
                 caption(prompt, style, ground) if isinstance(prompt, str) else prompt,
-                _picture(image, "image"), _picture(mask, "mask", plain_mask), negative_prompt, whole(count),
-                whole(steps), guidance, sampler, _seed(seed), grow=whole(grow), feather=whole(feather),
+                uploaded(image, "image"), uploaded(mask, "mask", plain_mask), negative_prompt, whole(count),
+                whole(steps), guidance, sampler, seed_or_new(seed), grow=whole(grow), feather=whole(feather),
                 invert=invert, area=area,
             )  # fmt: skip
 
-        asked, last = _run(studio, ask, request)
+        asked, last = finished(studio, ask, request)
         counts = []
         for picture in last.pictures:
             with Image.open(picture.path) as file:
                 counts.append(count_outside(asked, file))
         outside = {"changed_outside": max(count.changed for count in counts), "outside": counts[0].of}
-        return _files(last), _facts(studio, asked, last) | outside
+        return files(last), facts(studio, asked, last) | outside
 
     def super_resolution(
         image: gr.FileData,
@@ -113,58 +107,12 @@ def add_restoring_endpoints(studio: Studio) -> None:
         def ask() -> SuperResolve:
             target = None if width is None and height is None else (whole(width), whole(height))
             return SuperResolve(
-                _picture(image, "image"), whole(scale), prompt, creativity, negative_prompt, whole(count),
-                whole(steps), guidance, sampler, _seed(seed), target=target,
+                uploaded(image, "image"), whole(scale), prompt, creativity, negative_prompt, whole(count),
+                whole(steps), guidance, sampler, seed_or_new(seed), target=target,
             )  # fmt: skip
 
-        asked, last = _run(studio, ask, request)
-        return _files(last), _facts(studio, asked, last) | {"size": list(asked.output_size)}
+        asked, last = finished(studio, ask, request)
+        return files(last), facts(studio, asked, last) | {"size": list(asked.output_size)}
 
     gr.api(inpaint, api_name="inpaint", concurrency_limit=None)
     gr.api(super_resolution, api_name="super_resolution", concurrency_limit=None)
-
-
-def _run(studio: Studio, ask: Any, request: gr.Request) -> tuple[Any, JobView]:
-    """What was asked for, and the job that is done. Raises gr.Error with a sentence."""
-    owner = studio.owners.of_call(request)
-    try:
-        asked: Request = ask()
-        *_, last = studio.engine.follow(studio.engine.submit(asked, owner), owner)
-    except (InvalidRequest, Refusal, ValueError) as problem:
-        raise gr.Error(str(problem), print_exception=False) from problem
-    if last.state != "done":
-        problem = last.error or "The studio was ended before the pictures were done."
-        raise gr.Error(problem, print_exception=False)
-    return asked, last
-
-
-def _files(last: JobView) -> list[dict[str, Any]]:
-    shown = [Shown.of(picture) for picture in last.pictures]
-    return [
-        gr.FileData(path=picture.source, orig_name=picture.file_name, mime_type="image/png").model_dump()
-        for picture in shown
-    ]
-
-
-def _facts(studio: Studio, asked: Request, last: JobView) -> dict[str, Any]:
-    return {
-        "seed": asked.seed,
-        "seeds": asked.seeds,
-        "seconds": round(last.seconds, 3),
-        "prompt": asked.caption,
-        "notes": list(studio.notes(last)),
-    }
-
-
-def _seed(seed: Any) -> Any:
-    return random.randrange(MAX_SEED + 1) if seed is None else whole(seed)
-
-
-def _picture(file: Any, name: str, read: Any = plain) -> Image.Image:
-    """An uploaded file as a picture. Raises ValueError: also for any other file, since nobody is to read the server's
-    own through us."""
-    path = file.get("path") if isinstance(file, dict) else getattr(file, "path", file)
-    if not isinstance(path, str) or not path or not is_in_or_equal(path, get_upload_folder()):
-        raise ValueError(f"The {name} must be an uploaded file, as gradio_client's handle_file makes it.")
-    picture, _ = open_picture(path, f"The {name}", read)
-    return picture

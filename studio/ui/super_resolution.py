@@ -61,11 +61,7 @@ class SuperResolutionTab:
 
     @property
     def destination(self) -> Destination:
-        def fill(owner: str, picture: Picture) -> dict[Component, Any]:
-            with Image.open(picture.path) as file:
-                return self.use(owner, file.convert("RGBA" if file.has_transparency_data else "RGB"))
-
-        return Destination("Open in Super-resolution", TAB, [self.small, self.easel.message], fill)
+        return Destination.working_on("Open in Super-resolution", TAB, [self.small, self.easel.message], self.use)
 
     def use(self, owner: str, picture: Image.Image, kind: str = "", *notes: str) -> dict[Component, Any]:
         """Another picture to work on, of a kind as `kind_of` has it."""

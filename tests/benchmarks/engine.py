@@ -25,7 +25,7 @@ from PIL import Image
 from studio.engine.engine import Engine
 from studio.engine.job import Job
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
-from studio.library.sampler import PipelineSampler, load_sampler
+from studio.library.sampler import PipelineSampler, compute_here, load_sampler
 from studio.library.store import Library
 from tests.benchmarks.machine import heading, seconds, spread, table
 from tests.fakes import MemoryJournal
@@ -116,12 +116,18 @@ class Bell:
             self._ended[job_id].wait()
 
 
+def here(sampler: Any) -> Any:
+    """The sampler, for the thread that calls this, as app.py gives it to the engine's."""
+    compute_here()
+    return sampler
+
+
 @contextmanager
 def running(sampler: Any, *, disk: bool = True, **options: Any) -> Iterator[Engine]:
     """An engine with room for all, its pictures kept on the disk or in memory."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Bell(Library(Path(folder)) if disk else MemoryJournal())
-        engine = Engine(lambda: sampler, journal, waiting=1000, waiting_per_owner=1000, **options).start()
+        engine = Engine(lambda: here(sampler), journal, waiting=1000, waiting_per_owner=1000, **options).start()
         engine.wait_until_ready()
         engine.bell = journal  # type: ignore[attr-defined]
         yield engine
@@ -154,9 +160,8 @@ def replay(sampler: PipelineSampler, watched: Watched) -> None:
 
 
 def in_a_thread(work: Callable[[], None]) -> None:
-    """Does it in a thread of its own, as an engine does: where two threads have computed with torch, OpenMP has more
-    threads than cores, lets them sleep between calls, and every call takes longer; whose turn it is must not decide."""
-    thread = threading.Thread(target=work)
+    """Does it in a thread of its own that has torch's threads, as an engine does."""
+    thread = threading.Thread(target=lambda: (compute_here(), work()))
     thread.start()
     thread.join()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from inspect import signature
 
 import numpy as np
@@ -170,3 +172,25 @@ def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, mo
                 sampler.denoise_step(rows)
         sampler.denoise_step(rows)
     assert same([np.asarray(sampler.decode(row)) for row in rows], undisturbed)
+
+
+def test_torchs_threads_are_for_the_thread_that_asks():
+    code = """
+import threading, torch
+from studio.library.sampler import compute_here
+torch.set_num_threads(3)
+seen = []
+def engine():
+    compute_here()
+    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    seen.append(torch.get_num_threads())
+for _ in range(2):
+    thread = threading.Thread(target=engine)
+    thread.start()
+    thread.join()
+print(seen)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[1, 3, 1, 3]"

@@ -15,7 +15,9 @@ import gradio as gr
 from studio.engine.engine import Engine
 from studio.library.sampler import PipelineSampler
 from studio.library.store import Library
-from studio.ui.noise import ASSETS, add_endpoints, build_tab
+from studio.ui.noise import build_noise
+from studio.ui.noise_endpoints import add_noise_endpoints
+from studio.ui.noise_room import ASSETS
 from studio.ui.theme import studio_theme
 from tests.diffusion.conftest import random_pipeline
 
@@ -30,8 +32,8 @@ def main() -> None:
             with gr.Tab("Other"):
                 gr.Textbox(elem_id="prompt", label="Prompt")
             with gr.Tab("Noise", elem_id="tab-noise"):
-                tab = build_tab(studio)
-        add_endpoints(studio)
+                tab = build_noise(studio)
+        add_noise_endpoints(studio)
         picture = gr.Textbox(label="Picture", elem_id="picture")
         owner = gr.Textbox(label="Owner", elem_id="owner")
         gr.Button("Open", elem_id="open").click(tab.open, [owner, picture], [tab.inbox], show_progress="hidden")

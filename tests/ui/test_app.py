@@ -82,5 +82,5 @@ def test_it_ends_when_it_is_told_to(tmp_path, sign):
                  port=port, end=sign) as url:  # fmt: skip
         assert url
     with serving("app.py", "--model", str(tmp_path), "--data-dir", str(tmp_path / "data"), "--port", str(port),
-                 port=port):  # fmt: skip
-        pass  # the folder and the port are free again
+                 port=port) as again:  # fmt: skip
+        assert again == url  # the folder and the port are free

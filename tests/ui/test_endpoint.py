@@ -126,7 +126,7 @@ def test_a_small_picture_is_painted_larger(client, tmp_path):
         ("/inpaint", {"area": "all"}, "The area must be one of painted, whole"),
         ("/inpaint", {"invert": True}, "The mask is all white and inverted, so there is nothing to paint"),
         ("/super_resolution", {"scale": 3}, "The scale must be 2 or 4; it was 3."),
-        ("/super_resolution", {"creativity": 1}, "The noise level must be a number from 0 to 0.3; it was 1"),
+        ("/super_resolution", {"creativity": 1}, "The creativity must be a number from 0 to 0.3; it was 1"),
         ("/super_resolution", {"width": 40}, "The target height must be a whole number from 1 to 20000; it was empty."),
         ("/super_resolution", {"image": (3000, 2000)}, "The larger pictures may have 16 megapixels together"),
     ],

@@ -210,7 +210,7 @@ def test_endpoints(noise_url, tmp_path):
         ({"schedule": "sigmoid"}, "schedule is 'sigmoid'; it must be one of"),
         ({"size": 7}, "size is 7; it must be one of 16, 32"),
         ({"seed": -1}, "seed is '-1'; it must be"),
-        ({"image": {"path": "assets/examples/1.png"}}, "image must be an uploaded file"),
+        ({"image": {"path": "assets/examples/1.png"}}, "The image must be an uploaded file"),
     ):
         with pytest.raises(AppError, match=re.escape(sentence)):
             client.predict(**{"image": handle_file(path), **change}, api_name="/forward_noise")

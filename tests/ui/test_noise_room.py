@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from studio.engine.engine import Engine
 from studio.engine.requests import TextToImage
 from studio.library.sampler import PipelineSampler
 from studio.library.store import Library
-from studio.ui.noise import Room, _from_uri
+from studio.ui.noise_room import Room, picture_of
 from tests.diffusion.conftest import random_pipeline
 
 OWNER = "me"
@@ -55,10 +54,8 @@ def test_a_damaged_trace_is_a_sentence(room, harm):
 def test_a_kept_picture_goes_into_noise(room):
     id = painted(room)
     letter = json.loads(room.drown(OWNER, id))
-    with Image.open(io.BytesIO(_from_uri(letter["source"]))) as source, Image.open(
-        room.studio.library.picture(OWNER, id).path
-    ) as kept:
-        assert list(source.get_flattened_data()) == list(kept.convert("RGB").get_flattened_data())
+    with Image.open(room.studio.library.picture(OWNER, id).path) as kept:
+        assert picture_of(letter["source"]).tobytes() == kept.convert("RGB").tobytes()
     assert room.forward({"picture": letter["source"], "size": 16})["size"] == 16
     assert "not there any more" in json.loads(room.drown("another", id))["problem"]
 

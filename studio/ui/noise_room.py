@@ -1,0 +1,367 @@
+"""What the tab "Noise" and its endpoints ask for: of the lab, of the engine, and of the library.
+
+Reads what arrives, and gives answers that noise.js draws, as JSON; no arithmetic on tensors. The lab is imported when
+it is first needed: importing torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from PIL import Image
+
+from studio.engine.job import JobView, Refusal
+from studio.engine.requests import MAX_SEED, SAMPLERS, InvalidRequest, TextToImage
+from studio.pictures.animation import KINDS, animated
+from studio.pictures.files import open_picture
+from studio.ui.answering import seed_or_new
+from studio.ui.parts import whole
+
+if TYPE_CHECKING:
+    from studio.ui.studio import Studio
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+FIRST, EXAMPLE_RUN = ASSETS / "noise.json", ASSETS / "noise-run.json"
+MOST_TOYS = 16  # trainings in the plane that are kept to be taken up again
+MOST_RUNS = 32  # runs on the page that the network can still be looked into
+SLICE = 3.0  # seconds that one call may train
+COMPARED = 4
+LOADING_SECONDS = 120.0
+FORWARD_SIDE = 512  # px of a larger picture's longer side on its way into noise
+MOST_FRAMES, MOST_FRAME_PIXELS = 130, 40_000_000  # of an animation
+CONVERGED = 100  # steps of the run that others are measured against
+
+
+class Shelf:
+    """A few things by keys that cannot be guessed; the one not asked for the longest goes first."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._things: OrderedDict[str, Any] = OrderedDict()
+
+    def put(self, thing: Any) -> str:
+        key = secrets.token_urlsafe(16)
+        with self._lock:
+            self._things[key] = thing
+            while len(self._things) > self._most:
+                self._things.popitem(last=False)
+        return key
+
+    def get(self, key: object) -> Any | None:
+        with self._lock:
+            if not isinstance(key, str) or key not in self._things:
+                return None
+            self._things.move_to_end(key)
+            return self._things[key]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trace on the page, and the words and the sampler of the run that left it."""
+
+    trace: Any
+    caption: str
+    sampler: str
+    picture: str = ""  # id of the picture that was kept
+
+
+class Room:
+    """What the tab asks for. Answers are JSON; what cannot be done is {"problem": a sentence}."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+        self.toys, self.runs = Shelf(MOST_TOYS), Shelf(MOST_RUNS)
+        self._listener: tuple[Any, Any] | None = None
+        self._looking = threading.Lock()
+
+    def await_imports(self) -> None:
+        """Waits for the model, which is loaded while the page answers: threads that import torch and diffusers for the
+        first time side by side find modules half made, and what they leave stays broken."""
+        self.studio.engine.wait_until_ready(LOADING_SECONDS)
+
+    # ---- asked by noise.js, `server.<name>(asked)` ----
+
+    def first(self, asked: Any) -> Any:
+        """The shipped forward and plane views, so that nothing waits for torch."""
+        return _shipped(FIRST)
+
+    def example_run(self, asked: Any) -> Any:
+        return _shipped(EXAMPLE_RUN)
+
+    def forward(self, asked: Any) -> Any:
+        return _answer(self._forward, asked)
+
+    def _forward(self, picture: Any, size: Any = 64, seed: Any = 0, standardize: Any = False) -> Any:
+        self.await_imports()
+        from studio.lab.views import forward_view
+
+        if isinstance(picture, int):
+            shipped = sorted(self.studio.examples.glob("*.png"))
+            image = Image.open(shipped[picture % len(shipped)])
+        else:
+            image = picture_of(picture)
+        return forward_view(image, size, checked_seed(seed), bool(standardize), self.config)
+
+    def plane_start(self, asked: Any) -> Any:
+        return _answer(self._plane_start, asked)
+
+    def _plane_start(self, shape: Any, text: Any = "", strokes: Any = ()) -> Any:
+        self.await_imports()
+        from studio.lab.toy import Toy
+        from studio.lab.views import cloud_of, plane_view
+
+        toy = Toy(cloud_of(str(shape), str(text), strokes))
+        return {"key": self.toys.put((toy, threading.Lock())), "plane": plane_view(toy)}
+
+    def plane_train(self, asked: Any) -> Any:
+        return _answer(self._plane_train, asked)
+
+    def _plane_train(
+        self, key: Any, seconds: Any = 0.0, label: Any = None, away: Any = None, guidance: Any = 1.0
+    ) -> Any:
+        """Trains for so long (0: not at all) and shows where the points go now."""
+        self.await_imports()
+        from studio.lab.toy import Aim
+        from studio.lab.views import flow_view
+
+        held = self.toys.get(key)
+        if held is None:
+            raise ValueError("This training is no longer kept: begin it again.")
+        aim = Aim(label, away, _number("guidance", guidance))
+        toy, lock = held
+        with lock:
+            for _ in toy.train(min(SLICE, max(0.0, _number("seconds", seconds)))):
+                pass
+            return flow_view(toy, aim)
+
+    def look(self, asked: Any) -> Any:
+        return _answer(self._look, asked)
+
+    def _look(self, key: Any, stage: Any = 0) -> Any:
+        self.await_imports()
+        from studio.lab.views import looking_view
+
+        run = self.runs.get(key)
+        if run is None:
+            raise ValueError("This run is no longer kept: open it again.")
+        if stage not in range(len(run.trace.stages)):
+            raise ValueError(f"stage is {stage!r}; it must be from 0 to {len(run.trace.stages) - 1}")
+        with self._looking:
+            pipe = self._own_listener()
+            if pipe is None:
+                raise ValueError("This model's network cannot be looked into.")
+            return looking_view(pipe, run.caption, run.trace.stages[stage])
+
+    def animate(self, asked: Any) -> Any:
+        return _answer(self._animate, asked)
+
+    def _animate(self, frames: Any, kind: Any = "webp", seconds: Any = 6.0) -> Any:
+        if not isinstance(frames, list) or len(frames) > MOST_FRAMES:
+            raise ValueError(f"an animation may have {MOST_FRAMES} pictures at most")
+        shown = [picture_of(uri) for uri in frames]
+        if sum(one.width * one.height for one in shown) > MOST_FRAME_PIXELS:
+            raise ValueError("The pictures of this animation are too large.")
+        made = animated(shown, kind, min(60.0, max(0.1, _number("seconds", seconds))))
+        return {"file": f"data:{KINDS[kind]};base64,{base64.b64encode(made).decode()}"}
+
+    # ---- asked with an owner ----
+
+    def run(self, asked: Any, owner: str) -> Iterator[str]:
+        """One run here: letters of its progress, then its trace."""
+        try:
+            request = run_request(asked)
+            *_, run = self.runs_of(request, owner, "reverse")
+            if isinstance(run, str):
+                return
+        except StopIteration:
+            return
+        except (InvalidRequest, Refusal, ValueError) as problem:
+            yield _letter("reverse", problem=str(problem))
+            return
+        yield self._reverse_letter(run, run.picture)
+
+    def compare(self, asked: Any, owner: str) -> Iterator[str]:
+        """Two to four runs and, to measure them by, one of many steps; letters of progress, then all of them."""
+        self.await_imports()
+        from studio.lab.views import compare_view
+
+        try:
+            wanted = asked["runs"] if isinstance(asked, dict) else None
+            if not isinstance(wanted, list) or not 2 <= len(wanted) <= COMPARED:
+                raise ValueError(f"compare 2 to {COMPARED} runs")
+            requests = [run_request(one) for one in wanted]
+            goal = None
+            if len({(r.prompt, r.negative_prompt, r.guidance, r.seed) for r in requests}) == 1:
+                like = requests[0]
+                goal = run_request({**wanted[0], "steps": CONVERGED, "sampler": "studio"})
+                assert goal.seed == like.seed
+            runs = []
+            for number, request in enumerate([*requests, *([goal] if goal else [])]):
+                yield _letter("compare", progress=number, of=len(requests) + bool(goal))
+                *_, run = self.runs_of(request, owner, "compare")
+                runs.append(run)
+            picture = runs.pop().trace.stages[0].x0[-1] if goal else None
+            labels = [str(one.get("label") or "")[:60] for one in wanted]
+            view = compare_view(
+                [(label, run.trace, run.sampler) for label, run in zip(labels, runs, strict=True)], picture
+            )
+        except (InvalidRequest, Refusal, ValueError) as problem:
+            yield _letter("compare", problem=str(problem))
+            return
+        yield _letter("compare", view=view | {"converged": CONVERGED if goal else None})
+
+    def open(self, owner: str, picture_id: str) -> str:
+        """The letter that shows the trace of a kept picture, or says why it cannot."""
+        picture = self.studio.library.picture(owner, picture_id)
+        trace = self.studio.library.trace(owner, picture_id) if picture else None
+        if picture is None or trace is None:
+            problem = "No trace was kept of how this picture was made."
+            if picture and picture.has_trace:
+                problem = "The trace of this picture cannot be read: its file is gone, damaged, or of another version."
+            return _letter("reverse", problem=problem)
+        try:
+            return self._reverse_letter(_run(trace, picture.settings), picture_id)
+        except ValueError as problem:
+            return _letter("reverse", problem=f"This trace cannot be shown: {problem}.")
+
+    def drown(self, owner: str, picture_id: str) -> str:
+        """The letter that takes a kept picture into the view Forward."""
+        picture = self.studio.library.picture(owner, picture_id)
+        try:
+            with Image.open(picture.path if picture else "") as image:
+                shown = image.convert("RGB")
+        except OSError:
+            return _letter("reverse", problem="This picture is not there any more.")
+        shown.thumbnail((FORWARD_SIDE, FORWARD_SIDE))
+        file = io.BytesIO()
+        shown.save(file, "PNG")
+        return _letter("forward", source=f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}")
+
+    def runs_of(self, request: TextToImage, owner: str, kind: str) -> Iterator[Any]:
+        """Follows a run through the engine; the last thing it gives is the Run. Raises ValueError."""
+        view: JobView | None = None
+        for view in self.studio.engine.follow(self.studio.engine.submit(request, owner), owner):
+            yield _letter(kind, progress=view.step, of=view.steps)
+        if view is None or view.state != "done":
+            raise ValueError((view and view.error) or "The run was cancelled.")
+        trace = self.studio.library.trace(owner, view.pictures[0].id)
+        if trace is None:
+            raise ValueError("No trace was kept of this run: the space for traces is full.")
+        settings = view.pictures[0].settings | {"sampler": request.sampler, "caption": request.caption}
+        yield _run(trace, settings, view.pictures[0].id)
+
+    def _reverse_letter(self, run: Run, picture_id: str) -> str:
+        self.await_imports()
+        from studio.lab.views import reverse_view
+
+        stages = reverse_view(run.trace, run.sampler, self.config)
+        key = self.runs.put(run)
+        return _letter(
+            "reverse",
+            view={
+                "key": key,
+                "picture": picture_id,
+                "caption": run.caption,
+                "sampler": SAMPLERS[run.sampler],
+                "stages": stages,
+            },
+        )
+
+    def owner(self, request: gr.Request, token: Any) -> str:
+        owners = getattr(self.studio, "owners", None)
+        if owners is not None:
+            return owners.of_page(request, token)[0] if token is not None else owners.of_call(request)
+        return f"call:{request.session_hash}"
+
+    @property
+    def config(self) -> Any:
+        """The model's own schedule; None until it is loaded: then the bundled model's."""
+        pipe = getattr(self.studio.engine.sampler, "pipeline", None)
+        return getattr(getattr(pipe, "scheduler", None), "config", None)
+
+    def _own_listener(self) -> Any | None:
+        from studio.lab.attention import listener
+
+        pipe = getattr(self.studio.engine.sampler, "pipeline", None)
+        if pipe is None:
+            return None
+        if self._listener is None or self._listener[0] is not pipe:
+            self._listener = (pipe, listener(pipe))
+        return self._listener[1]
+
+
+# ---- reading what arrives ----
+
+
+def _answer(function: Callable[..., Any], asked: Any) -> Any:
+    try:
+        return function(**(asked if isinstance(asked, dict) else {}))
+    except TypeError as problem:
+        if "argument" not in str(problem):
+            raise
+        return {"problem": "What was asked for was not understood."}
+    except (ValueError, OSError) as problem:
+        return {"problem": str(problem)}
+
+
+def run_request(asked: Any) -> TextToImage:
+    """Raises InvalidRequest."""
+    asked = asked if isinstance(asked, dict) else {}
+    return TextToImage(
+        prompt=asked.get("prompt", ""),
+        negative_prompt=asked.get("negative_prompt", ""),
+        steps=whole(asked.get("steps", 12)),
+        guidance=asked.get("guidance", 3.0),
+        sampler=asked.get("sampler", "studio"),
+        seed=seed_or_new(asked.get("seed")),
+    )
+
+
+def _run(trace: Any, settings: dict[str, Any], picture: str = "") -> Run:
+    sampler = settings.get("sampler", "studio")
+    return Run(trace, str(settings.get("caption", "")), sampler if sampler in SAMPLERS else "studio", picture)
+
+
+def checked_seed(value: Any) -> int:
+    value = whole(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEED:
+        raise ValueError(f"seed is {str(value)[:40]!r}; it must be a whole number from 0 to {MAX_SEED}")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is {str(value)[:40]!r}; it must be a number")
+    return float(value)
+
+
+def picture_of(uri: Any) -> Image.Image:
+    """The RGB picture in a data URI. Raises ValueError."""
+    try:
+        data = base64.b64decode(str(uri).partition(",")[2], validate=True)
+    except binascii.Error as problem:
+        raise ValueError("The picture did not arrive whole.") from problem
+    return open_picture(io.BytesIO(data), "The picture")[0].convert("RGB")
+
+
+def _letter(kind: str, **contents: Any) -> str:
+    """What noise.js is told. Its number makes two letters of the same words different."""
+    return json.dumps({"kind": kind, "number": secrets.token_hex(4), **contents})
+
+
+def _shipped(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {"problem": "The example is missing."}
