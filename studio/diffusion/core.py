@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from studio.diffusion.guidance import Guidance, guided
 from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps, advance
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
-from studio.diffusion.unet import StudioUNet
+from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
 from studio.diffusion.windows import Blend, strips, windows
 from studio.pictures.canvas import Area
 
@@ -173,9 +173,10 @@ class StudioPipeline(DiffusionPipeline):
         rows = []
         for i, (stage, finish, generator) in enumerate(zip(stages, finishes, generators, strict=True)):
             same = prompts[i] == negative_prompts[i]  # guidance away from the prompt itself does nothing
+            one_pass = guidance.one_pass and self.guides_in_one_pass(guidance.scale, negative_prompts[i])
             rows.append(
                 Row(
-                    stage(Guidance() if same else guidance),
+                    stage(Guidance() if same else replace(guidance, one_pass=one_pass)),
                     text=text[i],
                     text_mask=text_mask[i],
                     negative=text[len(prompts) + i],
@@ -239,7 +240,7 @@ class StudioPipeline(DiffusionPipeline):
             with_words = halves.pop((id(row), True)).whole()
             if row.guided:
                 without = halves.pop((id(row), False)).whole()
-                wholes.append(guided(without, with_words, row.stage.guidance.scale))
+                wholes.append(guided(without, with_words, row.guidance_scale))
                 differences.append(with_words - without)
             else:
                 wholes.append(with_words)
@@ -265,7 +266,20 @@ class StudioPipeline(DiffusionPipeline):
             torch.stack([mask for _, mask in words]),
             torch.tensor([int(row.stage.task) for row in rows], device=device),
             torch.tensor([row.stage.noise_level for row in rows], device=device),
+            self._guidance_input(rows),
         ).sample.float()
+
+    def _guidance_input(self, rows: Sequence[Row]) -> torch.Tensor | None:
+        """(N,) the scales that the network itself is to guide by, 1 for rows that it does not; None where it cannot."""
+        if not self.unet.config.guidance_embeds:
+            return None
+        scales = [row.guidance_scale if row.stage.guidance.one_pass else 1.0 for row in rows]
+        return torch.tensor(scales, device=self._execution_device)
+
+    def guides_in_one_pass(self, scale: float, negative_prompt: str = "") -> bool:
+        """Whether the network can guide by this scale without a second row: it was taught to, from 1 to MAX_GUIDANCE,
+        and away from nothing but silence."""
+        return self.unet.config.guidance_embeds and 1 <= scale <= MAX_GUIDANCE and not negative_prompt
 
     @torch.no_grad()
     def decode(self, row: Row) -> Image.Image:

@@ -104,7 +104,7 @@ class StepRecord:
 
     x_t: torch.Tensor  # variance preserving, whatever the sampler's own scaling
     pred_original_sample: torch.Tensor
-    guidance_difference: torch.Tensor | None  # conditional minus unconditional prediction; None without guidance
+    guidance_difference: torch.Tensor | None  # conditional minus unconditional prediction; None without a second row
     timestep: float  # what the network was called with, in train steps
     alpha: float
     sigma: float
@@ -192,9 +192,15 @@ class Row:
         return self.stage.steps.times[self.stage.step]
 
     @property
+    def guidance_scale(self) -> float:
+        """By how much the next call is guided: 1 where it is not."""
+        guidance = self.stage.guidance
+        return guidance.scale if guidance.acts_at(self.time / (self.train_steps - 1)) else 1.0
+
+    @property
     def guided(self) -> bool:
         """Whether the next call needs this row's unconditional half."""
-        return self.stage.guidance.acts_at(self.time / (self.train_steps - 1))
+        return self.guidance_scale != 1 and not self.stage.guidance.one_pass
 
     @property
     def call_shape(self) -> tuple[int, int]:
@@ -230,8 +236,7 @@ def advance(rows: list[Row], predictions: list[torch.Tensor], differences: list[
             x_0 = stage.constrain(x_0)
             if isinstance(steps, StockSteps):  # which wants what the network would have said for this x0
                 prediction = from_original(x_0, x_t, alpha, sigma, steps.prediction_type)
-        scale = 1.0 if difference is None else stage.guidance.scale
-        row.record = StepRecord(x_t, x_0, difference, row.time, alpha, sigma, scale)
+        row.record = StepRecord(x_t, x_0, difference, row.time, alpha, sigma, row.guidance_scale)
         if isinstance(steps, StockSteps):
             stage.sample = steps.take(prediction, stage.sample, stage.step, row.generator)
         else:

@@ -57,6 +57,7 @@ class Job:
     notes: tuple[str, ...] = ()  # what the person who asked should know
     seconds: float = 0.0  # from the first network call to the decoded pictures, without waiting
     pictures: tuple[Picture, ...] = ()  # of a job that is done
+    kept: bool = True  # else nothing of it is written down, and its pictures are in its views alone
 
     def __post_init__(self) -> None:
         self.steps = self.steps or self.request.steps
@@ -68,7 +69,8 @@ class Job:
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as it was at one moment. `previews` are the predictions of x0, one a picture, for those who follow it."""
+    """A job as it was at one moment. `previews` are the predictions of x0, one a picture, for those who follow it; of a
+    job that is done and not kept, its pictures."""
 
     id: str
     task: str
@@ -86,6 +88,7 @@ class JobView:
     seconds: float
     pictures: tuple[Picture, ...]
     request: Request
+    kept: bool
 
     @classmethod
     def of(
@@ -108,6 +111,7 @@ class JobView:
             seconds=job.seconds,
             pictures=job.pictures,
             request=job.request,
+            kept=job.kept,
         )
 
     @property

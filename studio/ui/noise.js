@@ -283,7 +283,7 @@ const reverse = {
       canvas.closest("figure").style.visibility = image ? "" : "hidden";
       if (image) frame(canvas, image, index, stage.width, stage.height);
     }
-    const guided = step.difference === null ? "guidance did not act here" : `guidance ${step.guidance}: difference of ${fixed(step.difference, 3)} added ${fixed(step.guidance - 1, 1)} times more`;
+    const guided = step.difference === null ? (step.guidance === 1 ? "guidance did not act here" : `guidance ${step.guidance}, which the network took as an input: one pass, no difference`) : `guidance ${step.guidance}: difference of ${fixed(step.difference, 3)} added ${fixed(step.guidance - 1, 1)} times more`;
     const how = { exact: "the sampler's own weights", measured: "weights measured from the arrays", unknown: "" }[step.how];
     slot("arithmetic").className = "nv-lines";
     slot("arithmetic").innerHTML =

@@ -72,7 +72,7 @@ def data_uri(image: Image.Image) -> str:
 
 
 def stage(pictures: Sequence[Shown], label: str, *, kind: str = "done", selected: int = 0) -> str:
-    """Pictures in a square grid, a label beside them. kind: done, example, running, waiting or stopped."""
+    """Pictures in a square grid, a label beside them. kind: done, example, running, waiting, stopped or sketch."""
     columns = max(1, ceil(sqrt(len(pictures))))
     if pictures and pictures[selected].before and kind in ("done", "example"):
         return (
@@ -243,6 +243,13 @@ def stopped_label(settings: Mapping[str, Any], step: int, steps: int) -> str:
     where = f"Stopped at step {step} of {steps}." if step else "Stopped before its first step."
     aside = "What you see is how far the picture had come. It was not kept." if step else ""
     return f'{title(settings)}<p class="note">{where}</p>' + (f'<p class="aside">{aside}</p>' if aside else "")
+
+
+def sketch_label(settings: Mapping[str, Any], seconds: float) -> str:
+    return (
+        f'<p class="heading">Live</p>{title(settings)}{fact_list([("Time", _seconds(seconds, 1))])}'
+        '<p class="aside">Painted as you type, and not kept: Generate keeps it.</p>'
+    )
 
 
 def failed_label(settings: Mapping[str, Any], problem: str) -> str:
