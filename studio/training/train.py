@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -195,6 +195,8 @@ class Run:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.folder = args, Path(args.run)
         self.preset = PRESETS[args.preset]
+        if args.learning_rate:
+            self.preset = replace(self.preset, learning_rate=args.learning_rate)
         precision = args.precision
         if precision == "auto":
             precision = "bf16" if fast_bf16("cuda" if torch.cuda.is_available() else "cpu") else "no"
@@ -372,6 +374,7 @@ def main() -> None:
     parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--learning-rate", type=float, help="the highest; default: the preset's. Less after --init")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-every", type=float, default=30, help="seconds")
     parser.add_argument("--save-every", type=float, default=4, help="minutes")
