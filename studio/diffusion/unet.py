@@ -141,9 +141,8 @@ class StudioUNet(ModelMixin, ConfigMixin):
         self.noise_mlp = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.guidance_mlp = None
         if guidance_embeds:
-            self.guidance_mlp = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim))
-            nn.init.zeros_(self.guidance_mlp[2].weight)  # weights from before it could be guided say what they said
-            nn.init.zeros_(self.guidance_mlp[2].bias)
+            self.guidance_mlp = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim, bias=False))
+            nn.init.normal_(self.guidance_mlp[2].weight, std=0.2)  # at first as strong as time's
         self.task_embedding = nn.Embedding(num_tasks, dim)
         self.text_pool = nn.Linear(cross_attention_dim, dim)
         self.stem = nn.Conv2d(in_channels * patch_size**2, widths[0], 3, padding=1)
@@ -223,8 +222,11 @@ class StudioUNet(ModelMixin, ConfigMixin):
         embedding = self.time_mlp(sinusoid(time).to(sample.dtype))
         embedding = embedding + self.noise_mlp(sinusoid(1000 * level).to(sample.dtype))
         if self.guidance_mlp is not None:
-            scale = torch.ones_like(level) if guidance is None else guidance.to(level).expand(batch)
-            embedding = embedding + self.guidance_mlp(sinusoid(250 * (scale - 1)).to(sample.dtype))
+            # relative to no guidance, of which nothing is said: weights from before guidance was taught stay right
+            unguided = torch.ones_like(level)
+            scale = unguided if guidance is None else guidance.to(level).expand(batch)
+            here, there = (self.guidance_mlp(sinusoid(25 * (s - 1)).to(sample.dtype)) for s in (scale, unguided))
+            embedding = embedding + here - there
         embedding = F.silu(embedding + self.task_embedding(task) + self.text_pool(counted))
 
         x = self.stem(F.pixel_unshuffle(sample, self.config.patch_size))

@@ -9,6 +9,7 @@ takes it up again, in as many stretches (`--stretch`) as the machine allows. See
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
@@ -31,6 +32,7 @@ from studio.training.scenes import Painter, SceneMaker
 from studio.training.sprites import Sprites
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
 
+TEACHER_EVERY = 1000  # updates after which the teacher of guidance takes over the averaged weights; see `losses`
 GUIDED = 0.3  # share of the rows with words that learn guidance as an input
 NOISE_BINS = 4  # losses are logged apart for this many equal parts of the time axis
 
@@ -87,13 +89,20 @@ def draw_times(count: int, generator: torch.Generator, last: int) -> torch.Tenso
 
 
 def losses(
-    model: nn.Module, batch: Batch, tokens: dict, silence: dict, schedule: NoiseSchedule, generator: torch.Generator
+    model: nn.Module,
+    teacher: nn.Module | None,
+    batch: Batch,
+    tokens: dict,
+    silence: dict,
+    schedule: NoiseSchedule,
+    generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean squared error of the velocity for each row (B,), and the times (B,) at which it was asked.
 
-    Some rows with words are asked for the guided velocity in one call: what the same network says with words and
-    without, put together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1).
-    silence: the tokens of "", (1, L).
+    Some rows with words are asked for the guided velocity in one call: what a teacher says with words and without, put
+    together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). The teacher stands still for long: of
+    the model as it is, words would grow louder with every update, for what is taught with guidance is not at once told
+    from what is taught without. None: no row is guided. silence: the tokens of "", (1, L).
     """
     device, count = batch.picture.device, len(batch.picture)
     time = draw_times(count, generator, len(schedule) - 1).to(device)
@@ -104,15 +113,16 @@ def losses(
     words = (tokens["input_ids"], tokens["attention_mask"])
     guidance = torch.ones(count, device=device)
     says = torch.tensor([bool(caption) for caption in batch.captions]) & (batch.task.cpu() != Task.SUPER_RESOLUTION)
-    rows = (says & (torch.rand(count, generator=generator) < GUIDED)).nonzero()[:, 0].to(device)
+    share = 0.0 if teacher is None else GUIDED
+    rows = (says & (torch.rand(count, generator=generator) < share)).nonzero()[:, 0].to(device)
     scales = 1 + (MAX_GUIDANCE - 1) * torch.rand(len(rows), generator=generator).to(device)
     if len(rows):
         given = (batch.condition[rows], time[rows])
         rest = (batch.task[rows], batch.noise_level[rows])
         without = (silence[name].expand(len(rows), -1) for name in ("input_ids", "attention_mask"))
         with torch.no_grad():
-            conditional = model(x_t[rows], *given, *(part[rows] for part in words), *rest).float()
-            unconditional = model(x_t[rows], *given, *without, *rest).float()
+            conditional = teacher(x_t[rows], *given, *(part[rows] for part in words), *rest).float()
+            unconditional = teacher(x_t[rows], *given, *without, *rest).float()
         guidance[rows] = scales
         target[rows] = guided(unconditional, conditional, scales[:, None, None, None])
     prediction = model(x_t, batch.condition, time, *words, batch.task, batch.noise_level, guidance)
@@ -221,6 +231,7 @@ class Run:
             self.average.updates = self.updates
         self.model.to(self.accelerator.device, memory_format=torch.channels_last)
         self.average.values = [value.to(self.accelerator.device) for value in self.average.values]
+        self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimizer = make_optimizer(self.model, self.preset.learning_rate, args.optimizer)
         if state:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -308,15 +319,20 @@ class Run:
         saved = logged = sheeted = began
         sums = torch.zeros(2, len(Task) + NOISE_BINS, dtype=torch.float64)  # losses and counts, by task, by noise
         done_before = self.pictures
+        knows = bool(self.args.init) or self.updates >= TEACHER_EVERY  # whether the teacher has anything to teach
         while self.seconds < budget and time.monotonic() - began < 60 * self.args.stretch:
             spent = self.seconds / budget
             batch = self.next_batch()
+            if self.updates and self.updates % TEACHER_EVERY == 0:
+                self.average.write_to(self.teacher)
+                knows = True
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(spent)
             with accelerator.autocast():
                 tokens = self.tokens(batch.captions)
                 silence = self.tokens([""], length=tokens["input_ids"].shape[1])
-                rows, times = losses(self.trained, batch, tokens, silence, self.schedule, self.generator)
+                models = self.trained, self.teacher if knows else None
+                rows, times = losses(*models, batch, tokens, silence, self.schedule, self.generator)
             accelerator.backward(rows.mean())
             accelerator.clip_grad_norm_(self.trained.parameters(), 1.0)
             self.optimizer.step()
