@@ -88,7 +88,7 @@ class JobView:
     seconds: float
     pictures: tuple[Picture, ...]
     request: Request
-    kept: bool
+    kept: bool = True
 
     @classmethod
     def of(
