@@ -12,6 +12,7 @@ same weights that is not fitted again stays. Prompts come from the model's vocab
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import shlex
 import sys
@@ -32,9 +33,10 @@ from studio.diffusion.tables import SolverTable, SolverTables, fingerprint
 from studio.training.scenes import default_prompt, with_article
 
 EVALUATIONS = (4, 5, 6, 8, 10)
-GUIDANCE = (3.0, 2.0, 1.0, 5.0)  # from the default outward: each begins from the times of those before
+GUIDANCE = (3.0, 2.0, 1.0, 5.0)  # from the default outward: each begins with the times of the nearest before it
 SPACINGS = (0.9, 1.2, 1.5)  # times fall as (1 - i / N) to this power; DPM-Solver++'s trailing spacing is 1
-TEACHER_STEPS = 48  # of third order: within 0.004 of 160 (root mean square, range [-1, 1])
+TEACHER_STEPS = 48  # of third order: about 0.01 from 160 of them (root mean square, of values in [-1, 1])
+TEACHER_SPACING = 1.3  # nearer to those 160 than 1, by a fifth
 ROWS = 16  # pictures in one call
 BATCH = 8  # pictures in one step of the polishing
 RIDGE = 1e-5  # of the mean square of what is mixed, which keeps the coefficients near DPM-Solver++'s
@@ -137,6 +139,11 @@ def denoised_all(problem: Problem, scheduler: StudioScheduler, x_t: Tensor, t: T
     return torch.cat([denoised(problem, scheduler, x_t[part], t, rows[part]) for part in parts])
 
 
+def spaced(scheduler: StudioScheduler, count: int, power: float) -> list[float]:
+    """Times that fall from the last train step as (1 - i / count) to a power."""
+    return [(len(scheduler.schedule) - 1) * (1 - i / count) ** power for i in range(count)]
+
+
 def mixed(factors: Tensor, parts: Sequence[Tensor]) -> Tensor:
     return sum(factor * part for factor, part in zip(factors, parts, strict=True))
 
@@ -145,7 +152,8 @@ def mixed(factors: Tensor, parts: Sequence[Tensor]) -> Tensor:
 def teach(problem: Problem, scheduler: StudioScheduler, num_steps: int | None = None) -> Trajectory:
     """A long run of third order from the problem's noise."""
     scheduler = StudioScheduler.from_config(scheduler.config, solver_order=3)
-    plan, rows = scheduler.plan(num_steps or TEACHER_STEPS), range(len(problem.noise))
+    times = spaced(scheduler, num_steps or TEACHER_STEPS, TEACHER_SPACING)
+    plan, rows = scheduler.plan(timesteps=times), range(len(problem.noise))
     x, samples, predictions = problem.noise, [], []
     for i, t in enumerate(plan.timesteps.to(x)):
         samples.append(x)
@@ -281,11 +289,11 @@ def fit(
     evaluations: int,
     held: int,
     iterations: int,
-    tried: Sequence[Sequence[float]] = (),
+    times: Sequence[float] | None = None,
 ) -> Fit:
     """The best solver of so many evaluations found. The problem's last `held` runs choose, the others are fitted on.
 
-    tried: times to begin from beside SPACINGS.
+    times: to begin from; None: the best of SPACINGS.
     """
     everything = range(len(problem.noise))
     rows, kept = everything[:-held], everything[-held:]
@@ -293,11 +301,10 @@ def fit(
     def error(solver: Solver) -> float:
         return distance(solve(problem, scheduler, solver, kept), path.end[kept]).mean().item()
 
-    last, few = len(scheduler.schedule) - 1, rows[: 2 * ROWS]
-    shares = [1 - i / evaluations for i in range(evaluations)]
-    candidates = [*([last * share**power for share in shares] for power in SPACINGS), *tried]
-    quick = [error(least_squares(problem, scheduler, path, times, few)[0]) for times in candidates]
-    times = candidates[quick.index(min(quick))]
+    if times is None:
+        few = rows[: 2 * ROWS]
+        spacings = [spaced(scheduler, evaluations, power) for power in SPACINGS]
+        times = min(spacings, key=lambda tried: error(least_squares(problem, scheduler, path, tried, few)[0]))
     begun, steps = least_squares(problem, scheduler, path, times, rows)
     plain = formula(scheduler, problem.noise, num_inference_steps=evaluations)
     polished, least = polish(problem, scheduler, path, begun, steps, rows, kept, iterations)
@@ -325,8 +332,12 @@ def fit_pipeline(
         path = teach(problem, scheduler)
         for count in evaluations:
             began = time.monotonic()
-            tried = [table.timesteps for table in tables if len(table) == count]
-            found = fit(problem, scheduler, path, count, held, iterations, tried)
+            near = min(
+                (table for table in tables if len(table) == count),
+                key=lambda table: abs(math.log(table.guidance_scale / scale)),
+                default=None,
+            )
+            found = fit(problem, scheduler, path, count, held, iterations, near and near.timesteps)
             tables.append(found.solver.table(scale))
             numbers = " | ".join(f"{value:.4f}" for value in (found.plain, found.squares, found.polished))
             ratio, seconds = found.polished / found.plain, time.monotonic() - began

@@ -63,7 +63,7 @@ def problem() -> Gaussians:
 
 @pytest.fixture(scope="module")
 def path(problem):
-    return teach(problem, SCHEDULER)
+    return teach(problem, SCHEDULER, 96)
 
 
 def test_the_long_run_follows_the_flow(problem, path):
