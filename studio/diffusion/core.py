@@ -24,6 +24,7 @@ from studio.diffusion.guidance import Guidance, guided
 from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps, advance
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
+from studio.diffusion.tables import SolverTable, fingerprint
 from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
 from studio.diffusion.windows import Blend, strips, windows
 from studio.pictures.canvas import Area
@@ -111,17 +112,34 @@ class StudioPipeline(DiffusionPipeline):
         return text.float()[pick], words.attention_mask[pick]
 
     def _steps(
-        self, sampler: str | SchedulerMixin | None, num_inference_steps: int, strength: float = 1.0
+        self,
+        sampler: str | SchedulerMixin | None,
+        num_inference_steps: int,
+        strength: float = 1.0,
+        fitted_for: Guidance | None = None,
     ) -> PlannedSteps | StockSteps:
-        """One picture's steps by a named sampler, a scheduler, or the pipeline's own; the last `strength` of them."""
+        """One picture's steps by a named sampler, a scheduler, or the pipeline's own; the last `strength` of them.
+
+        fitted_for: this guidance, for a run of the kind that the scheduler's tables were fitted for; None for others.
+        """
         if num_inference_steps < 1:
             raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be 1 or more")
         scheduler = make_sampler(sampler, self.scheduler.config) if isinstance(sampler, str) else sampler
         scheduler = scheduler or self.scheduler
         begin = num_inference_steps - max(int(num_inference_steps * strength), 1)
         if isinstance(scheduler, StudioScheduler):
+            table = None if fitted_for is None else self._table(scheduler, num_inference_steps, fitted_for)
+            if table is not None:
+                return PlannedSteps(scheduler, table=table)
             return PlannedSteps(scheduler, num_inference_steps, begin)
         return StockSteps(scheduler, num_inference_steps, self._execution_device, begin)
+
+    def _table(self, scheduler: StudioScheduler, num_inference_steps: int, guidance: Guidance) -> SolverTable | None:
+        """The solver table for a run from pure noise, if there is one that was fitted to this network."""
+        if guidance.scale != 1 and (guidance.start, guidance.stop) != (0, 1):
+            return None
+        table = scheduler.tables.find(num_inference_steps, guidance.scale)
+        return table if table is not None and scheduler.tables.model == fingerprint(self.unet) else None
 
     def _stage(
         self,

@@ -25,6 +25,7 @@ from studio.diffusion.scheduler import (
     multistep_update,
     to_original_and_noise,
 )
+from studio.diffusion.tables import SolverTable
 from studio.diffusion.windows import strips, window_count
 
 MOST_SHOWN = 1_000_000  # px of a picture whose condition is there to look at
@@ -33,8 +34,8 @@ MOST_SHOWN = 1_000_000  # px of a picture whose condition is there to look at
 class PlannedSteps:
     """Steps by our scheduler: a shared plan, and this row's history of x0 predictions, newest first.
 
-    begin: calls of the plan that are left out: the run joins there, at that noise level.  timesteps: in place of a
-    number of steps.
+    begin: calls of the plan that are left out: the run joins there, at that noise level.  timesteps, table: in place
+    of a number of steps.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class PlannedSteps:
         num_inference_steps: int | None = None,
         begin: int = 0,
         timesteps: Sequence[float] | None = None,
+        table: SolverTable | None = None,
     ) -> None:
-        self.plan: SamplingPlan = scheduler.plan(num_inference_steps, timesteps, begin_index=begin)
+        self.plan: SamplingPlan = scheduler.plan(num_inference_steps, timesteps, begin_index=begin, table=table)
         self.begin = begin
         self.prediction_type: str = scheduler.config.prediction_type
         self.times: list[float] = self.plan.timesteps.tolist()[begin:]

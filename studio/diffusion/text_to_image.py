@@ -118,7 +118,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         begun: torch.Tensor | None,
         guidance: Guidance,
     ) -> Stage:
-        steps = self._steps(sampler, num_inference_steps, strength)
+        steps = self._steps(sampler, num_inference_steps, strength, fitted_for=guidance if begun is None else None)
         return self._stage(Task.TEXT_TO_IMAGE, Condition(size), generator, guidance, steps, picture=begun)
 
     def _finishing(

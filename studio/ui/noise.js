@@ -289,7 +289,7 @@ const reverse = {
     slot("arithmetic").innerHTML =
       `<p>step ${step.step + 1}, t = ${fixed(step.t, 0)}</p><p>${step.splitting}</p><p>${step.arithmetic}</p>` +
       `<p>${guided}</p><p>${how}${how ? `; left over: ${step.rest < 1e-6 ? "nothing" : step.rest.toExponential(1)}` : ""}</p>`;
-    const weights = [["x_t", step.a], ...step.b.map((b, i) => [["x̂0 now", "x̂0 before", "x̂0 before that"][i], b])];
+    const weights = [["x_t", step.a], ...step.b.map((b, i) => [["x̂0 now", "x̂0 before", "x̂0 before that"][i] ?? `x̂0 ${i} steps before`, b])];
     const largest = Math.max(1, ...weights.map(([, w]) => Math.abs(w)));
     slot("weights").innerHTML = weights.map(([name, w]) => {
       const half = (50 * Math.abs(w)) / largest;
