@@ -62,11 +62,11 @@ def table(columns: dict[str, dict[str, dict]]) -> str:
 
 def beside(after: dict[str, dict], before: dict[str, dict]) -> dict[str, dict]:
     """The tables of two models as one, {task: {column: ...}}; columns of real pictures are those of both."""
-    return {
-        task: columns
-        | {f"{name}, before": column for name, column in before[task].items() if not name.startswith("real")}
-        for task, columns in after.items()
-    }
+    whole = {}
+    for task, columns in after.items():
+        theirs = {name: column for name, column in before[task].items() if not name.startswith("real")}
+        whole[task] = columns | {f"{name}, before": column for name, column in theirs.items()}
+    return whole
 
 
 def markdown(report: dict[str, Any]) -> str:

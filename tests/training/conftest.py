@@ -81,4 +81,4 @@ def trained(sprites) -> Classifier:
 @pytest.fixture(scope="session")
 def detector(sprites, trained) -> Detector:
     """The judge of several things."""
-    return train_detector(sprites, trained, DetectorRecipe(updates=400, batch=16, learning_rate=4e-3))
+    return train_detector(sprites, trained, DetectorRecipe(updates=260, batch=16, learning_rate=4e-3))

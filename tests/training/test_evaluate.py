@@ -49,7 +49,7 @@ class Painted:
 
 
 class PerfectPainter:
-    """Text to image that paints what it is asked for; where it is `wrong`, the next concept, and one thing of several."""
+    """Text to image that paints what it is asked for; if `wrong`, the next concept, and one thing of several."""
 
     def __init__(self, sprites, wrong: bool = False) -> None:
         self.sprites, self.wrong = sprites, wrong
