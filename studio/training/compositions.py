@@ -57,14 +57,22 @@ def words(question: Question, sprites: Sprites) -> str:
 
 def compose(question: Question, maker: SceneMaker) -> Scene:
     """A scene that shows what is asked, its things at places of the maker's own choosing."""
+    style = question.style
     if question.relation:
-        scene = maker.pair(question.style, question.concepts, question.relation)
+        scene = maker.pair(style)
+        while scene.relation != question.relation:
+            scene = maker.pair(style)
     elif question.count > 1:
-        scene = maker.several(question.style, *question.concepts, question.count)
+        scene = maker.several(style)
+        while len(scene.things) != question.count:
+            scene = maker.several(style)
     else:
-        scene = maker.single(*question.concepts, question.style, question.ground)
-    things = tuple(replace(thing, tint=question.tint) for thing in scene.things)
-    return replace(scene, things=things, ground=question.ground, ground2=None, pattern="plain")
+        scene = maker.single(*question.concepts, style, question.ground)
+    things = (
+        replace(thing, sprite=maker.index[concept, style], tint=question.tint)
+        for thing, concept in zip(scene.things, question.concepts * question.count, strict=True)
+    )
+    return replace(scene, things=tuple(things), ground=question.ground, ground2=None, pattern="plain")
 
 
 def questions(sprites: Sprites, concepts: Sequence[int], count: int, seed: int) -> list[Question]:

@@ -160,10 +160,10 @@ class SceneMaker:
         )
         return self.finish((thing,), with_article(self.called(concept, thing.tint)), style, ground)
 
-    def pair(self, style: int, concepts: tuple[int, int] | None = None, relation: str | None = None) -> Scene:
+    def pair(self, style: int) -> Scene:
         rng = self.rng
-        first, second = concepts or (rng.choice(self.by_style[style]), rng.choice(self.by_style[style]))
-        relation = relation or rng.choice(RELATIONS)
+        first, second = rng.choice(self.by_style[style]), rng.choice(self.by_style[style])
+        relation = rng.choice(RELATIONS)
         flat = relation in ("left of", "right of") or (relation == "and" and rng.random() < 0.6)
         places = self.row(2) if flat else [(y, x, side) for x, y, side in self.row(2)]
         if relation in ("right of", "below"):
@@ -177,10 +177,9 @@ class SceneMaker:
         to_the = rng.choice(("", "to the ")) if relation.endswith("of") else ""
         return self.finish(things, f"{names[0]} {to_the}{relation} {names[1]}", style, relation=relation)
 
-    def several(self, style: int, concept: int | None = None, count: int | None = None) -> Scene:
+    def several(self, style: int) -> Scene:
         rng = self.rng
-        concept = rng.choice(self.by_style[style]) if concept is None else concept
-        count = count or rng.choice((2, 3))
+        concept, count = rng.choice(self.by_style[style]), rng.choice((2, 3))
         tint = rng.choice(TINTS) if rng.random() < 0.07 else None
         places = self.row(count)
         if count == 3 and rng.random() < 0.6:  # a triangle leaves each more room than a row

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from studio.training import detector as module
-from studio.training.compositions import PAIR, answers, compose, questions
+from studio.training.compositions import PAIR, Question, answers, compose, questions
 from studio.training.detector import (
     CELLS,
     OWN,
@@ -54,7 +54,7 @@ def test_nothing_is_found_where_nothing_is_warm():
 
 
 def test_targets_are_warm_at_things_and_nowhere_else(sprites):
-    scene = SceneMaker(sprites, seed=0).pair(0, (2, 5), "left of")
+    scene = compose(Question((2, 5), 0, "red", relation="left of"), SceneMaker(sprites, seed=0))
     first, second = (
         Thing(scene.things[0].sprite, 2.5 / CELLS, 4.5 / CELLS, 0.4),
         Thing(scene.things[1].sprite, 0.75, 0.5, 0.4),
