@@ -34,7 +34,7 @@ OWN = len(TINTS)  # the tint of a thing in its own colours
 class DetectorRecipe:
     """How it is made; part of the name under which it is cached."""
 
-    updates: int = 1400
+    updates: int = 1000
     minutes: float = 5.0  # at most: fewer updates on a slow machine
     batch: int = 64
     learning_rate: float = 1.5e-3
