@@ -334,7 +334,7 @@ def evaluate(
     Args:
         pipe: text to image; `upscale` and `inpaint` are called as diffusers users call them.
         sample: at most so many concepts, pairs and scenes, for a quick look.
-        options: num_inference_steps, guidance_scale, sampler: the pipeline's own where absent.
+        options: num_inference_steps, guidance_scale, sampler, one_pass: the pipeline's own where absent.
 
     Raises:
         ValueError: when the model claims a concept of which there is no sprite, or no pair was held out.
@@ -447,6 +447,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="num_inference_steps; default: the pipeline's own, as the next two")
     parser.add_argument("--guidance", type=float, help="guidance_scale")
     parser.add_argument("--sampler", help="a name from studio.diffusion.samplers")
+    parser.add_argument("--one-pass", action="store_true", help="guidance by the network's own input, where it can")
     parser.add_argument("--classifier-minutes", type=float, default=Recipe.minutes, help="at most, to train the judge")
     parser.add_argument(
         "--detector-minutes", type=float, default=DetectorRecipe.minutes, help="at most, for the second"
@@ -465,6 +466,7 @@ def main() -> None:
     detector_recipe = DetectorRecipe(minutes=args.detector_minutes)
     detector = cached_detector(sprites, args.cache, classifier, judge_digest, detector_recipe, device)
     given = {"num_inference_steps": args.steps, "guidance_scale": args.guidance, "sampler": args.sampler}
+    given["one_pass"] = args.one_pass or None
     options = {name: value for name, value in given.items() if value is not None}
     judges = classifier, detector, sprites
     measured, sheets = {}, {}
