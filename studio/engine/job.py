@@ -53,6 +53,7 @@ class Job:
     place: float = 0.0  # jobs start in the order of their places
     step: int = 0  # steps that all pictures have taken
     steps: int = 0  # steps in all; before the job runs, those asked for
+    share: float = 0.0  # of all that is to be computed: what is done
     error: str | None = None  # one sentence, of a job that failed
     notes: tuple[str, ...] = ()  # what the person who asked should know
     seconds: float = 0.0  # from the first network call to the decoded pictures, without waiting
@@ -77,6 +78,7 @@ class JobView:
     state: State
     step: int
     steps: int
+    share: float  # of its computing that is done, 0 to 1
     ahead: int  # jobs that wait and will start before this one
     eta_seconds: float | None  # until it is done; None where nothing like it was measured yet
     previews: tuple[Image.Image, ...]
@@ -99,6 +101,7 @@ class JobView:
             state=job.state,
             step=job.step,
             steps=job.steps,
+            share=job.share,
             ahead=ahead,
             eta_seconds=eta_seconds,
             previews=previews,

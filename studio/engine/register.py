@@ -45,8 +45,7 @@ class Run:
     began: float = 0.0
     spent: float = 0.0  # seconds of network calls, its share
     left: int = 0  # pictures that are not finished
-    taken: int = 0  # steps of all pictures together: taken,
-    in_all: int = 1  # and in all
+    in_all: int = 1  # steps of all pictures together
     version: int = 0  # rises with whatever those who follow it should see
     told: float = 0.0
     followers: int = 0
@@ -60,6 +59,11 @@ class Run:
     def tell(self) -> None:
         self.version += 1
         self.changed.notify_all()
+
+    @property
+    def taken(self) -> float:
+        """Steps of all pictures together, so far."""
+        return sum(seat.progress for seat in self.seats)
 
     def predictions(self) -> Sequence[Any]:
         """x0 of each picture that has taken a step."""
@@ -131,7 +135,7 @@ class Register:
             for job in jobs:
                 self._last_place = max(self._last_place, job.place)
                 if job.id not in self._runs:  # else it came just now
-                    job.state, job.step = "queued", 0
+                    job.state, job.step, job.share = "queued", 0, 0.0
                     self.arrived(self._know(job))
 
     def refuse(self, problem: str) -> None:
@@ -185,17 +189,17 @@ class Register:
             run.job.notes, run.job.steps = notes, seats[0].row.num_steps
 
     def stepped(self, seats: Sequence[Seat], costs: Sequence[float]) -> list[Run]:
-        """These rows took a step, and so many seconds each. Returns the jobs that are finished by it."""
+        """These rows came on, at so many seconds each. Returns the jobs that are finished by it."""
         now, finished = time.perf_counter(), []
         with self._lock:
             for seat, seconds in zip(seats, costs, strict=True):
                 seat.run.spent += seconds
-                seat.run.taken += 1
                 seat.run.left -= seat.row.finished
             for run in dict.fromkeys(seat.run for seat in seats):
                 if run.job.ended:  # cancelled during the call
                     continue
                 run.job.step = min(seat.step for seat in run.seats)
+                run.job.share = run.taken / run.in_all
                 if run.left == 0:
                     run.keeping = True
                     self._running.remove(run)
@@ -358,8 +362,8 @@ class Register:
         return line
 
     def _seconds_left(self, run: Run) -> float | None:
-        if run.taken:
-            return run.spent / run.taken * (run.in_all - run.taken)
+        if taken := run.taken:
+            return run.spent / taken * (run.in_all - taken)
         return self._costs.expected(run.job.request)
 
 
