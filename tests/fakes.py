@@ -218,6 +218,7 @@ class _Entry:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     pictures: tuple[Picture, ...] = ()
+    crashes: int = 0
 
 
 class MemoryJournal:
@@ -289,7 +290,7 @@ class MemoryJournal:
         with self._lock:
             left = [(k, e) for k, e in self.entries.items() if e.state in ("queued", "running")]
         left.sort(key=lambda pair: pair[1].place)
-        return [Job(e.request, e.owner, k, e.state, e.created, e.place) for k, e in left]
+        return [Job(e.request, e.owner, k, e.state, e.created, e.place, crashes=e.crashes) for k, e in left]
 
 
 def blob(prompt: str, seed: int, size: int) -> np.ndarray:

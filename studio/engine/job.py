@@ -58,6 +58,7 @@ class Job:
     notes: tuple[str, ...] = ()  # what the person who asked should know
     seconds: float = 0.0  # from the first network call to the decoded pictures, without waiting
     pictures: tuple[Picture, ...] = ()  # of a job that is done
+    crashes: int = 0  # processes that were killed while it was under way
 
     def __post_init__(self) -> None:
         self.steps = self.steps or self.request.steps
@@ -125,7 +126,9 @@ class Journal(Protocol):
         """The job is durable when this returns. Raises Refusal if it cannot be taken."""
         ...
 
-    def started(self, job: Job) -> None: ...
+    def started(self, job: Job) -> None:
+        """It is under way. If the process is killed now, `unfinished` counts one more of its `crashes`."""
+        ...
 
     def keep(self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]) -> tuple[Picture, ...]:
         """Keeps the pictures with their traces and marks the job done, all or nothing; again, it changes nothing.

@@ -27,6 +27,7 @@ PREVIEW_SIDE = 256  # px: larger predictions are thinned out
 LINE_SECONDS = 0.5  # how old an estimate may be, and how often those who wait in line are told
 KEEPING = 16  # jobs that wait to be kept; more, and none are started
 WAITING_BYTES = 512_000_000  # of pictures in the requests that wait
+SUSPECT = 2  # crashes after which a job runs alone, so that the next one tells whether it was at fault
 ENDED = 256  # ended jobs that are still known, with at most ENDED_BYTES of pictures in their requests
 ENDED_BYTES = 64_000_000
 
@@ -40,6 +41,7 @@ class Run:
     job: Job
     changed: threading.Condition  # of the register's lock: those who follow the job wait for this
     arrived: bool = False  # it is in the journal, and may be seen
+    again: bool = False  # another process has left it unfinished
     keeping: bool = False  # all steps are taken: too late to cancel
     seats: list[Seat] = field(default_factory=list)
     began: float = 0.0
@@ -86,6 +88,7 @@ class Register:
         self._waiting: list[Run] = []  # by place
         self._running: list[Run] = []
         self._keeping = 0
+        self._suspect: Run | None = None  # runs alone
         self._ended: deque[Run] = deque()
         self._last_place = 0.0
         self._problem = ""  # why nothing is taken in any more
@@ -136,7 +139,9 @@ class Register:
                 self._last_place = max(self._last_place, job.place)
                 if job.id not in self._runs:  # else it came just now
                     job.state, job.step, job.share = "queued", 0, 0.0
-                    self.arrived(self._know(job))
+                    run = self._know(job)
+                    run.again = True
+                    self.arrived(run)
 
     def refuse(self, problem: str) -> None:
         """Nothing can be done with what is in line, now or later; the journal keeps it for another process."""
@@ -177,6 +182,7 @@ class Register:
             if self._stopping or not self._may_start():
                 return None
             run = self._waiting.pop(0)
+            self._suspect = run if run.job.crashes >= SUSPECT else None
             run.job.state, run.began = "running", time.perf_counter()
             self._running.append(run)
             run.tell()
@@ -238,7 +244,11 @@ class Register:
             return seats
 
     def _may_start(self) -> bool:
-        return bool(self._waiting) and len(self._running) < self._most_active and self._keeping < KEEPING
+        if not self._waiting or (self._suspect is not None and not self._suspect.job.ended):
+            return False
+        if self._waiting[0].job.crashes >= SUSPECT:
+            return not self._running and not self._keeping
+        return len(self._running) < self._most_active and self._keeping < KEEPING
 
     # ---- stopping ----
 

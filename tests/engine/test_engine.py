@@ -532,6 +532,21 @@ def test_what_is_unfinished_at_a_shutdown_is_taken_up_again_once(start):
     assert kept(journal, ids[1]) == kept(other, alone.id)
 
 
+def test_a_job_that_may_have_killed_the_process_runs_alone(start):
+    """So that the next crash tells whether it did."""
+    journal, gate = MemoryJournal(), threading.Semaphore(0)
+    for name in ("a", "b", "c", "d"):
+        journal.submitted(Job(TextToImage(name, steps=2), "me", place=float(ord(name))))
+    for entry, crashes in zip(journal.entries.values(), (0, 2, 3, 1), strict=True):
+        entry.crashes = crashes
+    sampler = FakeSampler(gate=gate)
+    engine = start(sampler, journal)
+    gate.release(100)
+    eventually(lambda: not engine.jobs("me"))
+    assert [sorted({caption for caption, _ in call}) for call in sampler.served] == [[c] for c in "aabbccdd"]
+    assert {entry.state for entry in journal.entries.values()} == {"done"}
+
+
 def test_what_comes_while_the_unfinished_is_taken_up_runs_once(start):
     """A job that is submitted before the engine has asked for the unfinished ones is among them."""
 
