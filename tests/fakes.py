@@ -84,10 +84,16 @@ class FakeRow:
     grows_at: int | None = None  # the step at which the picture becomes twice as large
     step: int = 0
     record: FakeRecord | None = None
+    calls_per_step: int = 1
+    calls: int = 0  # of the step under way
 
     @property
     def finished(self) -> bool:
         return self.step >= self.num_steps
+
+    @property
+    def progress(self) -> float:
+        return self.step + self.calls / self.calls_per_step
 
     @property
     def pred_original_sample(self) -> np.ndarray | None:
@@ -105,6 +111,12 @@ class FakeRow:
         """alpha and sigma before that step; after the last one there is no noise."""
         angle = (1 - step / self.num_steps) * math.pi / 2
         return math.cos(angle) if step else 0.0, math.sin(angle)
+
+    def take_part(self) -> None:
+        self.calls += 1
+        if self.calls == self.calls_per_step:
+            self.calls = 0
+            self.take_step()
 
     def take_step(self) -> None:
         (alpha, sigma), (next_alpha, next_sigma) = self.level(self.step), self.level(self.step + 1)
@@ -136,6 +148,7 @@ class FakeSampler:
     limit: int = 300  # characters it reads
     fits: int | None = None  # network rows that fit into the memory
     grows: bool = False  # pictures change their shape half way
+    calls_per_step: int = 1  # of super-resolution
     gate: threading.Semaphore | None = None  # each call waits for a permit
     device: str = "cpu"
     calls: list[int] = field(default_factory=list)  # pictures in each network call
@@ -149,6 +162,8 @@ class FakeSampler:
             grows_at = request.steps // 2 if self.grows and request.steps > 1 else None
             target = self._target(request, seed)
             rows.append(FakeRow(request, seed, request.steps, noise, target, noise, grows_at))
+            if isinstance(request, SuperResolve):
+                rows[-1].calls_per_step = self.calls_per_step
         return rows
 
     def denoise_step(self, rows: Sequence[FakeRow]) -> None:
@@ -164,7 +179,7 @@ class FakeSampler:
         self.calls.append(len(rows))
         self.served.append(tuple((row.request.caption, row.seed) for row in rows))
         for row in rows:
-            row.take_step()
+            row.take_part()
 
     def decode(self, row: FakeRow) -> Image.Image:
         self._break(row.request, "undecodable")
@@ -203,6 +218,7 @@ class _Entry:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     pictures: tuple[Picture, ...] = ()
+    crashes: int = 0
 
 
 class MemoryJournal:
@@ -274,7 +290,7 @@ class MemoryJournal:
         with self._lock:
             left = [(k, e) for k, e in self.entries.items() if e.state in ("queued", "running")]
         left.sort(key=lambda pair: pair[1].place)
-        return [Job(e.request, e.owner, k, e.state, e.created, e.place) for k, e in left]
+        return [Job(e.request, e.owner, k, e.state, e.created, e.place, crashes=e.crashes) for k, e in left]
 
 
 def blob(prompt: str, seed: int, size: int) -> np.ndarray:

@@ -11,13 +11,17 @@ import torch
 from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image, DiffusionPipeline
 
 import studio.diffusion  # noqa: F401  registers with diffusers
+import studio.diffusion.windows as windows
+import studio.pictures.canvas as canvas
 from studio.diffusion.core import from_pil
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.diffusion.samplers import SAMPLERS
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.pictures.canvas import window_starts
 from studio.training.scenes import GROUNDS, default_prompt, with_article
 
 MODEL = Path(__file__).resolve().parents[1] / "assets" / "model"
+EXAMPLES = MODEL.parent / "examples"
 PROMPTS = [f"a red apple, flat style, on a {ground} background" for ground in ("white", "blue", "black", "yellow")]
 
 
@@ -120,6 +124,37 @@ def test_the_other_tasks_paint(bundled):
     large = StudioUpscalePipeline(**bundled.components)(picture, 2).images[0]
     back = np.asarray(large.resize(picture.size, Image.Resampling.BOX), dtype=float)
     assert np.sqrt(((back - np.asarray(picture)) ** 2).mean()) < 6  # 8-bit levels: it is the same picture, larger
+
+
+def enlarged(pipe, picture, overlap: int, noise_level: float) -> np.ndarray:
+    """(H, W, 3): at four times its size, in windows that overlap by so many px."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (windows, canvas):
+            patch.setattr(module, "window_starts", lambda length, size, _: window_starts(length, size, overlap))
+        row = StudioUpscalePipeline(**pipe.components).prepare([picture], 4, noise_level=noise_level, seeds=[0])[0]
+        while not row.finished:
+            pipe.denoise_step([row])
+        return np.asarray(pipe.decode(row), dtype=float)
+
+
+@pytest.mark.parametrize("noise_level", [0.0, 0.1])
+def test_no_seams_whatever_the_windows(bundled, noise_level):
+    """Two tilings of one picture agree, and where windows of the one end, there is no step that the other lacks."""
+    from PIL import Image
+
+    picture = Image.open(EXAMPLES / "super-resolution" / "picture.png").convert("RGB").crop((4, 4, 50, 60))
+    usual, other = (enlarged(bundled, picture, overlap, noise_level) for overlap in (16, 32))
+    assert usual.shape == other.shape == (224, 184, 3)
+    assert 10 * np.log10(255**2 / np.square(usual - other).mean()) >= 35  # dB
+    for axis, length in ((0, 224), (1, 184)):
+        ends, others = (
+            {edge for start in window_starts(length, 64, overlap) for edge in (start, start + 64)} - {0, length}
+            for overlap in (16, 32)
+        )
+        lines = [edge - 1 for edge in sorted(ends - others)]
+        assert lines
+        here, there = (np.abs(np.diff(values, axis=axis)).take(lines, axis).mean() for values in (usual, other))
+        assert here / there == pytest.approx(1, abs=0.1)
 
 
 def _finished(pipe):

@@ -21,15 +21,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.conditioning import Condition, Task, project
 from studio.diffusion.guidance import Guidance, guided
-from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps, advance
+from studio.diffusion.rows import MAX_CALL, Next, PlannedSteps, Row, Stage, StockSteps, advance
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.tables import SolverTable, fingerprint
 from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
-from studio.diffusion.windows import Blend, strips, windows
+from studio.diffusion.windows import Blend, strips
 from studio.pictures.canvas import Area
-
-MAX_CALL = 64  # network rows in one call; more are computed in turn, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,7 @@ class Tile(NamedTuple):
     top: int
     left: int
     shape: tuple[int, int]
+    blend: Blend  # where its prediction goes
 
 
 class StudioPipeline(DiffusionPipeline):
@@ -237,33 +236,48 @@ class StudioPipeline(DiffusionPipeline):
         A picture larger than its stage's window is several windows of that call, whose predictions are blended. Rows
         change in place. Raises ValueError for a row that is finished.
         """
+        steps = [row.step for row in rows]
+        while left := [row for row, step in zip(rows, steps, strict=True) if row.step == step]:
+            self.denoise_call(left)
+
+    @torch.no_grad()
+    def denoise_call(self, rows: Sequence[Row]) -> None:
+        """Show the network each row's next windows, at most MAX_CALL of each row; a row that it has seen all of takes
+        its step. So no call is long, however large the picture."""
         if any(row.finished for row in rows):
             raise ValueError("a row is finished: decode it")
         tiles: dict[tuple[int, int], list[Tile]] = {}  # by size
-        halves: dict[tuple[int, bool], Blend] = {}
+        looks = []
         for row in rows:
-            seen, (height, width) = row.network_input, row.sample.shape[1:]
-            for conditional in (True, False) if row.guided else (True,):
-                halves[id(row), conditional] = Blend(height, width, row.stage.window)
-                for top, left in windows(height, width, row.stage.window):
-                    tile = Tile(row, conditional, seen, top, left, row.call_shape)
-                    tiles.setdefault(tile.shape, []).append(tile)
+            seen, places = row.look()
+            looks.append(seen._replace(rows=seen.rows + len(places)))
+            whole, shape = row.network_input, row.call_shape
+            for conditional, top, left in places:
+                blend = seen.with_words if conditional else seen.without
+                tiles.setdefault(shape, []).append(Tile(row, conditional, whole, top, left, shape, blend))
+        predictions: list[tuple[Tile, torch.Tensor]] = []
         for group in tiles.values():
-            for begin in range(0, len(group), MAX_CALL):
+            for begin in range(0, len(group), MAX_CALL):  # bounds the memory
                 part = group[begin : begin + MAX_CALL]
-                for tile, prediction in zip(part, self._network(part), strict=True):
-                    halves[id(tile.row), tile.conditional].add(prediction, tile.top, tile.left)
-        wholes, differences = [], []
-        for row in rows:
-            with_words = halves.pop((id(row), True)).whole()
-            if row.guided:
-                without = halves.pop((id(row), False)).whole()
-                wholes.append(guided(without, with_words, row.guidance_scale))
-                differences.append(with_words - without)
-            else:
+                predictions += zip(part, self._network(part), strict=True)
+        for tile, prediction in predictions:  # only when all are there: this cannot be taken back
+            tile.blend.add(prediction, tile.top, tile.left)
+        whole_rows, wholes, differences = [], [], []
+        for row, seen in zip(rows, looks, strict=True):
+            if not row.saw_all(seen):
+                row.seen = seen
+                continue
+            row.seen = None
+            whole_rows.append(row)
+            with_words = seen.with_words.whole()
+            if seen.without is None:
                 wholes.append(with_words)
                 differences.append(None)
-        advance(list(rows), wholes, differences)
+            else:
+                without = seen.without.whole()
+                wholes.append(guided(without, with_words, row.guidance_scale))
+                differences.append(with_words - without)
+        advance(whole_rows, wholes, differences)
 
     def _network(self, tiles: list[Tile]) -> torch.Tensor:
         """Predictions (N, 3, h, w) in float32 for N tiles of one size."""
@@ -274,7 +288,7 @@ class StudioPipeline(DiffusionPipeline):
             for t, r in zip(tiles, rows, strict=True)
         ]
         inputs = []
-        for row, _, whole, top, left, (height, width) in tiles:
+        for row, _, whole, top, left, (height, width), _ in tiles:
             x_t = whole[:, top : top + height, left : left + width]
             inputs.append(torch.cat([x_t, row.stage.given.window(top, left, height, width, x_t)]))  # (10, h, w)
         return self.unet(

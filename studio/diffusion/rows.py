@@ -6,9 +6,10 @@ which keeps its run's state inside and so belongs to one row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -26,8 +27,9 @@ from studio.diffusion.scheduler import (
     to_original_and_noise,
 )
 from studio.diffusion.tables import SolverTable
-from studio.diffusion.windows import strips, window_count
+from studio.diffusion.windows import Blend, strips, window_count, windows
 
+MAX_CALL = 64  # network rows of one picture in one call: more are shown to the network over several
 MOST_SHOWN = 1_000_000  # px of a picture whose condition is there to look at
 
 
@@ -147,6 +149,19 @@ class Next(NamedTuple):
     steps: int
 
 
+class Seen(NamedTuple):
+    """A step under way: what the network has said of the windows that it was shown so far."""
+
+    with_words: Blend
+    without: Blend | None  # where guidance acts
+    rows: int = 0  # network rows so far
+
+    @property
+    def torn(self) -> bool:
+        """Whether a call that failed has left something of its own: then the step must begin again."""
+        return self.with_words.added + (self.without.added if self.without else 0) != self.rows
+
+
 @dataclass
 class Row:
     """One picture under way: a stage, its words, and what follows."""
@@ -163,6 +178,7 @@ class Row:
     steps_before: int = 0  # calls of stages that are done
     train_steps: int = 1000
     record: StepRecord | None = None  # of the last step
+    seen: Seen | None = None  # of a step that takes several network calls
 
     @property
     def pred_original_sample(self) -> torch.Tensor | None:
@@ -171,12 +187,17 @@ class Row:
 
     @property
     def step(self) -> int:
-        """Network calls made."""
+        """Steps taken."""
         return self.steps_before + self.stage.step
 
     @property
+    def progress(self) -> float:
+        """Steps taken, with what is done of the one under way."""
+        return self.step + self._rows_seen / self._rows_of_step if self.seen else float(self.step)
+
+    @property
     def num_steps(self) -> int:
-        """Network calls in all."""
+        """Steps in all."""
         return self.steps_before + len(self.stage.steps.times) + sum(stage.steps for stage in self.then)
 
     @property
@@ -212,9 +233,35 @@ class Row:
 
     @property
     def call_rows(self) -> int:
-        """Rows that this picture takes in the next network call: its windows, twice where guidance acts."""
+        """Rows that this picture takes in the next network call, at most MAX_CALL."""
+        return min(self._rows_of_step - self._rows_seen, MAX_CALL)
+
+    @property
+    def _rows_seen(self) -> int:
+        return 0 if self.seen is None or self.seen.torn else self.seen.rows
+
+    @property
+    def _rows_of_step(self) -> int:
+        """Its windows, twice where guidance acts."""
         height, width = self.stage.sample.shape[1:]
         return window_count(height, width, self.stage.window) * (2 if self.guided else 1)
+
+    def saw_all(self, seen: Seen) -> bool:
+        return seen.rows == self._rows_of_step
+
+    def look(self) -> tuple[Seen, list[tuple[bool, int, int]]]:
+        """The step under way, and what its next call is shown: with words or without, and the window's top and left."""
+        height, width = self.stage.sample.shape[1:]
+        seen = self.seen
+        if seen is None or seen.torn:
+            with_words, without = (Blend(height, width, self.stage.window) for _ in range(2))
+            seen = Seen(with_words, without if self.guided else None)
+        return seen, list(islice(self._tiles(height, width), seen.rows, seen.rows + MAX_CALL))
+
+    def _tiles(self, height: int, width: int) -> Iterator[tuple[bool, int, int]]:
+        for conditional in (True, False) if self.guided else (True,):
+            for top, left in windows(height, width, self.stage.window):
+                yield conditional, top, left
 
     @property
     def network_input(self) -> torch.Tensor:

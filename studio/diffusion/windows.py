@@ -37,9 +37,11 @@ class Blend:
         self.height, self.width, self.size = height, width, size
         self.alone = window_count(height, width, size) == 1
         self.total: torch.Tensor | None = None  # (C, H, W)
+        self.added = 0  # windows
 
     def add(self, tile: torch.Tensor, top: int, left: int) -> None:
         """tile: (C, min(H, size), min(W, size))"""
+        self.added += 1
         if self.alone:
             self.total = tile
             return

@@ -226,8 +226,8 @@ class Engine:
         start = time.perf_counter()
         problem = self._denoise([seat.row for seat in seats])
         seconds = time.perf_counter() - start
-        stuck = [seat for seat in seats if seat.row.step == seat.step]
-        self._step([seat for seat in seats if seat.row.step != seat.step], seconds / rows)
+        stuck = [seat for seat in seats if seat.row.progress == seat.progress]
+        self._step([seat for seat in seats if seat.row.progress != seat.progress], seconds / rows)
         if problem is None:
             self._schedule.measured(shape, rows, seconds)
         elif len(seats) == 1:
@@ -250,11 +250,12 @@ class Engine:
         return None
 
     def _step(self, seats: list[Seat], seconds: float) -> None:
-        """Takes note that these rows have taken a step, which took so many seconds for each network row in it."""
+        """Takes note that these rows came on in a call that took so many seconds for each network row in it."""
         costs = [seconds * seat.need for seat in seats]
         for seat in seats:
+            before = seat.step
             self._schedule.served(seat)
-            if seat.recorder:
+            if seat.recorder and seat.step != before:
                 self._record(seat.recorder)
         for run in self._register.stepped(seats, costs):
             self._keeper.finished(run, self.sampler)

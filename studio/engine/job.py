@@ -53,10 +53,12 @@ class Job:
     place: float = 0.0  # jobs start in the order of their places
     step: int = 0  # steps that all pictures have taken
     steps: int = 0  # steps in all; before the job runs, those asked for
+    share: float = 0.0  # of all that is to be computed: what is done
     error: str | None = None  # one sentence, of a job that failed
     notes: tuple[str, ...] = ()  # what the person who asked should know
     seconds: float = 0.0  # from the first network call to the decoded pictures, without waiting
     pictures: tuple[Picture, ...] = ()  # of a job that is done
+    crashes: int = 0  # processes that were killed while it was under way
     kept: bool = True  # else nothing of it is written down, and its pictures are in its views alone
 
     def __post_init__(self) -> None:
@@ -79,6 +81,7 @@ class JobView:
     state: State
     step: int
     steps: int
+    share: float  # of its computing that is done, 0 to 1
     ahead: int  # jobs that wait and will start before this one
     eta_seconds: float | None  # until it is done; None where nothing like it was measured yet
     previews: tuple[Image.Image, ...]
@@ -102,6 +105,7 @@ class JobView:
             state=job.state,
             step=job.step,
             steps=job.steps,
+            share=job.share,
             ahead=ahead,
             eta_seconds=eta_seconds,
             previews=previews,
@@ -126,7 +130,9 @@ class Journal(Protocol):
         """The job is durable when this returns. Raises Refusal if it cannot be taken."""
         ...
 
-    def started(self, job: Job) -> None: ...
+    def started(self, job: Job) -> None:
+        """It is under way. If the process is killed now, `unfinished` counts one more of its `crashes`."""
+        ...
 
     def keep(self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]) -> tuple[Picture, ...]:
         """Keeps the pictures with their traces and marks the job done, all or nothing; again, it changes nothing.

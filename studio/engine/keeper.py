@@ -38,6 +38,11 @@ class Keeper:
             if run.job.kept:
                 self._write(self._journal.ended, run.job)
 
+    def write_start(self, run: Run) -> None:
+        with self._writing:
+            if run.job.kept and run.job.state == "running":  # else its end is written down, or will be
+                self._write(self._journal.started, run.job)
+
     def write_move(self, job: Job) -> None:
         with self._writing:
             if job.kept:
@@ -46,7 +51,11 @@ class Keeper:
     # ---- later, in order ----
 
     def started(self, run: Run) -> None:
-        self._tasks.put(partial(self._write_start, run))
+        """A job that was under way before is written down at once: it may be about to kill this process, too."""
+        if run.again:
+            self.write_start(run)
+        else:
+            self._tasks.put(partial(self.write_start, run))
 
     def failed(self, run: Run) -> None:
         self._tasks.put(partial(self.write_end, run))
@@ -61,11 +70,6 @@ class Keeper:
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
             task()
-
-    def _write_start(self, run: Run) -> None:
-        with self._writing:
-            if run.job.kept and run.job.state == "running":  # else its end is written down, or will be
-                self._write(self._journal.started, run.job)
 
     def _keep(self, run: Run, sampler: Sampler) -> None:
         """Decodes a finished job and keeps its pictures. Until that is durable, the job is running."""

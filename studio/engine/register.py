@@ -27,6 +27,7 @@ PREVIEW_SIDE = 256  # px: larger predictions are thinned out
 LINE_SECONDS = 0.5  # how old an estimate may be, and how often those who wait in line are told
 KEEPING = 16  # jobs that wait to be kept; more, and none are started
 WAITING_BYTES = 512_000_000  # of pictures in the requests that wait
+SUSPECT = 2  # crashes after which a job runs alone, so that the next one tells whether it was at fault
 ENDED = 256  # ended jobs that are still known, with at most ENDED_BYTES of pictures in their requests
 ENDED_BYTES = 64_000_000
 
@@ -40,13 +41,13 @@ class Run:
     job: Job
     changed: threading.Condition  # of the register's lock: those who follow the job wait for this
     arrived: bool = False  # it is in the journal, and may be seen
+    again: bool = False  # another process has left it unfinished
     keeping: bool = False  # all steps are taken: too late to cancel
     seats: list[Seat] = field(default_factory=list)
     began: float = 0.0
     spent: float = 0.0  # seconds of network calls, its share
     left: int = 0  # pictures that are not finished
-    taken: int = 0  # steps of all pictures together: taken,
-    in_all: int = 1  # and in all
+    in_all: int = 1  # steps of all pictures together
     version: int = 0  # rises with whatever those who follow it should see
     told: float = 0.0
     followers: int = 0
@@ -60,6 +61,11 @@ class Run:
     def tell(self) -> None:
         self.version += 1
         self.changed.notify_all()
+
+    @property
+    def taken(self) -> float:
+        """Steps of all pictures together, so far."""
+        return sum(seat.progress for seat in self.seats)
 
     def predictions(self) -> Sequence[Any]:
         """x0 of each picture that has taken a step."""
@@ -82,6 +88,7 @@ class Register:
         self._waiting: list[Run] = []  # by place
         self._running: list[Run] = []
         self._keeping = 0
+        self._suspect: Run | None = None  # runs alone
         self._ended: deque[Run] = deque()
         self._last_place = 0.0
         self._problem = ""  # why nothing is taken in any more
@@ -131,8 +138,10 @@ class Register:
             for job in jobs:
                 self._last_place = max(self._last_place, job.place)
                 if job.id not in self._runs:  # else it came just now
-                    job.state, job.step = "queued", 0
-                    self.arrived(self._know(job))
+                    job.state, job.step, job.share = "queued", 0, 0.0
+                    run = self._know(job)
+                    run.again = True
+                    self.arrived(run)
 
     def refuse(self, problem: str) -> None:
         """Nothing can be done with what is in line, now or later; the journal keeps it for another process."""
@@ -173,6 +182,7 @@ class Register:
             if self._stopping or not self._may_start():
                 return None
             run = self._waiting.pop(0)
+            self._suspect = run if run.job.crashes >= SUSPECT else None
             run.job.state, run.began = "running", time.perf_counter()
             self._running.append(run)
             run.tell()
@@ -185,17 +195,17 @@ class Register:
             run.job.notes, run.job.steps = notes, seats[0].row.num_steps
 
     def stepped(self, seats: Sequence[Seat], costs: Sequence[float]) -> list[Run]:
-        """These rows took a step, and so many seconds each. Returns the jobs that are finished by it."""
+        """These rows came on, at so many seconds each. Returns the jobs that are finished by it."""
         now, finished = time.perf_counter(), []
         with self._lock:
             for seat, seconds in zip(seats, costs, strict=True):
                 seat.run.spent += seconds
-                seat.run.taken += 1
                 seat.run.left -= seat.row.finished
             for run in dict.fromkeys(seat.run for seat in seats):
                 if run.job.ended:  # cancelled during the call
                     continue
                 run.job.step = min(seat.step for seat in run.seats)
+                run.job.share = run.taken / run.in_all
                 if run.left == 0:
                     run.keeping = True
                     self._running.remove(run)
@@ -237,7 +247,11 @@ class Register:
             return seats
 
     def _may_start(self) -> bool:
-        return bool(self._waiting) and len(self._running) < self._most_active and self._keeping < KEEPING
+        if not self._waiting or (self._suspect is not None and not self._suspect.job.ended):
+            return False
+        if self._waiting[0].job.crashes >= SUSPECT:
+            return not self._running and not self._keeping
+        return len(self._running) < self._most_active and self._keeping < KEEPING
 
     # ---- stopping ----
 
@@ -361,8 +375,8 @@ class Register:
         return line
 
     def _seconds_left(self, run: Run) -> float | None:
-        if run.taken:
-            return run.spent / run.taken * (run.in_all - run.taken)
+        if taken := run.taken:
+            return run.spent / taken * (run.in_all - taken)
         return self._costs.expected(run.job.request)
 
 

@@ -40,9 +40,11 @@ class SampledRow(Protocol):
     record: StepRecord | None  # of the last step
 
     @property
-    def step(self) -> int: ...  # network calls made
+    def step(self) -> int: ...  # steps taken
     @property
-    def num_steps(self) -> int: ...  # network calls in all
+    def progress(self) -> float: ...  # steps taken, with what is done of one that takes several network calls
+    @property
+    def num_steps(self) -> int: ...  # steps in all
     @property
     def finished(self) -> bool: ...
     @property
@@ -63,7 +65,7 @@ class Sampler(Protocol):
         ...
 
     def denoise_step(self, rows: Sequence[SampledRow]) -> None:
-        """One network call for rows of one `call_shape`; they change in place.
+        """One network call for rows of one `call_shape`; they change in place: a step, or what a call can do of one.
 
         Returns when it is done, on a GPU too: its time is measured. When the memory is full it raises what
         `is_out_of_memory` knows and leaves the rows as they were.

@@ -32,6 +32,7 @@ class Seat:
     calls: int = 0
     last: int = 0  # number of the call that it was last served in
     step: int = 0  # the row's, as far as it was taken note of
+    progress: float = 0.0
     shape: tuple[int, int] = (0, 0)  # of its next call
     need: int = 1  # network rows that it takes in that call
 
@@ -40,7 +41,7 @@ class Seat:
 
     def look(self) -> None:
         """Take note of what the row wants next; the row itself computes it each time that it is asked."""
-        self.step = self.row.step
+        self.step, self.progress = self.row.step, self.row.progress
         if not self.row.finished:
             self.shape, self.need = self.row.call_shape, self.row.call_rows
 
@@ -84,7 +85,7 @@ class Schedule:
         return picked
 
     def served(self, seat: Seat) -> None:
-        """Its row took a step in this call; that may have been its last."""
+        """Its row came on in this call; that may have been its last."""
         seat.calls += 1
         seat.last = self._calls
         seat.look()

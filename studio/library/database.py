@@ -67,7 +67,9 @@ FORMS = [
         PRIMARY KEY (job, what)
     );
     CREATE INDEX inputs_by_name ON inputs (name)
-    """
+    """,
+    # processes that began the job and came to a sudden end before it did
+    "ALTER TABLE jobs ADD COLUMN begun INTEGER NOT NULL DEFAULT 0",
 ]
 
 

@@ -13,6 +13,7 @@ import sqlite3
 import time
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,13 @@ log = logging.getLogger(__name__)
 
 PAINTED_BYTES = 100_000  # more than a picture painted from words takes up
 
+MOST_CRASHES = 4  # a job that was under way when so many processes in a row were killed is not taken up again
+
 _ENDED = "The pictures were not kept, because their job has ended already."
+_KILLS = (
+    "The studio was killed {times} times while this job was under way, so it is not taken up again: it may need more "
+    "memory than there is. Ask for something smaller."
+)
 
 
 class DiskJournal:
@@ -63,7 +70,9 @@ class DiskJournal:
                 raise
 
     def close(self) -> None:
-        """Lets another process have the folder."""
+        """Lets another process have the folder. Nobody was killed: the jobs under way are not to blame for anything."""
+        with suppress(Refusal, sqlite3.Error), self._db.transaction() as db:
+            db.execute("UPDATE jobs SET begun = 0 WHERE state = 'queued'")
         self._db.close()
         self._folder_lock.release()
 
@@ -95,7 +104,9 @@ class DiskJournal:
                 raise
 
     def started(self, job: Job) -> None:
-        """Is not written down: a job that had begun is taken up again just as one that had not."""
+        """Begun once more: a job that was under way whenever the process was killed may be what killed it."""
+        with refusing("A job's beginning could not be written down"), self._db.transaction() as db:
+            db.execute("UPDATE jobs SET begun = begun + 1 WHERE id = ? AND state = 'queued'", (job.id,))
 
     def keep(self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]) -> tuple[Picture, ...]:
         """Keeps the pictures with their traces, and the job is done: all or nothing. Again, it changes nothing.
@@ -137,11 +148,15 @@ class DiskJournal:
             log.warning("%s", problem)
 
     def unfinished(self) -> list[Job]:
-        """The jobs that have not ended, by place. One whose pictures are gone has failed."""
+        """The jobs that have not ended, by place. One whose pictures are gone, or that seems to kill whatever process
+        begins it, has failed."""
         jobs: list[Job] = []
         with refusing("The jobs that wait could not be read"):
             for row in self._db.all("SELECT * FROM jobs WHERE state = 'queued' ORDER BY place, number"):
                 settings = json.loads(row["settings"])
+                if row["begun"] >= MOST_CRASHES:
+                    self._end(row["id"], settings["count"], "failed", _KILLS.format(times=row["begun"]))
+                    continue
                 try:
                     request = request_from(settings, self._read_inputs(row["number"]))
                 except (OSError, ValueError, SyntaxError) as problem:
@@ -150,6 +165,7 @@ class DiskJournal:
                     self._end(row["id"], settings["count"], "failed", f"The job could not be taken up again. {why}")
                     continue
                 jobs.append(Job(request, row["owner"], row["id"], "queued", row["created"], row["place"]))
+                jobs[-1].crashes = row["begun"]
         return jobs
 
     # ---- rows ----

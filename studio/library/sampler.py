@@ -107,10 +107,13 @@ class PipelineSampler:
             )
 
     def denoise_step(self, rows: Sequence[Row]) -> None:
-        """One network call for rows of one `call_shape`; they change in place, or, if it raises, not at all."""
+        """One network call for rows of one `call_shape`; they change in place, or, if it raises, not at all.
+
+        Where it fails after the network was called, a picture of more windows than a call has begins its step again.
+        """
         restore = [_snapshot(row) for row in rows]
         try:
-            self.pipeline.denoise_step(rows)
+            self.pipeline.denoise_call(rows)
             if self.pipeline.device.type == "cuda":
                 import torch
 

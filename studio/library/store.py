@@ -229,6 +229,7 @@ class Library(DiskJournal):
             state=row["state"],
             step=settings["steps"] if row["state"] == "done" else 0,
             steps=settings["steps"],
+            share=float(row["state"] == "done"),
             ahead=0,
             eta_seconds=None,
             previews=(),

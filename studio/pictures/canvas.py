@@ -6,6 +6,7 @@ a box is (left, top, right, bottom), as in Pillow. Pictures are RGB or RGBA (see
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from studio.pictures.modes import over
 
 Box = tuple[int, int, int, int]
 CONTEXT = 0.5  # what is seen on either side of a hole, in sides of the hole
+GRID = 8  # px: the side of what the network's smallest level sees as one
 LONGEST = 16  # a picture of a greater aspect than this is padded, not enlarged, until it is as wide as the network
 
 
@@ -276,11 +278,17 @@ def panned(picture: Image.Image, right: int | str = 0, down: int | str = 0) -> t
 
 
 def window_starts(length: int, size: int, overlap: int) -> list[int]:
-    """Where windows of `size` begin so that they cover `length` >= size and overlap by `overlap` or more, evenly."""
+    """Where windows of `size` begin so that they cover `length` >= size and overlap by `overlap` or more, evenly.
+
+    All but the last begin at multiples of GRID, where the overlap allows it: a network that sees pixels in blocks then
+    sees the same blocks in every window, and two tilings of one picture differ far less.
+    """
     if length <= size:
         return [0]
     count = -(-(length - overlap) // (size - overlap))
-    return [round(i * (length - size) / (count - 1)) for i in range(count)]
+    grid = math.gcd(GRID, size - overlap)
+    starts = [math.ceil(i * (length - size) / (count - 1) / grid) * grid for i in range(count - 1)]
+    return [*starts, length - size]
 
 
 def window_count(height: int, width: int, size: int) -> int:

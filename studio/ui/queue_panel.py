@@ -55,7 +55,7 @@ def _row(job: JobView, shown: bool, *, first: bool = True, last: bool = True, al
     title = escape(job.caption if len(job.caption) <= TITLE else job.caption[: TITLE - 1] + "…") or "No prompt"
     kind = "" if job.task == "text-to-image" else f"<span>{TASKS.get(job.task, escape(job.task))}</span> "
     count = f" <span>× {job.count}</span>" if job.count > 1 else ""
-    share = round(100 * job.step / job.steps) if job.state == "running" and job.steps else 0
+    share = round(100 * job.share)
     bar = f'<progress max="100" value="{share}" aria-label="Progress"></progress>' if job.state == "running" else ""
     moves = ""
     if job.state == "queued" and not alone:

@@ -233,10 +233,10 @@ def running_label(settings: Mapping[str, Any], share: int, place: str) -> str:
     )
 
 
-def waiting_label(settings: Mapping[str, Any], message: str) -> str:
-    return (
-        f'{title(settings)}<p class="busy"><progress aria-label="Waiting"></progress><span>{escape(message)}</span></p>'
-    )
+def waiting_label(settings: Mapping[str, Any], message: str, share: int | None = None) -> str:
+    """share: of the first step or more, in percent, where there is nothing to see of it yet."""
+    known = 'aria-label="Waiting"' if share is None else f'max="100" value="{share}" aria-label="Progress"'
+    return f'{title(settings)}<p class="busy"><progress {known}></progress><span>{escape(message)}</span></p>'
 
 
 def stopped_label(settings: Mapping[str, Any], step: int, steps: int) -> str:

@@ -106,14 +106,14 @@ def _frame(studio: Studio, owner: str, view: JobView) -> str:
     if view.state == "cancelled":
         return show.stage(_previews(view), show.stopped_label(_asked(view), view.step, view.steps), kind="stopped")
     if view.state == "running" and view.previews:
-        share = round(100 * view.step / view.steps)
-        label = show.running_label(_asked(view), share, place(view))
+        label = show.running_label(_asked(view), round(100 * view.share), place(view))
         return show.stage(_previews(view), label, kind="running")
     if studio.engine.status.phase == "loading":
         text = "The model is loading. Your picture starts by itself as soon as it is there."
     else:
         text = f"{place(view)}."
-    return show.stage(_previews(view), show.waiting_label(_asked(view), text), kind="waiting")
+    label = show.waiting_label(_asked(view), text, round(100 * view.share) if view.share else None)
+    return show.stage(_previews(view), label, kind="waiting")
 
 
 def _asked(view: JobView) -> dict[str, str]:

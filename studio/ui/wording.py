@@ -23,7 +23,7 @@ PHOTOGRAPH = (
 def place(job: JobView) -> str:
     """Where a job that has not ended is: "Step 3 of 12", "Next in line", "3rd in line, about 4 s"."""
     if job.state == "running":
-        text = f"Step {job.step} of {job.steps}" if job.step else "Starting"
+        text = f"Step {max(job.step, 1)} of {job.steps}" if job.share else "Starting"
     else:
         text = f"{ordinal(job.ahead + 1)} in line" if job.ahead else "Next in line"
     if job.eta_seconds is not None and (job.state == "queued" or job.eta_seconds >= 2):

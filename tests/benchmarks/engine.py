@@ -153,7 +153,7 @@ def replay(sampler: PipelineSampler, watched: Watched) -> None:
 
     jobs = [sampler.prepare(request) for request, _ in watched.prepared]
     for call in plan:
-        sampler.pipeline.denoise_step([jobs[j][i] for j, i in call])
+        sampler.pipeline.denoise_call([jobs[j][i] for j, i in call])
     for rows in jobs:
         for row in rows:
             sampler.decode(row)

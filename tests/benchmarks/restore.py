@@ -1,6 +1,7 @@
 """How well holes are filled, pictures enlarged and noise taken out, against what needs no model.
 
-    python -m tests.benchmarks.restore --sprites CACHE/sprites --cache CACHE/evaluation [--scenes 64] [--strips FOLDER]
+    python -m tests.benchmarks.restore --sprites CACHE/sprites --cache CACHE/evaluation [--scenes 64]
+        [--strips assets/restoring]
 
 Art is composed of (concept, style) pairs that training never saw; photographs are those that come with scikit-image.
 The judge is the evaluation's classifier, from the cache. Quality, not time: a busy machine gives the same figures.
@@ -208,8 +209,8 @@ def denoising(pipes: dict, classifier: Classifier, truth: torch.Tensor, sigma: i
     return title + table(["method", "PSNR", "SSIM", "feature distance"], rows), [*found.items(), ("truth", truth)]
 
 
-def strip(columns: Sequence[tuple[str, torch.Tensor]], rows: int = 6) -> Image.Image:
-    """The first scenes, whatever they are, a method a column."""
+def strip(columns: Sequence[tuple[str, torch.Tensor]], rows: int = 4) -> Image.Image:
+    """The first scenes, whatever they are, a method a column: nobody picks them."""
     tiles = [(to_pil(pictures[i]), name) for i in range(rows) for name, pictures in columns if i < len(pictures)]
     return captioned_sheet([picture for picture, _ in tiles], [name for _, name in tiles], len(columns))
 
@@ -221,7 +222,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the judge")
     parser.add_argument("--classifier-minutes", type=float, default=5.0, help="at most, to train the judge")
     parser.add_argument("--scenes", type=int, default=64)
-    parser.add_argument("--strips", type=Path, help="folder for strips of the first scenes")
+    parser.add_argument("--strips", type=Path, help="folder for strips of the first scenes, a file for each table")
     args = parser.parse_args()
     sprites = Sprites.load(args.sprites)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -255,7 +256,7 @@ def main() -> None:
         print(f"\n{text}", flush=True)
         if args.strips:
             args.strips.mkdir(parents=True, exist_ok=True)
-            strip(columns).save(args.strips / f"{name}.png")
+            strip(columns).save(args.strips / f"{name}.webp", lossless=True, method=6)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 
 import studio.diffusion.windows as tiling
@@ -65,6 +67,30 @@ def test_nothing_outside_the_mask_changes(inpaint, format, width, height, whole)
     count = changed_outside(before, after, hole_of(mask))
     assert count == (0, int((np.asarray(mask) == 0).sum()))
     assert after.mode == "RGB" and after.size == (width, height)
+
+
+@hypothesis.given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    mode=st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "CMYK"]),
+    cover=st.floats(0, 1),
+    seed=st.integers(0, 2**16),
+    options=st.fixed_dictionaries({"whole": st.booleans(), "invert": st.booleans(), "grow": st.integers(-3, 40)}),
+)
+@hypothesis.settings(
+    max_examples=40, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
+def test_nothing_outside_any_mask_changes_in_any_picture(inpaint, size, mode, cover, seed, options):
+    """At feather 0, of random pictures, sizes, modes and masks, from single pixels to nearly everything."""
+    rng = np.random.default_rng(seed)
+    bands = {"RGBA": 4, "CMYK": 4, "LA": 2, "L": 1}.get(mode, 3)
+    values = rng.integers(0, 256, (*size[::-1], bands), dtype=np.uint8)
+    picture = Image.fromarray(values.squeeze(-1) if bands == 1 else values, None if mode == "P" else mode)
+    picture = picture.convert(mode) if mode == "P" else picture
+    mask = Image.fromarray(np.where(rng.random(size[::-1]) < cover, np.uint8(255), np.uint8(0)))
+    hole = hole_of(mask, options["invert"], options["grow"])
+    hypothesis.assume(hole.any())
+    after = inpaint("", picture, mask, num_inference_steps=1, generator=generators(seed), **options).images[0]
+    assert changed_outside(plain(picture), after, hole) == (0, int((~hole).sum()))
 
 
 def test_nothing_outside_the_mask_changes_in_a_large_picture(inpaint):

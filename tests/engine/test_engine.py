@@ -145,6 +145,35 @@ def test_steps_rise_and_previews_are_for_those_who_follow(start, monkeypatch):
     assert views[-1].state == "done" and views[-1].previews == () and len(views[-1].pictures) == 2
 
 
+def test_a_step_of_many_calls_is_stopped_within_one_and_others_go_between(start):
+    """A large picture is seen by the network part by part: it keeps nobody waiting for its whole step."""
+    gate = threading.Semaphore(0)
+    sampler = FakeSampler(calls_per_step=50, gate=gate)
+    engine = start(sampler)
+    large = engine.submit(SuperResolve(Image.new("RGB", (8, 8)), 2, steps=2), "me")
+    gate.release(10)
+    eventually(lambda: len(sampler.calls) == 10)
+    view = engine.view(large, "me")
+    assert view.state == "running" and view.step == 0 and 0.08 <= view.share <= 0.1
+    small = engine.submit(TextToImage("a cat", steps=3), "you")
+    gate.release(9)  # three steps among those of the large one
+    eventually(lambda: engine.view(small, "you").state == "done")
+    assert engine.view(large, "me").share < 0.2
+    assert engine.cancel(large, "me")
+    called = len(sampler.calls)
+    gate.release(50)
+    assert done(engine, TextToImage("a dog", steps=1)).state == "done"
+    assert len(sampler.calls) <= called + 3
+
+
+def test_a_step_of_many_calls_is_recorded_once(start):
+    journal = MemoryJournal()
+    engine = start(FakeSampler(calls_per_step=5), journal)
+    view = done(engine, SuperResolve(Image.new("RGB", (8, 8)), 2, steps=3))
+    (trace,) = journal.traces.values()
+    assert view.share == 1 and view.step == 3 and len(trace.steps) == 3
+
+
 def test_nobody_follows_so_no_preview_is_made(start, monkeypatch):
     monkeypatch.setattr(register, "_picture", lambda values: pytest.fail("a preview was made"))
     sampler = FakeSampler(gate=threading.Semaphore(0))
@@ -521,6 +550,21 @@ def test_what_is_unfinished_at_a_shutdown_is_taken_up_again_once(start):
     other = MemoryJournal()
     alone = done(start(FakeSampler(), other), requests[1])
     assert kept(journal, ids[1]) == kept(other, alone.id)
+
+
+def test_a_job_that_may_have_killed_the_process_runs_alone(start):
+    """So that the next crash tells whether it did."""
+    journal, gate = MemoryJournal(), threading.Semaphore(0)
+    for name in ("a", "b", "c", "d"):
+        journal.submitted(Job(TextToImage(name, steps=2), "me", place=float(ord(name))))
+    for entry, crashes in zip(journal.entries.values(), (0, 2, 3, 1), strict=True):
+        entry.crashes = crashes
+    sampler = FakeSampler(gate=gate)
+    engine = start(sampler, journal)
+    gate.release(100)
+    eventually(lambda: not engine.jobs("me"))
+    assert [sorted({caption for caption, _ in call}) for call in sampler.served] == [[c] for c in "aabbccdd"]
+    assert {entry.state for entry in journal.entries.values()} == {"done"}
 
 
 def test_what_comes_while_the_unfinished_is_taken_up_runs_once(start):

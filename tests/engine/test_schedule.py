@@ -26,6 +26,10 @@ class Row:
     step: int = 0
 
     @property
+    def progress(self) -> float:
+        return self.step
+
+    @property
     def finished(self) -> bool:
         return self.step >= self.num_steps
 

@@ -14,6 +14,7 @@ from PIL import Image
 from studio.diffusion.pipeline import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
 from studio.engine.requests import Denoise, Inpaint, Request, SuperResolve, TextToImage
 from studio.library.sampler import PipelineSampler
+from studio.pictures.canvas import window_count
 from tests.diffusion.conftest import random_pipeline
 
 
@@ -172,6 +173,44 @@ def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, mo
                 sampler.denoise_step(rows)
         sampler.denoise_step(rows)
     assert same([np.asarray(sampler.decode(row)) for row in rows], undisturbed)
+
+
+def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypatch):
+    """Over several calls, of which some fail, before anything is blended and after: the picture is the same."""
+    import studio.diffusion.core as core
+    import studio.diffusion.rows as rows
+
+    request = SuperResolve(noise_picture(40, 36), 2, "a cat", steps=2, guidance=2.0)
+    undisturbed = painted(sampler, request)
+    for module in (core, rows):
+        monkeypatch.setattr(module, "MAX_CALL", 4)
+    (row,) = sampler.prepare(request)
+    assert row.call_rows == 4
+    in_all = 2 * window_count(72, 80, row.stage.window)
+    calls = -(-in_all // 4)
+
+    def out_of_memory(*arguments):
+        raise torch.OutOfMemoryError("out of memory")
+
+    def fails(module, name):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, out_of_memory)
+            with pytest.raises(torch.OutOfMemoryError):
+                sampler.denoise_step([row])
+
+    for number in range(1, calls):
+        fails(sampler.pipeline.unet, "forward")
+        sampler.denoise_step([row])
+        assert row.progress == pytest.approx(4 * number / in_all) and row.step == 0
+    fails(core, "guided")
+    assert row.progress == 0 and row.call_rows == 4  # the step begins again
+    for _ in range(calls):
+        sampler.denoise_step([row])
+    assert row.progress == row.step == 1
+    for _ in range(calls):
+        sampler.denoise_step([row])
+    assert row.finished and row.progress == 2
+    assert same([np.asarray(sampler.decode(row))], undisturbed)
 
 
 def test_torchs_threads_are_for_the_thread_that_asks():

@@ -22,6 +22,7 @@ from studio.engine.job import Job, Refusal
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.engine.trace import Budget, Recorder, Trace
 from studio.library import database, files, store
+from studio.library.journal import MOST_CRASHES
 from studio.library.metadata import read_png
 from studio.library.store import Library
 from tests.fakes import FakeSampler
@@ -105,6 +106,45 @@ def test_a_job_that_waits_outlives_the_process(library, reopened, request_):
     assert again.request == request_
     assert (again.id, again.owner, again.created, again.place) == (job.id, ME, job.created, 2.5)
     assert (again.state, again.pictures, again.error) == ("queued", (), None)
+
+
+def killed(library: Library) -> Path:
+    """What a sudden end of the process leaves."""
+    library._db.close()
+    library._folder_lock.release()
+    return library.folder
+
+
+def test_a_job_that_kills_every_process_is_not_taken_up_for_ever(library, opened):
+    guilty, waiting = submitted(library, INPAINT), submitted(library, place=1.0)
+    for times in range(1, MOST_CRASHES):
+        library.started(guilty)
+        library = opened(killed(library))
+        again, other = library.unfinished()
+        assert (again.id, again.crashes, other.id, other.crashes) == (guilty.id, times, waiting.id, 0)
+    library.started(guilty)
+    library = opened(killed(library))
+    assert [job.id for job in library.unfinished()] == [waiting.id]
+    record = library.job(ME, guilty.id)
+    assert record.state == "failed" and "was killed 4 times while this job was under way" in record.error
+    assert on_disk(library)["inputs"] == []
+
+
+def test_an_end_in_good_order_is_no_crash(library, reopened, opened):
+    job = submitted(library)
+    library.started(job)
+    library = opened(killed(library))
+    assert library.unfinished()[0].crashes == 1
+    library.started(job)
+    assert reopened(library).unfinished()[0].crashes == 0
+
+
+def test_a_library_of_the_first_form_is_brought_to_the_newest(library, reopened):
+    job = submitted(library)
+    with library._db.transaction() as db:
+        db.execute("ALTER TABLE jobs DROP COLUMN begun")
+        db.execute("PRAGMA user_version = 1")
+    assert reopened(library).unfinished()[0].id == job.id
 
 
 @pytest.mark.parametrize("request_", [PAINT, INPAINT, UPSCALE], ids=lambda r: r.task)

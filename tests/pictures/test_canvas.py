@@ -165,9 +165,11 @@ def test_zooming_out_and_panning():
 
 
 def test_windows_cover_and_overlap():
-    for length in (64, 65, 100, 112, 113, 4096):
-        starts = canvas.window_starts(length, 64, 16)
-        assert starts[0] == 0 and starts[-1] == length - 64
-        assert all(0 < b - a <= 48 for a, b in zip(starts, starts[1:], strict=False))
+    for size in (16, 32, 64):
+        for length in (*range(size, 6 * size), 4096, 4097):
+            starts = canvas.window_starts(length, size, size // 4)
+            assert starts[0] == 0 and starts[-1] == length - size
+            assert all(0 < b - a <= size * 3 // 4 for a, b in zip(starts, starts[1:], strict=False))
+            assert all(start % (size // 8) == 0 for start in starts[:-1])
     assert canvas.window_count(256, 256, 64) == 25 and canvas.window_count(64, 64, 64) == 1
     assert canvas.seconds_of(25, 2, 0.02, guided=True) == 2.0

@@ -1,4 +1,5 @@
-"""The page over the fake sampler: python -m tests.ui.serve_fake FOLDER PORT [--delay S] [--gate FILE] [--active N]."""
+"""The page over the fake sampler: python -m tests.ui.serve_fake FOLDER PORT [--delay S] [--gate FILE] [--active N]
+[--auth NAME:PASSWORD,...]."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def main() -> None:
     parser.add_argument("--gate", type=Path, help="the model is loaded once this file is there")
     parser.add_argument("--plain", action="store_true", help="a vocabulary without thumbnails")
     parser.add_argument("--active", type=int, default=24, help="jobs that run at once")
+    parser.add_argument("--auth", help="users and passwords, as in ann:secret,bob:other")
     options = parser.parse_args()
+    auth = [tuple(user.split(":")) for user in options.auth.split(",")] if options.auth else None
 
     def load() -> FakeSampler:
         while options.gate and not options.gate.exists():
@@ -34,7 +37,7 @@ def main() -> None:
     model = write_model_folder(options.folder / "model", thumbnails=not options.plain)
     library = Library(options.folder / "data", model="Blob 64")
     engine = Engine(load, library, active=options.active)
-    serve(Studio.open(model, engine, library), host="127.0.0.1", port=options.port)
+    serve(Studio.open(model, engine, library), host="127.0.0.1", port=options.port, auth=auth)
     library.close()
 
 

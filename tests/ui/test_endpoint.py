@@ -1,17 +1,28 @@
-"""/text_to_image, called as another program would."""
+"""The endpoints, called as another program would."""
 
 from __future__ import annotations
 
+import io
 import json
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
 from studio.library.metadata import read_png
+
+
+def png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+TORN, BOMB = png(Image.effect_noise((64, 64), 90))[:1500], png(Image.new("1", (5000, 4000)))
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +117,49 @@ def test_a_picture_is_painted_anew_inside_its_mask(client, tmp_path):
             assert result.convert("RGB").tobytes() == picture.tobytes()
 
 
+def odd_picture(kind: str) -> tuple[bytes, tuple[int, int]]:
+    """A file of a kind that is not often met, and its size when it stands upright."""
+    picture, options = Image.effect_noise((40, 30), 60).convert("RGB"), {}
+    format, size = "PNG", picture.size
+    if kind == "CMYK":
+        picture, format = picture.convert("CMYK"), "JPEG"
+    elif kind == "16-bit":
+        picture = Image.fromarray(np.random.default_rng(0).integers(0, 65536, (30, 40), dtype=np.uint16))
+    elif kind == "palette with transparency":
+        picture, options = picture.convert("P"), {"transparency": 3}
+    elif kind == "animated":
+        format, options = "GIF", {"save_all": True, "append_images": [picture.rotate(180)]}
+    elif kind == "EXIF-rotated":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        format, options, size = "JPEG", {"exif": exif}, (30, 40)
+    else:
+        size = tuple(map(int, kind.split(" x ")))
+        picture = Image.new("RGB", size, "teal")
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue(), size
+
+
+@pytest.mark.parametrize(
+    "kind", ["CMYK", "16-bit", "palette with transparency", "animated", "EXIF-rotated", "1 x 1", "16000 x 1"]
+)
+def test_pictures_of_every_kind_are_worked_on(client, tmp_path, kind):
+    content, size = odd_picture(kind)
+    (tmp_path / "odd").write_bytes(content)
+    mask = Image.new("L", size)
+    mask.putpixel((0, 0), 255)
+    files, info = client.predict(
+        handle_file(tmp_path / "odd"), picture_file(tmp_path, "m.png", mask), api_name="/inpaint"
+    )
+    with Image.open(files[0]) as result:
+        assert result.size == size
+    assert (info["changed_outside"], info["outside"]) == (0, size[0] * size[1] - 1)
+    files, info = client.predict(handle_file(tmp_path / "odd"), scale=2, api_name="/super_resolution")
+    with Image.open(files[0]) as result:
+        assert result.size == (2 * size[0], 2 * size[1])
+
+
 def test_a_small_picture_is_painted_larger(client, tmp_path):
     small = picture_file(tmp_path, "a.png", Image.new("RGB", (20, 10), "teal"))
     files, info = client.predict(small, scale=4, api_name="/super_resolution")
@@ -122,6 +176,9 @@ def test_a_small_picture_is_painted_larger(client, tmp_path):
         ("/inpaint", {"mask": (9, 9)}, "The mask is 9 x 9 px and the picture 20 x 10 px; both must be of one size."),
         ("/inpaint", {"mask": b"<svg/>"}, "The mask is not a whole picture"),
         ("/inpaint", {"image": b""}, "The image is not a whole picture"),
+        ("/inpaint", {"image": b"<!doctype html><script>1</script>"}, "The image is not a whole picture"),
+        ("/inpaint", {"image": TORN}, "The image is not a whole picture"),
+        ("/super_resolution", {"image": BOMB}, "The image has 5000 x 4000 px; a picture may have"),
         ("/inpaint", {"feather": 300}, "The feather must be a whole number from 0 to 256; it was 300."),
         ("/inpaint", {"area": "all"}, "The area must be one of painted, whole"),
         ("/inpaint", {"invert": True}, "The mask is all white and inverted, so there is nothing to paint"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import urllib.error
+import urllib.request
 
 import pytest
 from PIL import Image
@@ -71,6 +73,27 @@ def test_another_visitor_sees_nothing_of_it(studio_url, open_page):
     assert "walrus" not in stranger.content()
     page.click("#stop")
     page.wait_for_selector(".stage[data-kind=stopped]")
+
+
+def test_pictures_belong_to_the_user_who_signed_in(tmp_path, browser, open_page):
+    """Whatever browser they come from; to another user, and to who has not signed in, they are not there."""
+    contexts = [browser.new_context() for _ in range(3)]
+    with serving_fake(tmp_path, "--auth", "ann:secret,bob:other") as url:
+        for context, name, password in zip(contexts, "ann ann bob".split(), "secret secret other".split(), strict=True):
+            assert context.request.post(f"{url}/login", form={"username": name, "password": password}).ok
+        ann, again, bob = (open_page(url, context=context) for context in contexts)
+        generate(ann, "a red apple")
+        again.reload()
+        again.wait_for_selector(f"{DONE} .title:text-is('a red apple')")
+        file = again.get_attribute(f"{DONE} img", "src")
+        assert again.request.get(f"{url}/{file}").ok
+        open_tab(bob, "Library")
+        bob.wait_for_selector("text=Your pictures will be here")
+        assert bob.locator("#strip [data-pick^='picture:']").count() == 0
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{url}/{file}")
+        for context in contexts:
+            context.close()
 
 
 def test_a_restart_in_mid_run_is_survived_by_the_job_and_the_page(tmp_path, open_page):

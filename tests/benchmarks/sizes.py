@@ -1,0 +1,144 @@
+"""How long holes and enlargements take through the engine, and how much memory pictures of 16 megapixels need.
+
+    python -m tests.benchmarks.sizes [--model assets/model] [--repeats 5] [--without-large]
+
+Seconds are the engine's own, from the first network call to the decoded picture: no page, no disk. Each of the large
+pictures has a process of its own, whose peak memory is told; they take minutes. Run it on a machine that does nothing
+else. POSIX only: memory is read from the process's resource usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from studio.engine.engine import Engine
+from studio.engine.requests import Denoise, Inpaint, Request, SuperResolve, TextToImage
+from studio.library.sampler import compute_here, load_sampler
+from tests.benchmarks.machine import heading, spread, table
+from tests.fakes import MemoryJournal
+
+OWNER = "benchmark"
+GIGA = 1e9
+
+
+def drawing(width: int, height: int) -> Image.Image:
+    """A few shapes in flat colours."""
+    picture = Image.new("RGB", (width, height), "#2d9f48")
+    brush = ImageDraw.Draw(picture)
+    brush.ellipse((width * 0.2, height * 0.2, width * 0.7, height * 0.8), fill="#f2c230")
+    brush.rectangle((width * 0.5, height * 0.1, width * 0.9, height * 0.4), fill="#3a78d6")
+    return picture
+
+
+def hole(width: int, height: int) -> Image.Image:
+    """A disc over an eighth of the picture."""
+    mask = Image.new("L", (width, height))
+    ImageDraw.Draw(mask).ellipse((width * 0.4, height * 0.3, width * 0.8, height * 0.7), fill=255)
+    return mask
+
+
+def inpaint(side: int, area: str = "painted") -> Inpaint:
+    return Inpaint("a pizza", drawing(side, side), hole(side, side), area=area)
+
+
+SMALL: dict[str, tuple[Callable[[], Request], str]] = {  # by what it is called: the request, and what is to be reached
+    "inpaint 64 px": (lambda: inpaint(64), "0.6"),
+    "inpaint 256 px, painted area": (lambda: inpaint(256), ""),
+    "x4, 64 to 256 px, 4 evaluations": (lambda: SuperResolve(drawing(64, 64), 4, steps=4), "2"),
+    "x4, 64 to 256 px, as the page asks": (lambda: SuperResolve(drawing(64, 64), 4), ""),
+    "x4, 128 to 512 px, 4 evaluations": (lambda: SuperResolve(drawing(128, 128), 4, steps=4), "9"),
+    "x4, 128 to 512 px, as the page asks": (lambda: SuperResolve(drawing(128, 128), 4), "9"),
+    "words to 256 px": (lambda: TextToImage("a red apple", finish=256), ""),
+    "words to 512 px": (lambda: TextToImage("a red apple", finish=512), "9"),
+    "noise taken out, 256 px": (lambda: Denoise(drawing(256, 256), 25.0), ""),
+}
+LARGE: dict[str, Callable[[], Request]] = {
+    "none": lambda: TextToImage("a red apple"),
+    "inpaint 4000 x 4000, painted area": lambda: inpaint(4000),
+    "inpaint 4000 x 4000, whole picture": lambda: inpaint(4000, "whole"),
+    "x2, 2000 x 2000 to 4000 x 4000, 1 evaluation": lambda: SuperResolve(drawing(2000, 2000), 2, steps=1),
+    "x4, 1000 x 1000 to 4000 x 4000, 2 evaluations": lambda: SuperResolve(drawing(1000, 1000), 4),
+    "noise taken out, 4000 x 4000": lambda: Denoise(drawing(4000, 4000), 25.0),
+}
+
+
+def engine_of(model: Path, traces: bool = True) -> Engine:
+    """Warm: it has painted once."""
+
+    def load():
+        sampler = load_sampler(model)
+        compute_here()
+        return sampler
+
+    engine = Engine(load, MemoryJournal(), traces=traces).start()
+    seconds(engine, TextToImage("a red apple"))
+    return engine
+
+
+def seconds(engine: Engine, request: Request) -> float:
+    """The engine's time for one job. Raises RuntimeError if it fails."""
+    *_, last = engine.follow(engine.submit(request, OWNER), OWNER)
+    if last.state != "done":
+        raise RuntimeError(f"{last.state}: {last.error}")
+    return last.seconds
+
+
+def small(model: Path, repeats: int) -> str:
+    engine = engine_of(model)
+    rows = []
+    for name, (make, reach) in SMALL.items():
+        request = make()
+        seconds(engine, request)  # warms up
+        taken = [seconds(engine, request) for _ in range(repeats)]
+        rows.append((name, spread(taken), f"≤ {reach}" if reach else ""))
+    engine.shutdown(60)
+    return table(("what", "s, median (least to most)", "to reach, s"), rows)
+
+
+def large(model: Path, name: str) -> tuple[float, int]:
+    """Seconds of a large picture, and the peak memory of this process in bytes."""
+    engine = engine_of(model)
+    taken = seconds(engine, LARGE[name]())
+    engine.shutdown(60)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return taken, peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def all_large(model: Path) -> str:
+    rows, least = [], np.inf
+    for name in LARGE:
+        command = [sys.executable, "-m", "tests.benchmarks.sizes", "--model", str(model), "--one", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        taken, peak = map(float, done.stdout.split()[-2:])
+        least = min(least, peak)
+        rows.append((name, f"{taken:.1f}", f"{peak / GIGA:.2f}", f"{(peak - least) / GIGA:.2f}"))
+    rows[0] = ("64 px from words, for comparison", *rows[0][1:])
+    return table(("16 megapixels", "s", "peak memory, GB", "more than for 64 px, GB"), rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("assets/model"), help="pipeline folder")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--without-large", action="store_true", help="leave out the pictures of 16 megapixels")
+    parser.add_argument("--one", choices=tuple(LARGE), help="one of the large ones: seconds and bytes, nothing else")
+    args = parser.parse_args()
+    if args.one:
+        print(*large(args.model, args.one))
+        return
+    print(heading())
+    print(small(args.model, args.repeats), flush=True)
+    if not args.without_large:
+        print(all_large(args.model))
+
+
+if __name__ == "__main__":
+    main()
