@@ -275,7 +275,7 @@ const reverse = {
     const side = (level) => Math.round(Math.log2(look.levels[0].shape[1] / level.shape[1]));
     const skips = look.levels.map((level, i) => {
       const other = look.levels.findIndex((up) => up.name === level.name.replace("down", "up"));
-      return level.name.startsWith("down") && other > i ? `<i class="nv-skip" style="--depth:${side(level)};--from:${i + 3};--to:${other + 2}"></i>` : "";
+      return level.name.startsWith("down") && other > i ? `<i class="nv-skip" style="--depth:${side(level)};--from:${i + 2};--count:${other - i + 1}"></i>` : "";
     });
     slot("unet").style.setProperty("--columns", last);
     slot("unet").innerHTML = card(1, 0, "in", `10 × ${height} × ${width}`, '<canvas data-at="x_t" role="img" aria-label="x_t, the input"></canvas><small>x<sub>t</sub> 3, known picture 3, mask 1, low resolution 3</small>')
@@ -394,11 +394,12 @@ const compare = {
       $("button", figure).addEventListener("click", () => trigger("fetch", { asked: run.picture }));
     }
     slot("distance").hidden = false;
-    slot("distance-of").textContent = `Root mean square over the pixels, which go from −1 to 1, to the last prediction of a run of ${view.converged} steps from the same noise, with the same words and guidance.`;
+    slot("distance-of").textContent = `Logarithmic. Root mean square over the pixels, which go from −1 to 1, to the last prediction of a run of ${view.converged} steps from the same noise, with the same words and guidance.`;
     const most = Math.max(...view.runs.flatMap((run) => run.distance)), calls = Math.max(...view.runs.map((run) => run.calls));
+    const least = Math.min(...view.runs.flatMap((run) => run.distance.filter(Boolean)), most / 2);
     const lines = (x) => view.runs.map((run, i) => ({ x: run[x], y: run.distance, ink: INKS[i] }));
-    this.plot = chart("distance", lines("t"), { xs: [0, 999], ys: [0, most], label: "distance to the converged picture over t" });
-    chart("cost", lines("called"), { xs: [1, Math.max(2, calls)], ys: [0, most], label: "distance to the converged picture over network calls" });
+    this.plot = chart("distance", lines("t"), { xs: [0, 999], ys: [least, most], log: true, label: "distance to the converged picture over t, logarithmic" });
+    chart("cost", lines("called"), { xs: [1, Math.max(2, calls)], ys: [least, most], log: true, label: "distance to the converged picture over network calls, logarithmic" });
     this.view = view;
     draw();
   },
