@@ -14,8 +14,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from studio.engine import trace
 from tests.ui.conftest import free_port, serving
 
+FORMAT = trace.FORMAT.encode()
 PIXELS = """name => { const c = document.querySelector(`#noise canvas[data-draw="${name}"]`);
   return Array.from(c.getContext("2d").getImageData(0, 0, c.width, c.height).data); }"""
 
@@ -236,14 +238,14 @@ def test_a_huge_picture_is_made_small_and_a_narrow_one_shown(noise, tmp_path):
     Image.new("RGB", (5_000, 1), "blue").save(tmp_path / "narrow.png")
     for name, mean in (("huge", "1.000"), ("narrow", "0.333")):
         noise.set_input_files("[data-slot=file]", tmp_path / f"{name}.png")
-        noise.wait_for_function(f"document.querySelector('#noise [data-slot=preparation]').innerText.includes('{mean}')")
+        noise.wait_for_selector(f"[data-slot=preparation]:has-text('{mean}')")
 
 
 @pytest.mark.parametrize(
     "harm",
-    [lambda data: data[: len(data) // 2], lambda data: data.replace(b"diffusion-studio-trace-1", b"diffusion-studio-trace-9")],
+    [lambda data: data[: len(data) // 2], lambda data: data.replace(FORMAT, FORMAT[:-1] + b"9")],
     ids=["cut short", "of another version"],
-)  # fmt: skip
+)
 def test_a_trace_that_cannot_be_read_is_a_sentence_and_the_view_stays(noise, noise_folder, harm):
     noise.click("[data-go=reverse]")
     noise.fill("[data-form=run] [name=prompt]", "a red boat")
@@ -348,7 +350,8 @@ def test_a_link_restores_the_view_for_whoever_made_it(noise, noise_url, open_pag
     page.click("button[role=tab]:has-text('Noise')")
     page.wait_for_function("document.querySelector('#noise [data-slot=time]')?.innerText === 't = 300'")
     assert page.eval_on_selector("[data-slot=schedule]", "select => select.value") == "linear"
-    again = open_page(f"{noise_url}#noise?view=reverse&t=500&stage=1&run=nobodys&prompt=a+boat&steps=4&guidance=2&seed=9")
+    settings = "prompt=a+boat&steps=4&guidance=2&seed=9"
+    again = open_page(f"{noise_url}#noise?view=reverse&t=500&stage=1&run=nobodys&{settings}")
     again.click("button[role=tab]:has-text('Noise')")  # not kept for a stranger, who gets it made again
     again.wait_for_function("document.querySelector('#noise [data-slot=caption]')?.innerText === 'a boat'")
     again.wait_for_function("document.querySelector('#noise [data-slot=time]')?.innerText === 't = 500'")
