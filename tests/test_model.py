@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,20 @@ def test_the_other_tasks_paint(bundled):
     large = StudioUpscalePipeline(**bundled.components)(picture, 2).images[0]
     back = np.asarray(large.resize(picture.size, Image.Resampling.BOX), dtype=float)
     assert np.sqrt(((back - np.asarray(picture)) ** 2).mean()) < 6  # 8-bit levels: it is the same picture, larger
+
+
+def test_the_readmes_python_runs_as_written(tmp_path, monkeypatch):
+    readme = (MODEL.parents[1] / "README.md").read_text()
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "studio.predict(" not in block]
+    (tmp_path / "assets").symlink_to(MODEL.parent)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec("\n".join(blocks), names)
+    assert (tmp_path / "apple.png").is_file() and len(names["images"]) == 2
+    assert names["large"].size == tuple(4 * length for length in names["image"].size)
+    left, right = ((0, 0, 32, 64), (32, 0, 64, 64))
+    assert names["other"].crop(right).tobytes() == names["image"].crop(right).tobytes()
+    assert names["other"].crop(left).tobytes() != names["image"].crop(left).tobytes()
 
 
 def _finished(pipe):

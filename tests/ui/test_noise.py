@@ -16,6 +16,7 @@ from PIL import Image
 
 from studio.engine import trace
 from tests.ui.conftest import free_port, serving
+from tests.ui.test_page import LOW_CONTRAST
 
 FORMAT = trace.FORMAT.encode()
 PIXELS = """name => { const c = document.querySelector(`#noise canvas[data-draw="${name}"]`);
@@ -319,6 +320,28 @@ def test_a_telephone_shows_every_view_in_its_width(noise_url, open_page):
             "parts => parts.map(p => p.getBoundingClientRect().right)",
         )
         assert max(widths) <= 390
+
+
+UNNAMED = """panel => [...document.querySelectorAll("#noise .nv-bar *, #noise [data-panel=" + panel + "] *")]
+  .filter(e => e.matches("input, select, button, summary, canvas, [role]") && e.checkVisibility())
+  .filter(e => !(e.ariaLabel || e.getAttribute("aria-labelledby") || e.innerText?.trim() && !e.matches("select")
+    || [...(e.labels ?? [])].some(label => label.innerText.trim())))
+  .map(e => e.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.parametrize("shade", ["light", "dark"])
+def test_every_view_can_be_read_and_every_control_has_a_name(noise_url, open_page, shade):
+    page = open_page(noise_url, color_scheme=shade)
+    page.click("button[role=tab]:has-text('Noise')")
+    page.wait_for_selector("#noise[data-ready], #noise [data-ready]", state="attached")
+    for panel in ("forward", "reverse", "compare", "plane"):
+        page.click(f"[data-go={panel}]")
+        if panel == "reverse":
+            page.wait_for_selector("[data-slot=unet] canvas")
+        for summary in page.locator(f"[data-panel={panel}] summary").all():
+            summary.click()
+        assert page.evaluate(LOW_CONTRAST) == []
+        assert page.evaluate(UNNAMED, panel) == []
 
 
 def test_a_view_is_taken_along(noise, tmp_path):
