@@ -564,7 +564,7 @@ const plane = {
     slot("pen").hidden = shape !== "drawing";
     canvasOf("plane").classList.toggle("pen", shape === "drawing");
     this.stop();
-    this.key = null;
+    this.key = this.begun = null;
     this.drawn = false;
     this.button("Train");
     draw();
@@ -576,13 +576,17 @@ const plane = {
     this.training = false;
     if (this.key) this.button("Train on");
   },
+  // The points of the chosen shape, not learned yet; false if there are none, or another shape was chosen meanwhile.
   async begin() {
-    const asked = { shape: slot("shape").value, text: slot("text").value, strokes: this.strokes };
+    const asked = (this.begun = { shape: slot("shape").value, text: slot("text").value, strokes: this.strokes });
     const begun = await ask("plane_start", asked);
-    if (!begun) return false;
+    if (!begun || this.begun !== asked) return false;
     await this.takeStill(begun.plane, begun.key);
     this.flow = this.reverse = null;
     this.drawn = true;
+    slot("trained").textContent = "not trained yet";
+    $('[data-chart="loss"]').replaceChildren();
+    draw();
     return true;
   },
   async train() {
@@ -725,7 +729,10 @@ element.addEventListener("change", (event) => {
   if (name === "file") forward.file(event.target.files[0]);
   else if (name === "schedule") { forward.charts(); draw(); }
   else if (["size", "noise-seed", "standardize"].includes(name)) forward.fetch();
-  else if (name === "shape" || name === "text") plane.changed();
+  else if (name === "shape" || name === "text") {
+    plane.changed();
+    if (slot("shape").value !== "drawing") plane.begin();
+  }
   else if (name === "aim") plane.aimed();
   else if (name === "guide") plane.aimed();
   else if (name === "way") { plane.way = event.target.value; draw(); }

@@ -207,6 +207,10 @@ def test_the_plane_learns_a_drawing(noise):
         """() => { const c = document.querySelector("canvas[data-draw=plane]");
         return c.width && c.getContext("2d").getImageData(0, 0, c.width, c.height).data.some(Boolean); }"""
     )
+    moons = pixels(noise, "plane")
+    noise.select_option("[data-slot=shape]", "spiral")
+    noise.wait_for_selector("[data-slot=trained]:text-is('not trained yet')")
+    assert not np.array_equal(moons, pixels(noise, "plane"))  # what is to be learned is seen before it is
     noise.select_option("[data-slot=shape]", "drawing")
     noise.click("[data-act=train]")
     assert "The drawing is empty" in message(noise)
