@@ -292,12 +292,19 @@ def test_generate_waits_for_the_model_and_says_so(tmp_path, open_page):
         assert page.locator(".word").count() > 100 and page.locator(".word i").count() == 0
 
 
-def test_a_missing_model_is_said_and_the_server_goes_on(tmp_path, open_page):
-    port = free_port()
-    arguments = ("--model", str(tmp_path / "no"), "--port", str(port), "--data-dir", str(tmp_path / "data"))
+@pytest.mark.parametrize("harm", ["does not exist", "is cut short", "holds a pickle"])
+def test_a_bad_model_is_said_and_the_server_goes_on(tmp_path, open_page, harm):
+    folder, port = tmp_path / "model", free_port()
+    if harm != "does not exist":
+        folder.mkdir()
+        (folder / "model_index.json").write_text("{" if harm == "is cut short" else "{}")
+    if harm == "holds a pickle":
+        (folder / "weights.ckpt").write_bytes(b"never opened")
+    arguments = ("--model", str(folder), "--port", str(port), "--data-dir", str(tmp_path / "data"))
     with serving("app.py", *arguments, port=port) as url:
         page = open_page(url)
-        sentence = f"The model folder {tmp_path / 'no'} does not exist."
-        page.wait_for_selector(f"#header [role=alert]:has-text('{sentence}')")
+        page.wait_for_selector(f"#header [role=alert]:has-text('{harm}')")
+        sentence = page.inner_text("#header [role=alert]")
+        assert str(folder) in sentence and sentence.endswith(".")
         page.click("#generate")
-        page.wait_for_selector(f"#message [role=alert]:has-text('{sentence}')")
+        page.wait_for_selector(f"#message [role=alert]:has-text('{harm}')")
