@@ -37,7 +37,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         generators: Sequence[torch.Generator] | None = None,
         sampler: str | SchedulerMixin | None = None,
         size: int | None = None,
-        finishing_steps: int = 4,
+        finishing_steps: int = 2,
         images: Sequence[Image.Image] | None = None,
         strength: float = 0.6,
         one_pass: bool = False,

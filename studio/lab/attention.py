@@ -151,7 +151,7 @@ class Insight:
     words: list[Word]
     maps: dict[int, np.ndarray]  # side in px at which a block attends -> (words, H, W) in [0, 1], at the picture's size
     levels: list[Level]
-    prediction: np.ndarray  # (3, H, W), with the words and without guidance
+    prediction: np.ndarray  # (3, H, W), with the words; guided only where guidance was the network's own input
 
     @property
     def merged(self) -> np.ndarray:
@@ -177,6 +177,8 @@ def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6) ->
     window = pipe.window_size if task == 2 else pipe.sample_size
     tiles = cut(torch.cat([x_t, condition]), window)
     count = len(tiles)
+    one_pass = unet.config.guidance_embeds and step.guidance_difference is None
+    guidance = torch.full((count,), float(step.guidance_scale), device=device) if one_pass else None
     with watching(unet) as seen:
         said = unet(
             torch.stack(tiles).to(device, dtype),
@@ -185,6 +187,7 @@ def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6) ->
             mask.to(device).expand(count, -1),
             torch.full((count,), task, device=device),
             torch.full((count,), float(stage.noise_level), device=device),
+            guidance,
         ).sample.float()
     spoken = words(pipe.tokenizer, prompt)
     side = tuple(tiles[0].shape[1:])
