@@ -18,6 +18,7 @@ from studio.diffusion.core import from_pil
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.diffusion.samplers import SAMPLERS
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, velocity
+from studio.diffusion.tables import fingerprint
 from studio.pictures.canvas import window_starts
 from studio.training.scenes import GROUNDS, default_prompt, with_article
 
@@ -62,6 +63,11 @@ def test_its_config_states_every_value_of_the_schedule(bundled):
         "solver_tables": saved.get("solver_tables"),
     }
     assert type(bundled.scheduler) is StudioScheduler
+
+
+def test_its_solver_tables_were_fitted_to_its_weights(bundled):
+    tables = bundled.scheduler.tables
+    assert not tables.tables or tables.model == fingerprint(bundled.unet)
 
 
 def test_it_keeps_its_budget(bundled):

@@ -71,7 +71,8 @@ class StockSteps:
     def __init__(
         self, scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device, begin: int = 0
     ) -> None:
-        self.scheduler: Any = type(scheduler).from_config(scheduler.config)
+        config = {key: value for key, value in scheduler.config.items() if key != "solver_tables"}  # ours alone
+        self.scheduler: Any = type(scheduler).from_config(config)
         self.scheduler.set_timesteps(**chosen_steps(self.scheduler, num_inference_steps), device=device)
         self.begin = begin * self.scheduler.order
         if hasattr(self.scheduler, "set_begin_index"):  # some timesteps repeat (Heun): do not search for them

@@ -1,7 +1,8 @@
 """The noise schedule and the sampler: how a picture becomes noise, and how noise becomes a picture.
 
 Variance preserving: x_t = alpha_t x0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1. DPM-Solver++ (Lu et al.
-2022, arXiv 2211.01095) is written in lambda = log(alpha / sigma), half the log-SNR.
+2022, arXiv 2211.01095) is written in lambda = log(alpha / sigma), half the log-SNR. A table fitted to a network
+(tables.py) puts its own times and coefficients in its place.
 
 Knows nothing of networks, text or guidance: a model's output comes in, the next sample goes out. The pure
 half (`SamplingPlan`, `multistep_update`) keeps no state, so that pictures at different steps can share one

@@ -5,8 +5,8 @@
 A Generalized Solver (arXiv 2510.17699) for each number of evaluations and each guidance scale. A long run of
 DPM-Solver++ says where each noise leads. Then, for each table: times from a family of spacings, coefficients step by
 step by least squares on the solver's own history, and all of them polished by gradient descent through the whole run.
-What is nearest on pictures that the fit did not see is kept, and written with the scheduler's config; a table of the
-same weights that is not fitted again stays. Prompts come from the model's vocabulary.json, or from --prompts.
+What is nearest on pictures that the fit did not see is kept, and written with the scheduler's config, table by table;
+one of the same weights that is not fitted again stays. Prompts are of the model's vocabulary.json, or of --prompts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import random
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,7 +39,6 @@ TEACHER_STEPS = 48  # of third order: about 0.01 from 160 of them (root mean squ
 TEACHER_SPACING = 1.3  # nearer to those 160 than 1, by a fifth
 ROWS = 16  # pictures in one call
 BATCH = 8  # pictures in one step of the polishing
-NAMED = 0.85  # of the prompts say the style, and as many the ground
 RIDGE = 1e-5  # of the mean square of what is mixed, which keeps the coefficients near DPM-Solver++'s
 SEED = 1_000_000  # of the noise that is fitted on; what is measured elsewhere has smaller ones
 
@@ -112,16 +111,19 @@ def distance(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).flatten(1).square().mean(1).sqrt()
 
 
-def split_prompts(vocabulary: dict[str, list], count: int, seed: int, unseen: bool) -> list[str]:
-    """Prompts of the vocabulary, some without a style or a ground. One in five concepts is `unseen`: no table is fitted
-    on it."""
+def split_prompts(vocabulary: dict[str, list], count: int, seed: int, unseen: bool, grounds: bool = True) -> list[str]:
+    """Prompts of the vocabulary. One in five concepts is `unseen`: no table is fitted on it.
+
+    grounds: whether they say the ground. Where they do not, a small error can turn the whole picture's colour: such
+    pictures are no measure of a solver, and the few that turn would outweigh all others in least squares.
+    """
     rng, found = random.Random(seed), []
     while len(found) < count:
         concept = rng.randrange(len(vocabulary["concepts"]))
         if (concept % 5 == 0) == unseen:
             name = with_article(vocabulary["concepts"][concept]["name"])
-            words = rng.choice(vocabulary["styles"]), rng.choice(vocabulary["grounds"])
-            found.append(default_prompt(name, *(word if rng.random() < NAMED else None for word in words)))
+            style, ground = rng.choice(vocabulary["styles"]), rng.choice(vocabulary["grounds"])
+            found.append(default_prompt(name, style, ground if grounds else None))
     return found
 
 
@@ -267,7 +269,7 @@ def polish(
         distance(ends, path.end[batch]).mean().backward()
         optimizer.step()
         schedule.step()
-        if iteration % 10 == 0 or iteration == iterations:
+        if iteration % 8 == 0 or iteration == iterations:
             with torch.no_grad():
                 candidate = now()
             if (candidate.times.diff() < 0).all() and (found := error(candidate)) < least:
@@ -321,9 +323,10 @@ def fit_pipeline(
     evaluations: Sequence[int] = EVALUATIONS,
     guidance: Sequence[float] = GUIDANCE,
     held: int = 16,
-    iterations: int = 30,
-) -> SolverTables:
-    """Tables for a pipeline, fitted on one run of each prompt; the last `held` choose. Prints how it goes."""
+    iterations: int = 24,
+) -> Iterator[SolverTable]:
+    """A pipeline's tables as they are found, fitted on one run of each prompt; the last `held` choose. Prints how it
+    goes."""
     scheduler = make_sampler("studio", {**pipe.scheduler.config, "solver_tables": None})
     assert isinstance(scheduler, StudioScheduler)
     pipe.unet.requires_grad_(False)
@@ -345,7 +348,7 @@ def fit_pipeline(
             numbers = " | ".join(f"{value:.4f}" for value in (found.plain, found.squares, found.polished))
             ratio, seconds = found.polished / found.plain, time.monotonic() - began
             print(f"| {count} | {scale:g} | {numbers} | {ratio:.2f} | {seconds:.0f} |", flush=True)
-    return SolverTables(fingerprint(pipe.unet), tuple(tables))
+            yield tables[-1]
 
 
 def merged(new: SolverTables, old: SolverTables) -> SolverTables:
@@ -364,7 +367,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, nargs="+", default=GUIDANCE)
     parser.add_argument("--pictures", type=int, default=64, help="to fit on, those that choose counted")
     parser.add_argument("--held", type=int, default=16, help="of them, to choose by")
-    parser.add_argument("--iterations", type=int, default=30, help="of the polishing")
+    parser.add_argument("--iterations", type=int, default=24, help="of the polishing")
     parser.add_argument("--prompts", type=Path, help="a prompt a line, in place of the vocabulary's")
     args = parser.parse_args()
     print(f"python -m studio.training.solver {shlex.join(sys.argv[1:])}\n", flush=True)
@@ -379,13 +382,14 @@ def main() -> None:
         prompts = split_prompts(pipe.vocabulary, args.pictures, SEED, unseen=False)
     else:
         parser.error(f"{args.model} has no vocabulary.json: give --prompts")
-    new = fit_pipeline(pipe, prompts, args.evaluations, args.guidance, args.held, args.iterations)
     folder = args.out / "scheduler"
     there = (folder / StudioScheduler.config_name).is_file()
-    scheduler = StudioScheduler.from_pretrained(folder) if there else pipe.scheduler
-    tables = merged(new, SolverTables.from_config(scheduler.config.get("solver_tables")))
-    StudioScheduler.from_config(scheduler.config, solver_tables=tables.to_config()).save_pretrained(folder)
-    print(f"\n{len(tables.tables)} tables for {new.model} in {folder}, after {(time.monotonic() - began) / 60:.1f} min")
+    config = (StudioScheduler.from_pretrained(folder) if there else pipe.scheduler).config
+    tables = SolverTables.from_config(config.get("solver_tables"))
+    for table in fit_pipeline(pipe, prompts, args.evaluations, args.guidance, args.held, args.iterations):
+        tables = merged(SolverTables(fingerprint(pipe.unet), (table,)), tables)
+        StudioScheduler.from_config(config, solver_tables=tables.to_config()).save_pretrained(folder)
+    print(f"\n{len(tables.tables)} tables for {tables.model} in {folder}, {(time.monotonic() - began) / 60:.1f} min")
 
 
 if __name__ == "__main__":

@@ -123,6 +123,7 @@ def test_only_runs_of_the_kind_that_was_fitted_use_them(pipe):
     assert times(fitted) == times(fitted, sampler="studio") == list(made_up(4, 3.0, 1).timesteps) != plain
     assert times(fitted, guidance_scale=1) == list(made_up(4, 1.0).timesteps)
     for options in (
+        {"sampler": UniPCMultistepScheduler.from_config(fitted.scheduler.config)},
         {"guidance_scale": 9.0},
         {"guidance_interval": (0.1, 1.0)},
         {"sampler": "dpm++2m"},
