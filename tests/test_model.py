@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import studio.pictures.canvas as canvas
 from studio.diffusion.core import from_pil
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.diffusion.samplers import SAMPLERS
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, velocity
 from studio.pictures.canvas import window_starts
 from studio.training.scenes import GROUNDS, default_prompt, with_article
 
@@ -56,7 +57,10 @@ def test_every_loader_finds_it_in_float32(loader, expected):
 
 def test_its_config_states_every_value_of_the_schedule(bundled):
     saved = json.loads((MODEL / "scheduler" / "scheduler_config.json").read_text())
-    assert {key: saved.get(key) for key in STUDIO_CONFIG} == STUDIO_CONFIG
+    assert {key: saved.get(key) for key in STUDIO_CONFIG} == {
+        **STUDIO_CONFIG,
+        "solver_tables": saved.get("solver_tables"),
+    }
     assert type(bundled.scheduler) is StudioScheduler
 
 
@@ -100,13 +104,36 @@ def test_deterministic_samplers_agree(bundled, name):
     assert (ours - theirs).square().mean().sqrt() <= 0.05
 
 
-def test_ddpm_paints_the_same_thing(bundled):
-    """Its noise makes another picture: the colours of the ground and of the thing must be those asked for."""
-    pictures = painted(bundled, PROMPTS, range(4), num_inference_steps=100, sampler="ddpm")
-    expected = torch.tensor([GROUNDS[name] for name in ("white", "blue", "black", "yellow")]) * 2 - 1
-    assert (pictures[:, :, :3].flatten(2).median(2).values - expected).abs().max() < 0.25
-    middle = pictures[:, :, 24:40, 24:40].mean(dim=(2, 3))
-    assert (middle[:, 0] > middle[:, 2]).all()  # red, on every ground
+THINGS = ["a red apple", "a cat face", "a rocket", "a pizza", "a cactus"]
+
+
+@torch.no_grad()
+def labels(pipe, pictures: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+    """(B,) the prompt with whose words the network best tells a picture from noise: a diffusion model is a classifier
+    (Li et al. 2023, arXiv 2303.16203, equation 4)."""
+    text, mask = pipe.encode(prompts)
+    generator, errors = torch.Generator().manual_seed(0), torch.zeros(len(pictures), len(prompts))
+    count = len(pictures)
+    for t in torch.tensor([400.0, 500.0, 600.0, 750.0]):
+        alpha, sigma = pipe.scheduler.schedule.alpha_sigma(t)
+        eps = torch.randn(pictures.shape[1:], generator=generator)  # the same for all, so that only the words differ
+        sample = torch.zeros(count, pipe.unet.config.in_channels, *pictures.shape[2:])
+        sample[:, :3] = alpha * pictures + sigma * eps
+        target = velocity(pictures, eps, alpha, sigma)
+        for i in range(len(prompts)):
+            words = text[i].expand(count, -1, -1), mask[i].expand(count, -1)
+            errors[:, i] += (pipe.unet(sample, t.expand(count), *words).sample - target).square().mean((1, 2, 3))
+    return errors.argmin(1)
+
+
+def test_ddpm_paints_what_ours_paints(bundled):
+    """Its noise makes another picture of the same thing: it bears the same label."""
+    options = {"num_inference_steps": 50, "size": bundled.sample_size}
+    ours, theirs = (painted(bundled, THINGS, range(5), sampler=name, **options) for name in ("studio", "ddpm"))
+    assert (ours - theirs).square().mean((1, 2, 3)).min().sqrt() > 0.05  # not the same picture
+    expected = torch.arange(len(THINGS))
+    assert torch.equal(labels(bundled, ours, THINGS), expected)
+    assert torch.equal(labels(bundled, theirs, THINGS), expected)
 
 
 def test_the_other_tasks_paint(bundled):
@@ -152,6 +179,20 @@ def test_no_seams_whatever_the_windows(bundled, noise_level):
         assert lines
         here, there = (np.abs(np.diff(values, axis=axis)).take(lines, axis).mean() for values in (usual, other))
         assert here / there == pytest.approx(1, abs=0.1)
+
+
+def test_the_readmes_python_runs_as_written(tmp_path, monkeypatch):
+    readme = (MODEL.parents[1] / "README.md").read_text()
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "studio.predict(" not in block]
+    (tmp_path / "assets").symlink_to(MODEL.parent)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec("\n".join(blocks), names)
+    assert (tmp_path / "apple.png").is_file() and len(names["images"]) == 2
+    assert names["large"].size == tuple(4 * length for length in names["image"].size)
+    left, right = ((0, 0, 32, 64), (32, 0, 64, 64))
+    assert names["other"].crop(right).tobytes() == names["image"].crop(right).tobytes()
+    assert names["other"].crop(left).tobytes() != names["image"].crop(left).tobytes()
 
 
 def _finished(pipe):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,8 @@ from studio.diffusion.guidance import Guidance, guided
 from studio.diffusion.rows import MAX_CALL, Next, PlannedSteps, Row, Stage, StockSteps, advance
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
-from studio.diffusion.unet import StudioUNet
+from studio.diffusion.tables import SolverTable, fingerprint
+from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
 from studio.diffusion.windows import Blend, strips
 from studio.pictures.canvas import Area
 
@@ -110,17 +111,34 @@ class StudioPipeline(DiffusionPipeline):
         return text.float()[pick], words.attention_mask[pick]
 
     def _steps(
-        self, sampler: str | SchedulerMixin | None, num_inference_steps: int, strength: float = 1.0
+        self,
+        sampler: str | SchedulerMixin | None,
+        num_inference_steps: int,
+        strength: float = 1.0,
+        fitted_for: Guidance | None = None,
     ) -> PlannedSteps | StockSteps:
-        """One picture's steps by a named sampler, a scheduler, or the pipeline's own; the last `strength` of them."""
+        """One picture's steps by a named sampler, a scheduler, or the pipeline's own; the last `strength` of them.
+
+        fitted_for: this guidance, for a run of the kind that the scheduler's tables were fitted for; None for others.
+        """
         if num_inference_steps < 1:
             raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be 1 or more")
         scheduler = make_sampler(sampler, self.scheduler.config) if isinstance(sampler, str) else sampler
         scheduler = scheduler or self.scheduler
         begin = num_inference_steps - max(int(num_inference_steps * strength), 1)
         if isinstance(scheduler, StudioScheduler):
+            table = None if fitted_for is None else self._table(scheduler, num_inference_steps, fitted_for)
+            if table is not None:
+                return PlannedSteps(scheduler, table=table)
             return PlannedSteps(scheduler, num_inference_steps, begin)
         return StockSteps(scheduler, num_inference_steps, self._execution_device, begin)
+
+    def _table(self, scheduler: StudioScheduler, num_inference_steps: int, guidance: Guidance) -> SolverTable | None:
+        """The solver table for a run from pure noise, if there is one that was fitted to this network."""
+        if guidance.scale != 1 and (guidance.start, guidance.stop) != (0, 1):
+            return None
+        table = scheduler.tables.find(num_inference_steps, guidance.scale)
+        return table if table is not None and scheduler.tables.model == fingerprint(self.unet) else None
 
     def _stage(
         self,
@@ -172,9 +190,10 @@ class StudioPipeline(DiffusionPipeline):
         rows = []
         for i, (stage, finish, generator) in enumerate(zip(stages, finishes, generators, strict=True)):
             same = prompts[i] == negative_prompts[i]  # guidance away from the prompt itself does nothing
+            one_pass = guidance.one_pass and self.guides_in_one_pass(guidance.scale, negative_prompts[i])
             rows.append(
                 Row(
-                    stage(Guidance() if same else guidance),
+                    stage(Guidance() if same else replace(guidance, one_pass=one_pass)),
                     text=text[i],
                     text_mask=text_mask[i],
                     negative=text[len(prompts) + i],
@@ -256,7 +275,7 @@ class StudioPipeline(DiffusionPipeline):
                 differences.append(None)
             else:
                 without = seen.without.whole()
-                wholes.append(guided(without, with_words, row.stage.guidance.scale))
+                wholes.append(guided(without, with_words, row.guidance_scale))
                 differences.append(with_words - without)
         advance(whole_rows, wholes, differences)
 
@@ -279,7 +298,20 @@ class StudioPipeline(DiffusionPipeline):
             torch.stack([mask for _, mask in words]),
             torch.tensor([int(row.stage.task) for row in rows], device=device),
             torch.tensor([row.stage.noise_level for row in rows], device=device),
+            self._guidance_input(rows),
         ).sample.float()
+
+    def _guidance_input(self, rows: Sequence[Row]) -> torch.Tensor | None:
+        """(N,) the scales that the network itself is to guide by, 1 for rows that it does not; None where it cannot."""
+        if not self.unet.config.guidance_embeds:
+            return None
+        scales = [row.guidance_scale if row.stage.guidance.one_pass else 1.0 for row in rows]
+        return torch.tensor(scales, device=self._execution_device)
+
+    def guides_in_one_pass(self, scale: float, negative_prompt: str = "") -> bool:
+        """Whether the network can guide by this scale without a second row: it was taught to, from 1 to MAX_GUIDANCE,
+        and away from nothing but silence."""
+        return self.unet.config.guidance_embeds and 1 <= scale <= MAX_GUIDANCE and not negative_prompt
 
     @torch.no_grad()
     def decode(self, row: Row) -> Image.Image:

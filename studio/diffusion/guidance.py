@@ -1,7 +1,8 @@
 """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), within an interval of noise levels.
 
 Outside the interval the picture follows the prompt alone, and the unconditional row is not computed
-(Kynkäänniemi et al. 2024, arXiv 2404.07724).
+(Kynkäänniemi et al. 2024, arXiv 2404.07724). A network that was taught guidance as an input needs no such row at all
+(Meng et al. 2022, arXiv 2210.03142).
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ class Guidance:
 
     scale: 1 follows the prompt as it is; larger values exaggerate it. Usual: 2 to 8.
     start, stop: the share of train time, 0 (clean) to 1 (pure noise), within which guidance acts.
+    one_pass: the scale is the network's input, in place of a second row without the words.
     """
 
     scale: float = 1.0
     start: float = 0.0
     stop: float = 1.0
+    one_pass: bool = False
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale) or self.scale < 0:

@@ -26,6 +26,7 @@ from studio.diffusion.scheduler import (
     multistep_update,
     to_original_and_noise,
 )
+from studio.diffusion.tables import SolverTable
 from studio.diffusion.windows import Blend, strips, window_count, windows
 
 MAX_CALL = 64  # network rows of one picture in one call: more are shown to the network over several
@@ -35,8 +36,8 @@ MOST_SHOWN = 1_000_000  # px of a picture whose condition is there to look at
 class PlannedSteps:
     """Steps by our scheduler: a shared plan, and this row's history of x0 predictions, newest first.
 
-    begin: calls of the plan that are left out: the run joins there, at that noise level.  timesteps: in place of a
-    number of steps.
+    begin: calls of the plan that are left out: the run joins there, at that noise level.  timesteps, table: in place
+    of a number of steps.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class PlannedSteps:
         num_inference_steps: int | None = None,
         begin: int = 0,
         timesteps: Sequence[float] | None = None,
+        table: SolverTable | None = None,
     ) -> None:
-        self.plan: SamplingPlan = scheduler.plan(num_inference_steps, timesteps, begin_index=begin)
+        self.plan: SamplingPlan = scheduler.plan(num_inference_steps, timesteps, begin_index=begin, table=table)
         self.begin = begin
         self.prediction_type: str = scheduler.config.prediction_type
         self.times: list[float] = self.plan.timesteps.tolist()[begin:]
@@ -106,7 +108,7 @@ class StepRecord:
 
     x_t: torch.Tensor  # variance preserving, whatever the sampler's own scaling
     pred_original_sample: torch.Tensor
-    guidance_difference: torch.Tensor | None  # conditional minus unconditional prediction; None without guidance
+    guidance_difference: torch.Tensor | None  # conditional minus unconditional prediction; None without a second row
     timestep: float  # what the network was called with, in train steps
     alpha: float
     sigma: float
@@ -213,9 +215,15 @@ class Row:
         return self.stage.steps.times[self.stage.step]
 
     @property
+    def guidance_scale(self) -> float:
+        """By how much the next call is guided: 1 where it is not."""
+        guidance = self.stage.guidance
+        return guidance.scale if guidance.acts_at(self.time / (self.train_steps - 1)) else 1.0
+
+    @property
     def guided(self) -> bool:
         """Whether the next call needs this row's unconditional half."""
-        return self.stage.guidance.acts_at(self.time / (self.train_steps - 1))
+        return self.guidance_scale != 1 and not self.stage.guidance.one_pass
 
     @property
     def call_shape(self) -> tuple[int, int]:
@@ -277,8 +285,7 @@ def advance(rows: list[Row], predictions: list[torch.Tensor], differences: list[
             x_0 = stage.constrain(x_0)
             if isinstance(steps, StockSteps):  # which wants what the network would have said for this x0
                 prediction = from_original(x_0, x_t, alpha, sigma, steps.prediction_type)
-        scale = 1.0 if difference is None else stage.guidance.scale
-        row.record = StepRecord(x_t, x_0, difference, row.time, alpha, sigma, scale)
+        row.record = StepRecord(x_t, x_0, difference, row.time, alpha, sigma, row.guidance_scale)
         if isinstance(steps, StockSteps):
             stage.sample = steps.take(prediction, stage.sample, stage.step, row.generator)
         else:

@@ -75,6 +75,8 @@ def make_sampler(name: str, config: Mapping[str, Any]) -> SchedulerMixin:
         raise ValueError(f"sampler is {name!r}; it must be one of {', '.join(SAMPLERS)}")
     sampler = SAMPLERS[name]
     explicit = {key: value for key, value in config.items() if not key.startswith("_")}
+    if sampler.scheduler_class is not StudioScheduler:
+        explicit.pop("solver_tables", None)  # which the others would warn of
     scheduler = sampler.scheduler_class.from_config({**explicit, **sampler.overrides})
     scheduler.register_to_config(_use_default_values=[])  # nor shall the next class drop any
     return scheduler

@@ -11,7 +11,6 @@ network call; `StudioScheduler.step` is the same update behind the interface tha
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +25,12 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from studio.diffusion.tables import SolverTable, SolverTables
+
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
-# What assets/model is trained and sampled with: `StudioScheduler.from_config(STUDIO_CONFIG)`. The last two
-# are not ours, but a saved config keeps them, so that DDIM made from it does not clip.
+# What assets/model is trained with: `StudioScheduler.from_config(STUDIO_CONFIG)`. "clip_sample" and
+# "set_alpha_to_one" are not ours, but a saved config keeps them, so that DDIM made from it does not clip.
 STUDIO_CONFIG: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,  # the cosine schedule uses neither beta_start nor beta_end
@@ -45,6 +46,7 @@ STUDIO_CONFIG: dict[str, Any] = {
     "rescale_betas_zero_snr": False,
     "clip_sample": False,
     "set_alpha_to_one": True,
+    "solver_tables": None,
 }
 
 
@@ -241,6 +243,7 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         lower_order_final: bool = True,  #      runs under 15 steps end at lower orders
         final_sigmas_type: str = "zero",  #     a run ends at sigma 0, or at "sigma_min", that of train step 0
         rescale_betas_zero_snr: bool = False,  # to nearly pure noise at the last train step: arXiv 2305.08891
+        solver_tables: dict[str, Any] | None = None,  # fitted to a model: `SolverTables.to_config`
     ):
         for name, value, allowed in (
             ("beta_schedule", beta_schedule, ("linear", "scaled_linear", "squaredcos_cap_v2")),
@@ -267,6 +270,7 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         if rescale_betas_zero_snr:
             self.alphas_cumprod[-1] = 2**-24  # not 0, so that log-SNR is finite; diffusers has the same
         self.schedule = NoiseSchedule(self.alphas_cumprod)
+        self.tables = SolverTables.from_config(solver_tables)
         # `from_config` of another class drops the values listed here for its own defaults: drop none
         self.register_to_config(_use_default_values=[])
 
@@ -289,15 +293,21 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         num_inference_steps: int | None = None,
         timesteps: Sequence[float] | Tensor | None = None,
         begin_index: int = 0,
+        table: SolverTable | None = None,
     ) -> SamplingPlan:
-        """The plan of a run of num_inference_steps network calls, or through the given real timesteps.
+        """The plan of a run of num_inference_steps network calls, or through the given real timesteps, or by a table.
 
-        A run that joins at begin_index (image to image) has no history there: the order rises from that step.
-        Raises ValueError unless exactly one of the first two is given, for timesteps that do not decrease
-        strictly inside [0, T - 1] and for more steps than the train steps can be spaced into.
+        Without a table it is DPM-Solver++. Whether a table fits the network is for the caller to know. A run that
+        joins at begin_index (image to image) has no history there: the order rises from that step.
+        Raises ValueError unless exactly one of the three is given, for timesteps that do not decrease strictly
+        inside [0, T - 1], for more steps than the train steps can be spaced into, and for a table begun late.
         """
-        if (num_inference_steps is None) == (timesteps is None):
-            raise ValueError("give either num_inference_steps or timesteps")
+        if sum(given is not None for given in (num_inference_steps, timesteps, table)) != 1:
+            raise ValueError("give either num_inference_steps or timesteps or table")
+        if table is not None:
+            if begin_index:
+                raise ValueError(f"begin_index is {begin_index}; it must be 0 with a table")
+            timesteps = table.timesteps
         times = self._spaced(num_inference_steps) if timesteps is None else timesteps
         times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
         last = len(self.schedule) - 1
@@ -308,6 +318,9 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         alphas, sigmas = self.schedule.alpha_sigma(torch.cat([times, times.new_zeros(1)]))
         if self.config.final_sigmas_type == "zero":
             alphas[-1], sigmas[-1] = 1, 0
+        if table is not None:
+            a, b = (torch.tensor(numbers, dtype=torch.float64) for numbers in (table.a, table.b))
+            return SamplingPlan(times, alphas, sigmas, a, b, torch.zeros_like(a))
         order, lower_order_final = self.config.solver_order, self.config.lower_order_final
         a, b = dpm_solver_pp(alphas.numpy(), sigmas.numpy(), order, lower_order_final, begin_index)
         c = np.zeros_like(a)
@@ -345,16 +358,20 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
 
     def _reset(self) -> None:
         self._step_index: int | None = None
-        self._history: deque[Tensor] = deque(maxlen=self.config.solver_order)
+        self._history: list[Tensor] = []
 
     def set_timesteps(
         self,
         num_inference_steps: int | None = None,
         device: str | torch.device | None = None,
         timesteps: Sequence[float] | Tensor | None = None,
+        table: SolverTable | None = None,
     ) -> None:
-        """Begin a run of num_inference_steps, or through the given timesteps; raises as `plan` does."""
-        self._plan = self.plan(num_inference_steps, timesteps)
+        """Begin a run of num_inference_steps, or through the given timesteps, or by a table, as `plan` has them.
+
+        A table is never taken unasked: the scheduler does not see the network. `tables.find` names the one to ask for.
+        """
+        self._plan = self.plan(num_inference_steps, timesteps, table=table)
         self.num_inference_steps = len(self._plan)
         self.timesteps = self._plan.timesteps.to(torch.float32).to(device)
         self._begin_index = None
@@ -400,8 +417,9 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         x0, _ = to_original_and_noise(
             model_output.to(dtype), x_t, plan.alphas[i], plan.sigmas[i], self.config.prediction_type
         )
-        self._history.appendleft(x0)
-        missing = [torch.zeros_like(x0)] * (self.config.solver_order - len(self._history))
+        depth = plan.b.shape[1]
+        self._history = [x0, *self._history][:depth]
+        missing = [torch.zeros_like(x0)] * (depth - len(self._history))
         noise = randn_tensor(x_t.shape, generator, x_t.device, dtype) if plan.c[i] else None
         rows = len(x_t)
         x_next = multistep_update(

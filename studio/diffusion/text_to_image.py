@@ -40,6 +40,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         finishing_steps: int = 4,
         images: Sequence[Image.Image] | None = None,
         strength: float = 0.6,
+        one_pass: bool = False,
     ) -> list[Row]:
         """One row a prompt.
 
@@ -56,6 +57,7 @@ class StudioTextToImagePipeline(StudioPipeline):
             finishing_steps: network calls of each stage of super-resolution, where there is any.
             images: pictures to begin from, one for each prompt; the result is of the same size, unless `size` says.
             strength: in (0, 1], with images: the share of the steps that are taken, as in diffusers.
+            one_pass: guide by the network's own input where it can (see `guides_in_one_pass`), not by a second row.
 
         Raises:
             ValueError: naming what does not fit and what is allowed.
@@ -85,7 +87,7 @@ class StudioTextToImagePipeline(StudioPipeline):
             )
             finishes.append(finish)
             then.append(self._finishing(height, width, side // self.sample_size, finishing_steps, generator))
-        guidance = Guidance(guidance_scale, *guidance_interval)
+        guidance = Guidance(guidance_scale, *guidance_interval, one_pass=one_pass)
         return self._rows(stages, finishes, prompts, negative_prompts, guidance, seeds, generators, then)
 
     def _begun(self, picture: Image.Image | None, size: int | None) -> tuple[int, torch.Tensor | None, Finish]:
@@ -116,7 +118,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         begun: torch.Tensor | None,
         guidance: Guidance,
     ) -> Stage:
-        steps = self._steps(sampler, num_inference_steps, strength)
+        steps = self._steps(sampler, num_inference_steps, strength, fitted_for=guidance if begun is None else None)
         return self._stage(Task.TEXT_TO_IMAGE, Condition(size), generator, guidance, steps, picture=begun)
 
     def _finishing(
@@ -155,6 +157,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         size: int | None = None,
         image: Image.Image | Sequence[Image.Image] | None = None,
         strength: float = 0.6,
+        one_pass: bool = False,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict] | None = None,
@@ -180,5 +183,6 @@ class StudioTextToImagePipeline(StudioPipeline):
             size=size,
             images=None if images is None else spread(images, len(prompts), "image"),
             strength=strength,
+            one_pass=one_pass,
         )
         return self._run(rows, output_type, return_dict, callback_on_step_end, callback_on_step_end_tensor_inputs)

@@ -16,6 +16,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
+MAX_GUIDANCE = 5.0  # the largest guidance scale that a network is taught as an input
+
 
 @dataclass
 class StudioUNetOutput(BaseOutput):
@@ -110,6 +112,7 @@ class StudioUNet(ModelMixin, ConfigMixin):
         attention_head_dim: width of an attention head; divides the width of every level that attends.
         num_tasks: size of the task embedding's table.
         time_embedding_dim: width of the vector that carries time, task and noise level to every block.
+        guidance_embeds: whether the network was taught guidance as an input (arXiv 2210.03142), as in `guidance`.
     """
 
     _supports_gradient_checkpointing = False
@@ -130,11 +133,16 @@ class StudioUNet(ModelMixin, ConfigMixin):
         attention_head_dim: int = 32,
         num_tasks: int = 3,
         time_embedding_dim: int = 256,
+        guidance_embeds: bool = False,
     ) -> None:
         super().__init__()
         widths, dim = tuple(block_out_channels), time_embedding_dim
         self.time_mlp = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.noise_mlp = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.guidance_mlp = None
+        if guidance_embeds:
+            self.guidance_mlp = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim, bias=False))
+            nn.init.normal_(self.guidance_mlp[2].weight, std=0.2)  # at first as strong as time's
         self.task_embedding = nn.Embedding(num_tasks, dim)
         self.text_pool = nn.Linear(cross_attention_dim, dim)
         self.stem = nn.Conv2d(in_channels * patch_size**2, widths[0], 3, padding=1)
@@ -174,6 +182,7 @@ class StudioUNet(ModelMixin, ConfigMixin):
         encoder_attention_mask: torch.Tensor | None = None,
         task_ids: torch.Tensor | None = None,
         low_res_noise_level: torch.Tensor | None = None,
+        guidance: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> StudioUNetOutput | tuple[torch.Tensor]:
         """Predict from noisy pictures.
@@ -185,10 +194,11 @@ class StudioUNet(ModelMixin, ConfigMixin):
             encoder_attention_mask: (B, L), nonzero where a word counts; None: all count.
             task_ids: (B,) int, see `studio.diffusion.conditioning.Task`; None: text to image.
             low_res_noise_level: (B,) standard deviation of the noise on the low-resolution picture, in [0, 1].
+            guidance: (B,) the guidance scale whose result is to be predicted, from 1 (none, as None) to MAX_GUIDANCE.
             return_dict: False gives a tuple.
 
         Raises:
-            ValueError: the channels, height or width do not fit.
+            ValueError: the channels, height or width do not fit, or guidance comes to a network that was not taught it.
         """
         batch, channels, height, width = sample.shape
         multiple = self.size_multiple
@@ -197,6 +207,8 @@ class StudioUNet(ModelMixin, ConfigMixin):
                 f"sample is {tuple(sample.shape)}; expected {self.config.in_channels} channels and sides that are "
                 f"multiples of {multiple}"
             )
+        if guidance is not None and self.guidance_mlp is None:
+            raise ValueError("guidance is given to a network that was not taught it: guidance_embeds is False")
         text = encoder_hidden_states
         if encoder_attention_mask is None:
             counted, text_mask = text.mean(1), None
@@ -209,6 +221,12 @@ class StudioUNet(ModelMixin, ConfigMixin):
         task = torch.zeros(batch, dtype=torch.long, device=sample.device) if task_ids is None else task_ids
         embedding = self.time_mlp(sinusoid(time).to(sample.dtype))
         embedding = embedding + self.noise_mlp(sinusoid(1000 * level).to(sample.dtype))
+        if self.guidance_mlp is not None:
+            # relative to no guidance, of which nothing is said: weights from before guidance was taught stay right
+            unguided = torch.ones_like(level)
+            scale = unguided if guidance is None else guidance.to(level).expand(batch)
+            here, there = (self.guidance_mlp(sinusoid(25 * (s - 1)).to(sample.dtype)) for s in (scale, unguided))
+            embedding = embedding + here - there
         embedding = F.silu(embedding + self.task_embedding(task) + self.text_pool(counted))
 
         x = self.stem(F.pixel_unshuffle(sample, self.config.patch_size))

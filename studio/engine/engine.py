@@ -88,11 +88,15 @@ class Engine:
         phase = "loading" if self.sampler is None else "running" if running or waiting else "idle"
         return Status(phase, running=running, waiting=waiting)
 
-    def submit(self, request: Request, owner: str) -> str:
-        """Puts a job in line and returns its id; by then it is in the journal. Raises Refusal."""
-        run = self._register.enter(request, owner)
+    def submit(self, request: Request, owner: str, *, keep: bool = True) -> str:
+        """Puts a job in line and returns its id; by then it is in the journal. Raises Refusal.
+
+        keep: False for a sketch: nothing is written down, and its pictures are only in the views of those who follow.
+        """
+        run = self._register.enter(request, owner, keep)
         try:
-            self._journal.submitted(run.job)
+            if keep:
+                self._journal.submitted(run.job)
         except BaseException as problem:
             self._register.forget(run)
             if isinstance(problem, Refusal) or not isinstance(problem, Exception):
@@ -207,7 +211,8 @@ class Engine:
         try:
             rows = self.sampler.prepare(request)
             notes = tuple(self._notes(request))
-            recorders = [Recorder(row, self._budget) if self._traces else None for row in rows]
+            traced = self._traces and run.job.kept
+            recorders = [Recorder(row, self._budget) if traced else None for row in rows]
             seats = [self._schedule.take_in(row, run, recorder) for row, recorder in zip(rows, recorders, strict=True)]
             self._register.prepared(run, seats, notes)
         except Exception as problem:  # one bad job must not end the engine

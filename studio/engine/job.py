@@ -59,6 +59,7 @@ class Job:
     seconds: float = 0.0  # from the first network call to the decoded pictures, without waiting
     pictures: tuple[Picture, ...] = ()  # of a job that is done
     crashes: int = 0  # processes that were killed while it was under way
+    kept: bool = True  # else nothing of it is written down, and its pictures are in its views alone
 
     def __post_init__(self) -> None:
         self.steps = self.steps or self.request.steps
@@ -70,7 +71,8 @@ class Job:
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as it was at one moment. `previews` are the predictions of x0, one a picture, for those who follow it."""
+    """A job as it was at one moment. `previews` are the predictions of x0, one a picture, for those who follow it; of a
+    job that is done and not kept, its pictures."""
 
     id: str
     task: str
@@ -89,6 +91,7 @@ class JobView:
     seconds: float
     pictures: tuple[Picture, ...]
     request: Request
+    kept: bool = True
 
     @classmethod
     def of(
@@ -112,6 +115,7 @@ class JobView:
             seconds=job.seconds,
             pictures=job.pictures,
             request=job.request,
+            kept=job.kept,
         )
 
     @property

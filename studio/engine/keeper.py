@@ -35,16 +35,18 @@ class Keeper:
     def write_end(self, run: Run) -> None:
         """The job was cancelled or has failed."""
         with self._writing:
-            self._write(self._journal.ended, run.job)
+            if run.job.kept:
+                self._write(self._journal.ended, run.job)
 
     def write_start(self, run: Run) -> None:
         with self._writing:
-            if run.job.state == "running":  # else its end is written down, or will be
+            if run.job.kept and run.job.state == "running":  # else its end is written down, or will be
                 self._write(self._journal.started, run.job)
 
     def write_move(self, job: Job) -> None:
         with self._writing:
-            self._write(self._journal.moved, job)
+            if job.kept:
+                self._write(self._journal.moved, job)
 
     # ---- later, in order ----
 
@@ -75,7 +77,10 @@ class Keeper:
         try:
             images = [sampler.decode(seat.row) for seat in run.seats]
             job.seconds = time.perf_counter() - run.began
-            job.pictures = tuple(self._journal.keep(job, images, [_trace(seat.recorder) for seat in run.seats]))
+            if job.kept:
+                job.pictures = tuple(self._journal.keep(job, images, [_trace(seat.recorder) for seat in run.seats]))
+            else:
+                run.last_seen = images
         except Exception as raised:  # a full disk, or whatever else: the engine goes on
             log.error("the pictures of a job were not kept", exc_info=raised)
             said = str(raised) if isinstance(raised, Refusal) else f"The pictures were not kept ({described(raised)})."

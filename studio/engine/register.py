@@ -99,7 +99,7 @@ class Register:
 
     # ---- coming ----
 
-    def enter(self, request: Request, owner: str) -> Run:
+    def enter(self, request: Request, owner: str, kept: bool = True) -> Run:
         """A new job, not seen by anyone before it has `arrived`. Raises Refusal."""
         with self._lock:
             if self._problem:
@@ -115,7 +115,7 @@ class Register:
             if request.pictures() and sum(run.bytes for run in queued) > WAITING_BYTES:
                 raise Refusal("The jobs in line hold too many large pictures already: please try again in a moment.")
             self._last_place = max(time.time(), self._last_place + 1e-5)
-            return self._know(Job(request, owner, place=self._last_place))
+            return self._know(Job(request, owner, place=self._last_place, kept=kept))
 
     def forget(self, run: Run) -> None:
         """A job that could not be written down never was."""
@@ -225,7 +225,10 @@ class Register:
                 self._keeping -= 1
                 if state == "done":
                     self._costs.learn(run.job.request, run.spent)
-            run.last_seen = run.predictions() if run.followers and state != "done" else ()
+            if state == "done":
+                run.last_seen = () if run.job.kept else run.last_seen
+            else:
+                run.last_seen = run.predictions() if run.followers else ()
             run.job.state, run.job.error = state, error
             self._line_time = -LINE_SECONDS
             self._ended.append(run)
@@ -322,7 +325,7 @@ class Register:
         finally:
             with self._lock:
                 run.followers -= 1
-                if run.followers == 0:
+                if run.followers == 0 and run.job.kept:
                     run.last_seen = ()
 
     def cancel(self, run: Run) -> bool:

@@ -108,6 +108,8 @@ class TextToImage(_Asked):
     image: a picture to vary, up to 16 megapixels; results are of its size.  strength: above 0, at most 1: how far the
         result may leave it (with 1, nothing of it is left). Without an image, it says nothing.
     finish: one of FINISHES, the shorter side at which the picture is finished; None is the model's own choice.
+    one_pass: guidance as the network's own input, half the work, where the model can: from 1 to 5, without a negative
+        prompt; else by a second row, as always.
 
     Raises InvalidRequest.
     """
@@ -127,9 +129,11 @@ class TextToImage(_Asked):
     image: Image.Image | None = field(default=None, hash=False, kw_only=True)
     strength: float = field(default=0.6, kw_only=True)
     finish: int | None = field(default=None, kw_only=True)
+    one_pass: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         self._check()
+        _check_switch("Guidance in one pass", self.one_pass)
         _check_choice("style", self.style, (ANY, *STYLES))
         _check_choice("ground colour", self.ground, (ANY, *GROUNDS))
         _check_real("strength", self.strength, 0.0, 1.0)
@@ -183,8 +187,7 @@ class Inpaint(_Asked):
         _check_whole("growth of the mask", self.grow, -MAX_RIM, MAX_RIM)
         _check_whole("feather", self.feather, 0, MAX_RIM)
         _check_choice("area", self.area, tuple(AREAS))
-        if not isinstance(self.invert, bool):
-            raise InvalidRequest(f"Whether to invert the mask must be true or false; it was {_shown(self.invert)}.")
+        _check_switch("Whether to invert the mask", self.invert)
         object.__setattr__(self, "image", _picture("picture", self.image))
         object.__setattr__(self, "mask", _picture("mask", self.mask, plain_mask))
         if self.mask.size != self.image.size:
@@ -371,6 +374,11 @@ def _check_text(name: str, value: object) -> None:
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
         raise InvalidRequest(f"The {name} must be one of {', '.join(allowed)}; it was {_shown(value)}.")
+
+
+def _check_switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name} must be true or false; it was {_shown(value)}.")
 
 
 def _check_whole(name: str, value: object, low: int, high: int) -> None:

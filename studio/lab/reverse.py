@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from studio.diffusion.samplers import SAMPLERS, make_sampler
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, multistep_update
+from studio.diffusion.scheduler import STUDIO_CONFIG, SamplingPlan, StudioScheduler, multistep_update
 
+BEFORE = ("", "′", "″", "‴", "⁗", *(f"⁽{digit}⁾" for digit in "⁵⁶⁷⁸⁹"))  # marks of predictions that many calls old
 FITTED = 3  # predictions, newest first, that a stock sampler's step is read as a sum of
 
 
@@ -104,7 +105,7 @@ def written(weights: Weights) -> str:
     """The sum that makes the next sample, as one would write it on a board."""
     if weights.how == "unknown":
         return "x_next was not kept"
-    terms = [(weights.a, "x_t"), *((b, f"x̂0{name}") for b, name in zip(weights.b, ("", "′", "″"), strict=False))]
+    terms = [(weights.a, "x_t"), *((b, f"x̂0{mark}") for b, mark in zip(weights.b, BEFORE, strict=False))]
     terms = [(number, name) for number, name in terms if abs(number) >= 5e-5] or [(0.0, "x_t")]
     first, *others = (f"{abs(number):.4f} · {name}" for number, name in terms)
     signs = ["−" if number < 0 else "+" for number, _ in terms]
@@ -117,8 +118,8 @@ def written(weights: Weights) -> str:
 def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | None = None) -> list[Account]:
     """Every kept step of a stage, for the sampler of that name of a model whose scheduler has this config.
 
-    A second stage of a painted picture is always sampled by "studio". The last step's next sample is the picture, which
-    every sampler's last prediction is. Raises ValueError for an unknown sampler.
+    A second stage of a painted picture is always sampled by "studio". The last step's next sample is the picture: the
+    last prediction, but for a fitted solver, which mixes the last ones. Raises ValueError for an unknown sampler.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler is {sampler!r}; it must be one of {', '.join(SAMPLERS)}")
@@ -133,9 +134,13 @@ def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | 
             number = step.step - int(stage.step[0])
             a, b = float(plan.a[number]), tuple(plan.b[number].tolist())
             needed = max((j + 1 for j, weight in enumerate(b) if weight), default=0)
-            rest = 0.0
-            if x_next is not None and needed <= len(history):
-                rest = _rms(x_next - recomputed(step.x_t, history, a, b))
+            b, rest = b[: max(needed, 1)], 0.0
+            if needed <= len(history):
+                again = recomputed(step.x_t, history, a, b)
+                if last and step.next_x_t is None:
+                    x_next = again
+                elif x_next is not None:
+                    rest = _rms(x_next - again)
             weights = Weights(a, b, "exact", rest)
         elif last and step.next_x_t is None:
             weights = Weights(0.0, (1.0,), "exact", 0.0)
@@ -167,7 +172,7 @@ def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | 
     return made
 
 
-def own_plan(stage: Stage, sampler: str, config: Mapping[str, Any] | None = None):
+def own_plan(stage: Stage, sampler: str, config: Mapping[str, Any] | None = None) -> SamplingPlan | None:
     """The plan that our scheduler followed in this stage, or None if another did or too little was kept to know."""
     if sampler != "studio":
         return None
@@ -176,12 +181,26 @@ def own_plan(stage: Stage, sampler: str, config: Mapping[str, Any] | None = None
     times, numbers = np.asarray(stage.timestep, dtype=np.float64), np.asarray(stage.step) - int(stage.step[0])
     try:
         # first and last steps are always kept, so that the number of the last says how many there were
-        plan = scheduler.plan(int(numbers[-1]) + 1)
-        if np.allclose(plan.timesteps.numpy()[numbers], times, atol=1e-3):
-            return plan
+        count = int(numbers[-1]) + 1
+        fitted = [scheduler.plan(table=table) for table in scheduler.tables.tables if len(table) == count]
+        plans = [
+            plan
+            for plan in (scheduler.plan(count), *fitted)
+            if np.allclose(plan.timesteps.numpy()[numbers], times, atol=1e-3)
+        ]
+        if plans:  # tables of two guidance scales may share their times: what was sampled tells them apart
+            first = next(iter(stage))
+            return min(plans, key=lambda plan: _left_over(first, plan)) if len(plans) > 1 else plans[0]
         return scheduler.plan(timesteps=times) if (np.diff(numbers) == 1).all() else None
     except ValueError:
         return None
+
+
+def _left_over(first: Step, plan: SamplingPlan) -> float:
+    """What a plan's first step does not explain of the sample that followed it."""
+    if first.next_x_t is None:
+        return 0.0
+    return _rms(first.next_x_t - recomputed(first.x_t, [first.x0], float(plan.a[0]), plan.b[0, :1].tolist()))
 
 
 def recomputed(x_t: np.ndarray, history: Sequence[np.ndarray], a: float, b: Sequence[float]) -> np.ndarray:

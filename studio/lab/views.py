@@ -6,6 +6,7 @@ Knows arrays and their meaning; knows nothing of pages. Numbers stay numbers, ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -189,26 +190,35 @@ def looking_view(pipe: Any, prompt: str, stage: Any, most: int = LOOKED_AT) -> d
     }
 
 
-def compare_view(runs: Sequence[tuple[str, Any, str]], picture: np.ndarray | None = None) -> dict[str, Any]:
-    """Several runs (label, trace, sampler) on one rail. picture: the converged one (3, H, W), or None for each run's
-    own last prediction. Raises ValueError where the sizes differ."""
+@dataclass(frozen=True)
+class Compared:
+    """One of several runs: its name, the stage in which words became a picture, and what it should converge to."""
+
+    label: str
+    stage: Any
+    goal: np.ndarray  # (3, H, W), the last prediction of a run of many steps from the same noise
+    picture: str = ""  # id of the picture that was kept
+
+
+def compare_view(runs: Sequence[Compared]) -> dict[str, Any]:
+    """Several runs on one rail. Raises ValueError where a goal is of another size than its run."""
     entries = []
-    for label, trace, sampler in runs:
-        stage = trace.stages[0]
-        near = approach(stage, picture)
-        x0s = np.stack([step.x0 for step in stage])
+    for run in runs:
+        near, steps = approach(run.stage, run.goal), list(run.stage)
+        x0s, calls = np.stack([step.x0 for step in steps]), int(near.calls[-1])
         entries.append(
             {
-                "label": label,
-                "sampler": sampler,
-                "calls": int(near.calls[-1]),
-                "rows": int(sum(1 if step.guidance_difference is None else 2 for step in stage)),
+                "label": run.label,
+                "picture": run.picture,
+                "calls": calls,
+                # with guidance a call has two rows; not known where not every step was kept
+                "rows": sum(2 - (s.guidance_difference is None) for s in steps) if len(steps) == calls else None,
                 "t": near.timesteps.tolist(),
+                "called": near.calls.tolist(),
                 "distance": near.distance.tolist(),
                 "width": x0s.shape[3],
                 "height": x0s.shape[2],
                 "x0": pack.sheet(x0s),
-                "x_t": pack.sheet(np.stack([step.x_t for step in stage])),
             }
         )
     return {"runs": entries}

@@ -84,7 +84,12 @@ class PipelineSampler:
             shared["sampler"] = request.sampler
             if isinstance(request, TextToImage):
                 return self.pipeline.prepare(
-                    prompts, **shared, size=request.finish, images=images, strength=float(request.strength)
+                    prompts,
+                    **shared,
+                    size=request.finish,
+                    images=images,
+                    strength=float(request.strength),
+                    one_pass=request.one_pass,
                 )
             if isinstance(request, Inpaint):
                 return self._inpaint.prepare(

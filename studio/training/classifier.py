@@ -11,6 +11,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -74,27 +75,32 @@ class Residual(nn.Module):
         return F.relu(x + self.body(x))
 
 
+def residual_body(width: int) -> nn.Sequential:
+    """A residual network (arXiv 1512.03385): (B, 3, S, S) in [-1, 1] -> (B, 4 width, S / 8, S / 8); S divides by 8."""
+
+    def halve(inside: int, outside: int) -> nn.Sequential:
+        conv = nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(outside), nn.ReLU(inplace=True))
+
+    return nn.Sequential(
+        nn.PixelUnshuffle(2),
+        nn.Conv2d(12, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        halve(width, 2 * width),
+        Residual(2 * width),
+        halve(2 * width, 4 * width),
+        Residual(4 * width),
+        Residual(4 * width),
+    )
+
+
 class Classifier(nn.Module):
-    """A residual network (arXiv 1512.03385) on (B, 3, S, S) in [-1, 1]; S divides by 8."""
+    """Names what is in (B, 3, S, S) in [-1, 1]; S divides by 8."""
 
     def __init__(self, concepts: int, width: int = 48) -> None:
         super().__init__()
-
-        def halve(inside: int, outside: int) -> nn.Sequential:
-            conv = nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False)
-            return nn.Sequential(conv, nn.BatchNorm2d(outside), nn.ReLU(inplace=True))
-
-        self.body = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            nn.Conv2d(12, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            halve(width, 2 * width),
-            Residual(2 * width),
-            halve(2 * width, 4 * width),
-            Residual(4 * width),
-            Residual(4 * width),
-        )
+        self.body = residual_body(width)
         self.concept = nn.Linear(8 * width, concepts)
         self.style = nn.Linear(8 * width, len(STYLES))
         self.ground = nn.Linear(8 * width, len(GROUNDS))
@@ -176,33 +182,50 @@ def train_classifier(
     device = torch.device(device)
     model = Classifier(len(sprites.concepts), recipe.width).to(device, memory_format=torch.channels_last).train()
     pictures = LabelledPictures(sprites, recipe.seed, device)
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.02},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
-    updates = math.ceil(len(sprites) * recipe.views / recipe.batch)
-    began = logged = time.monotonic()
-    for update in range(updates):
-        now = time.monotonic()
-        spent = max((update + 1) / (updates + 1), (now - began) / (60 * recipe.minutes))
-        if spent >= 1:
-            break
-        rate = recipe.learning_rate * min(1.0, spent / 0.1 + 0.02) * 0.5 * (1 + math.cos(math.pi * spent))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+
+    def loss() -> torch.Tensor:
         picture, labels = pictures(recipe.batch)
         with autocast(device):
             verdict = model(picture.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(verdict.concept, labels.concept.to(device), label_smoothing=recipe.smoothing)
         loss = loss + 0.5 * F.cross_entropy(verdict.style, labels.style.to(device))
-        loss = loss + 0.3 * F.cross_entropy(verdict.ground, labels.ground.to(device))
+        return loss + 0.3 * F.cross_entropy(verdict.ground, labels.ground.to(device))
+
+    updates = math.ceil(len(sprites) * recipe.views / recipe.batch)
+    return fit(model, loss, updates, recipe.minutes, recipe.learning_rate, "classifier" if log else "")
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[], torch.Tensor],
+    updates: int,
+    minutes: float,
+    learning_rate: float,
+    name: str = "",
+) -> nn.Module:
+    """Train `model` on `loss()` until `updates` are made or `minutes` spent; returns it in evaluation mode.
+
+    AdamW; the rate rises over the first tenth and falls to zero as a cosine. With a name it says how far it is.
+    """
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.02},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
+    began = logged = time.monotonic()
+    for update in range(updates):
+        now = time.monotonic()
+        spent = max((update + 1) / (updates + 1), (now - began) / (60 * minutes))
+        if spent >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1.0, spent / 0.1 + 0.02) * 0.5 * (1 + math.cos(math.pi * spent))
+        value = loss()
         optimizer.zero_grad()
-        loss.backward()
+        value.backward()
         optimizer.step()
-        if log and now - logged > 20:
-            top1 = (verdict.concept.argmax(1).cpu() == labels.concept).float().mean()
-            print(f"classifier: {update}/{updates} updates, {spent:.0%}, loss {loss:.3f}, top-1 {top1:.1%}", flush=True)
+        if name and now - logged > 20:
+            print(f"{name}: {update}/{updates} updates, {spent:.0%}, loss {value:.3f}", flush=True)
             logged = now
     return model.eval()
 
@@ -225,16 +248,24 @@ def cached_classifier(
 ) -> tuple[Classifier, str]:
     """The judge of `sprites` and its digest: from `folder`, or trained now and left there."""
     name = digest(sprites, recipe)
-    path = folder / f"classifier-{name}.safetensors"
+    model = kept(
+        folder / f"classifier-{name}.safetensors",
+        Classifier(len(sprites.concepts), recipe.width),
+        lambda: train_classifier(sprites, recipe, device, log=True),
+    )
+    return model.to(device, memory_format=torch.channels_last).eval(), name
+
+
+def kept(path: Path, empty: nn.Module, train: Callable[[], nn.Module]) -> nn.Module:
+    """The network with the weights in `path`, loaded into `empty`; or trained now and left there."""
     if path.exists():
-        model = Classifier(len(sprites.concepts), recipe.width)
-        model.load_state_dict(load_file(path))
-        return model.to(device, memory_format=torch.channels_last).eval(), name
-    model = train_classifier(sprites, recipe, device, log=True)
-    folder.mkdir(parents=True, exist_ok=True)
+        empty.load_state_dict(load_file(path))
+        return empty
+    model = train()
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous().cpu() for key, value in model.state_dict().items()}, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)  # whole, or not there
-    return model, name
+    return model
 
 
 @torch.no_grad()

@@ -3,9 +3,11 @@
     python -m studio.training.evaluate --model assets/model --sprites CACHE/sprites --cache CACHE/evaluation
 
 A classifier trained on the real sprites (once, kept in the cache) judges pictures painted with the pipeline's defaults,
-for every concept that the model claims to know and for the (concept, style) pairs that it never saw. Super-resolution
+for every concept that the model claims to know and for the (concept, style) pairs that it never saw; a detector, made
+and kept likewise, judges colours bound to things, relations and counts. Both judge real pictures, too. Super-resolution
 is held against bicubic enlargement, inpainting against Telea's method, on scenes of pairs that it never saw. Writes
 report.json, report.md and sheets of the first seeds' pictures. The same model, sprites and seed give the same report.
+With `--before MODEL` another model is measured in the same run on the same seeds, and stands beside it.
 """
 
 from __future__ import annotations
@@ -41,15 +43,22 @@ from studio.training.classifier import (
     cached_classifier,
     judge,
 )
+from studio.training.compositions import COLOUR, KINDS, answers, compose, questions, words
+from studio.training.detector import Detector, DetectorRecipe, cached_detector, find
 from studio.training.export import paint
-from studio.training.report import captioned_sheet, in_words, markdown, mean, share
+from studio.training.likeness import frechet_distance, nearer_than_usual, nearest
+from studio.training.report import beside, captioned_sheet, in_words, markdown, mean, of_a_set, share
 from studio.training.scenes import GROUNDS, Painter, Scene, SceneMaker, default_prompt, with_article
 from studio.training.sprites import STYLES, Sprites
 
 PICTURES = 4  # of each concept, and of each held-out pair
 SCENES = 192  # restored in each of the other tasks
+COMPOSED = 256  # pictures of things in a colour, of pairs, and of several of a kind
+TRAINING_SCENES = 8192  # among which the nearest is looked for
 ROWS = 32  # pictures in one call
-HELD_OUT_SEED, REAL_SEED, SCENE_SEED = 500_000, 7_001, 7_002  # apart from one another, and from the judge's own
+HELD_OUT_SEED, COMPOSED_SEED = 500_000, 600_000  # of painted pictures
+REAL_SEED, SCENE_SEED, TRAINING_SEED = 7_001, 7_002, 7_003  # of scenes: apart from one another, and from the judges'
+FRECHET = "Fréchet distance"
 LEAST_ERROR = 1 / 12 / 255**2  # mean square of rounding to 8 bits: no picture file is nearer, on average
 
 
@@ -236,6 +245,76 @@ def evaluate_inpainting(
     return column, [gray, *([to_pil(p) for p in part] for part in (ours, baseline, truth))]
 
 
+# ---- compositions ----
+
+
+def evaluate_compositions(
+    pipe: Any,
+    classifier: Classifier,
+    detector: Detector,
+    sprites: Sprites,
+    concepts: Sequence[int],
+    sample: int | None,
+    seed: int,
+    **options,
+) -> tuple[dict[str, dict], Image.Image]:
+    """Tables by kind and of all that show several things together, real scenes first; and a sheet."""
+    asked = questions(sprites, concepts, min(COMPOSED, sample or COMPOSED), COMPOSED_SEED + seed)
+    prompts = [words(question, sprites) for question in asked]
+    makers = SceneMaker(sprites, REAL_SEED + seed), SceneMaker(sprites, SCENE_SEED + seed)
+    real, again = (Painter(sprites)([compose(question, maker) for question in asked], SIZE) for maker in makers)
+    painted = paint(pipe, prompts, 1_000_000 * seed + COMPOSED_SEED, **options)
+    sets = {"real scenes": real, "generated": tensor(painted)}
+
+    tables: dict[str, dict] = {kind: {} for kind in (*KINDS, "Several things, together")}
+    for name, pictures in sets.items():
+        found = find(detector, pictures)
+        for kind in KINDS:
+            pairs = [(question, things) for question, things in zip(asked, found, strict=True) if question.kind == kind]
+            if judged := [answers(*pair) for pair in pairs]:
+                rows = {row: share(torch.tensor([answer[row] for answer in judged])) for row in judged[0]}
+                tables[kind][name] = rows
+                announce(f"{kind}, {name}", rows)
+
+    several = torch.tensor([question.kind != COLOUR for question in asked])
+    floor = judge(classifier, again[several]).features
+    shown = training_scenes(sprites, TRAINING_SCENES if sample is None else 20 * sample, seed)
+    places = {"pixels": in_pixels(shown), "features": F.normalize(judge(classifier, shown).features)}
+
+    def distances(pictures: torch.Tensor, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        ways = {"pixels": in_pixels(pictures), "features": F.normalize(features)}
+        return {way: nearest(ours, places[way]) for way, ours in ways.items()}
+
+    usual = distances(again[several], floor)
+    for name, pictures in sets.items():
+        features = judge(classifier, pictures[several]).features
+        rows = {FRECHET: of_a_set(frechet_distance(features, floor), len(features))}
+        for way, values in distances(pictures[several], features).items():
+            rows[f"distance to the nearest training scene, {way}"] = mean(values, "")
+            rows[f"nearer than the nearest 5 % of real ones, {way}"] = share(nearer_than_usual(values, usual[way]))
+        tables["Several things, together"][name] = rows
+        announce(f"several things, {name}", rows)
+    chosen = [i for kind in KINDS for i in spread([i for i, q in enumerate(asked) if q.kind == kind], 32)]
+    return tables, captioned_sheet([painted[i] for i in chosen], [prompts[i] for i in chosen], 16)
+
+
+def training_scenes(sprites: Sprites, count: int, seed: int) -> torch.Tensor:
+    """(count, 3, SIZE, SIZE): scenes of several things as training draws them."""
+    maker, painter = SceneMaker(sprites, TRAINING_SEED + seed), Painter(sprites)
+    scenes: list[Scene] = []
+    while len(scenes) < count:
+        scene = maker.draw()
+        if len(scene.things) > 1:
+            scenes.append(scene)
+    return torch.cat([painter(scenes[begin : begin + 512], SIZE) for begin in range(0, count, 512)])
+
+
+def in_pixels(pictures: torch.Tensor) -> torch.Tensor:
+    """(B, D) whose Euclidean distances are root mean square differences at half the size, of the range of values."""
+    small = F.interpolate(pictures, size=(SIZE // 2, SIZE // 2), mode="area").flatten(1) / 2
+    return small / small.shape[1] ** 0.5
+
+
 # ---- the whole ----
 
 
@@ -244,6 +323,7 @@ def evaluate(
     upscale: Any,
     inpaint: Any,
     classifier: Classifier,
+    detector: Detector,
     sprites: Sprites,
     sample: int | None = None,
     seed: int = 0,
@@ -254,7 +334,7 @@ def evaluate(
     Args:
         pipe: text to image; `upscale` and `inpaint` are called as diffusers users call them.
         sample: at most so many concepts, pairs and scenes, for a quick look.
-        options: num_inference_steps, guidance_scale, sampler: the pipeline's own where absent.
+        options: num_inference_steps, guidance_scale, sampler, one_pass: the pipeline's own where absent.
 
     Raises:
         ValueError: when the model claims a concept of which there is no sprite, or no pair was held out.
@@ -265,7 +345,8 @@ def evaluate(
     claimed = [entry["name"] for entry in (pipe.vocabulary or {}).get("concepts", [])] or list(sprites.concepts)
     if unknown := set(claimed) - set(sprites.concepts):
         raise ValueError(f"the model claims concepts of which there is no sprite: {', '.join(sorted(unknown))}")
-    concepts = spread([sprites.concepts.index(name) for name in claimed], sample)
+    claimed_concepts = [sprites.concepts.index(name) for name in claimed]
+    concepts = spread(claimed_concepts, sample)
     pairs = spread([pair for pair in pairs if sprites.concepts[pair[0]] in claimed], sample)
 
     columns: dict[str, dict] = {}
@@ -275,7 +356,10 @@ def evaluate(
     columns["real sprites, augmented"] = scores(pictures, labels, judge(classifier, pictures))
     labels = asked["generated"]
     pictures = real.paint(labels)
-    columns["real sprites, as asked"] = scores(pictures, labels, judge(classifier, pictures))
+    verdict = judge(classifier, pictures)
+    columns["real sprites, as asked"] = scores(pictures, labels, verdict)
+    again = judge(classifier, real.paint(labels)).features
+    columns["real sprites, as asked"][FRECHET] = of_a_set(frechet_distance(verdict.features, again), len(again))
     announce("the judge on real sprites", columns["real sprites, augmented"])
 
     worst: list[dict] = []
@@ -289,6 +373,8 @@ def evaluate(
         pictures = tensor(painted)
         verdict = judge(classifier, pictures)
         columns[name] = scores(pictures, labels, verdict)
+        if not held:
+            columns[name][FRECHET] = of_a_set(frechet_distance(verdict.features, again), len(again))
         announce(name, columns[name])
         captions = [f"{concept}, {style}, {ground}" for concept, style, ground in wanted]
         if not held:
@@ -298,9 +384,12 @@ def evaluate(
             [painted[i] for i in shown], [captions[i] for i in shown], 16
         )
 
+    composed, sheets["compositions"] = evaluate_compositions(
+        pipe, classifier, detector, sprites, claimed_concepts, sample, seed, **options
+    )
     scenes, truth = scenes_to_restore(sprites, min(SCENES, sample or SCENES), seed)
     hole = holes(scenes, truth, sprites, seed)
-    tasks: dict[str, dict] = {"Text to image": columns, "Super-resolution to 64 px": {}, "Inpainting": {}}
+    tasks: dict[str, dict] = {"Text to image": columns, **composed, "Super-resolution to 64 px": {}, "Inpainting": {}}
     strips: list[tuple[list, tuple[str, ...]]] = []
     for factor in (2, 4):
         column, strip = evaluate_super_resolution(upscale, truth, factor, first_seed)
@@ -312,8 +401,8 @@ def evaluate(
     strips.append((strip, ("given, hole", "ours", "Telea", "truth")))
     announce("inpainting", column)
     tiles = []
-    for strip, words in strips:
-        tiles += [(part[i], word) for i in range(min(6, len(truth))) for part, word in zip(strip, words, strict=True)]
+    for strip, names in strips:
+        tiles += [(part[i], name) for i in range(min(6, len(truth))) for part, name in zip(strip, names, strict=True)]
     sheets["other-tasks"] = captioned_sheet([picture for picture, _ in tiles], [word for _, word in tiles], 8)
     return {"tasks": tasks, "worst_concepts": worst}, sheets
 
@@ -337,9 +426,19 @@ def model_digest(folder: Path) -> str:
     return whole.hexdigest()[:16]
 
 
+def pipelines(folder: Path, device: str) -> tuple[Any, Any, Any]:
+    """Text to image, super-resolution and inpainting, without progress bars."""
+    pipe = StudioTextToImagePipeline.from_pretrained(folder).to(device)
+    whole = pipe, StudioUpscalePipeline.from_pipe(pipe), StudioInpaintPipeline.from_pipe(pipe)
+    for each_pipe in whole:
+        each_pipe.set_progress_bar_config(disable=True)
+    return whole
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("assets/model"), help="pipeline folder")
+    parser.add_argument("--before", type=Path, help="another pipeline folder, to stand beside it")
     parser.add_argument("--sprites", type=Path, required=True, help="folder made by studio.training.sprites")
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the judge")
     parser.add_argument("--out", type=Path, help="folder for the report; default: report in the cache")
@@ -348,32 +447,45 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="num_inference_steps; default: the pipeline's own, as the next two")
     parser.add_argument("--guidance", type=float, help="guidance_scale")
     parser.add_argument("--sampler", help="a name from studio.diffusion.samplers")
+    parser.add_argument("--one-pass", action="store_true", help="guidance by the network's own input, where it can")
     parser.add_argument("--classifier-minutes", type=float, default=Recipe.minutes, help="at most, to train the judge")
+    parser.add_argument(
+        "--detector-minutes", type=float, default=DetectorRecipe.minutes, help="at most, for the second"
+    )
     args = parser.parse_args()
     command = f"python -m studio.training.evaluate {shlex.join(sys.argv[1:])}"
-    model = model_digest(args.model)
-    print(f"{command}\nmodel {model}", flush=True)
+    folders = {"model": args.model} | ({"before": args.before} if args.before else {})
+    digests = {name: model_digest(folder) for name, folder in folders.items()}
+    print(command, *(f"{name} {digest}" for name, digest in digests.items()), sep="\n", flush=True)
 
     began = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sprites = Sprites.load(args.sprites)
     recipe = Recipe(minutes=args.classifier_minutes)
     classifier, judge_digest = cached_classifier(sprites, args.cache, recipe, device)
-    pipe = StudioTextToImagePipeline.from_pretrained(args.model).to(device)
-    others = [kind.from_pipe(pipe) for kind in (StudioUpscalePipeline, StudioInpaintPipeline)]
-    for each_pipe in (pipe, *others):
-        each_pipe.set_progress_bar_config(disable=True)
+    detector_recipe = DetectorRecipe(minutes=args.detector_minutes)
+    detector = cached_detector(sprites, args.cache, classifier, judge_digest, detector_recipe, device)
     given = {"num_inference_steps": args.steps, "guidance_scale": args.guidance, "sampler": args.sampler}
+    given["one_pass"] = args.one_pass or None
     options = {name: value for name, value in given.items() if value is not None}
-    measured, sheets = evaluate(pipe, *others, classifier, sprites, args.sample, args.seed, **options)
+    judges = classifier, detector, sprites
+    measured, sheets = {}, {}
+    for name, folder in folders.items():
+        print(f"{name}:", flush=True)
+        measured[name], sheets[name] = evaluate(*pipelines(folder, device), *judges, args.sample, args.seed, **options)
+    tasks = measured["model"]["tasks"]
+    if args.before:
+        tasks = beside(tasks, measured["before"]["tasks"])
 
-    report = {"command": command, "model": model, "classifier": judge_digest, "options": options, **measured}
+    report = {"command": command, **digests, "classifier": judge_digest, "options": options}
+    report |= {"tasks": tasks, "worst_concepts": measured["model"]["worst_concepts"]}
     out = args.out or args.cache / "report"
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     (out / "report.md").write_text(markdown(report))
-    for name, picture in sheets.items():
-        picture.save(out / f"{name}.png")
+    for which, pictures in sheets.items():
+        for name, picture in pictures.items():
+            picture.save(out / f"{name}{'-before' * (which == 'before')}.png")
     print(f"{out}/report.md, after {(time.monotonic() - began) / 60:.1f} min")
 
 

@@ -33,12 +33,18 @@ def mean(values: torch.Tensor, unit: str) -> dict[str, float | str]:
     return {"value": centre, "low": centre - half, "high": centre + half, "count": n, "unit": unit}
 
 
+def of_a_set(value: float, count: int) -> dict[str, float | str]:
+    """A figure of `count` pictures together, which has no interval."""
+    return {"value": value, "count": count, "unit": ""}
+
+
 def in_words(figure: dict[str, Any]) -> str:
     """ "61.2 % (58.7 to 63.6)" """
     scale = 100 if figure["unit"] == "%" else 1
     digits = 3 if figure["unit"] == "" else 2 if figure["unit"] == "dB" else 1
-    value, low, high = (f"{scale * figure[name]:.{digits}f}" for name in ("value", "low", "high"))
-    return f"{value}{' ' * bool(figure['unit'])}{figure['unit']} ({low} to {high})"
+    value, *ends = (f"{scale * figure[name]:.{digits}f}" for name in ("value", "low", "high") if name in figure)
+    interval = f" ({' to '.join(ends)})" if ends else ""
+    return f"{value}{' ' * bool(figure['unit'])}{figure['unit']}{interval}"
 
 
 def table(columns: dict[str, dict[str, dict]]) -> str:
@@ -54,16 +60,30 @@ def table(columns: dict[str, dict[str, dict]]) -> str:
     return "\n".join(f"{line} |" for line in lines)
 
 
+def beside(after: dict[str, dict], before: dict[str, dict]) -> dict[str, dict]:
+    """The tables of two models as one, {task: {column: ...}}; columns of real pictures are those of both."""
+    whole = {}
+    for task, columns in after.items():
+        theirs = {name: column for name, column in before[task].items() if not name.startswith("real")}
+        whole[task] = columns | {f"{name}, before": column for name, column in theirs.items()}
+    return whole
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The report as a page: what was run, then a table for each task."""
+    models = f"Model {report['model']}, " + (f"before it {report['before']}, " if report.get("before") else "")
     lines = [
         "# Evaluation",
         "",
         f"    {report['command']}",
         "",
-        f"Model {report['model']}, judge {report['classifier']}. In brackets: 95 % intervals, pictures counted as "
+        f"{models}judge {report['classifier']}. In brackets: 95 % intervals, pictures counted as "
         "independent. PSNR is per picture, at most 58.9 dB (rounding to 8 bits); distances are between the judge's "
-        "features, 0 to 2.",
+        "features, 0 to 2, but for Fréchet distances, which are from another real set of the same labels: that of "
+        "real pictures is the floor. The nearest scene is that of many composed as training composes them, in pixels "
+        "(root mean square at 32 px, of the range) and in features: if pictures were copies of what training showed, "
+        "they would lie nearer than real scenes do that are made anew from the same labels, and more than 5 % of them "
+        "nearer than the nearest 5 % of those.",
     ]
     for task, columns in report["tasks"].items():
         lines += ["", f"## {task}", "", table(columns)]

@@ -28,6 +28,7 @@ GROUNDS = {  # the named colours, sRGB in [0, 1]
     "gray": (0.55, 0.56, 0.58),
 }
 TINTS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
+TINTED = 0.15  # share of things that are
 PATTERNS = ("plain", "gradient", "striped", "dotted")
 COUNTS = {1: "", 2: "two", 3: "three"}
 RELATIONS = ("left of", "right of", "above", "below", "and")
@@ -137,13 +138,13 @@ class SceneMaker:
         self.styles = [style for style, concepts in enumerate(self.by_style) if concepts]
 
     def draw(self) -> Scene:
-        """80 % one thing, 13 % two things in a relation, 7 % two or three of a kind."""
+        """60 % one thing, 24 % two things in a relation, 16 % two or three of a kind."""
         rng = self.rng
         kind = rng.random()
         style = rng.choice(self.styles)
-        if kind < 0.80:
+        if kind < 0.60:
             return self.single(rng.choice(self.by_style[style]), style)
-        if kind < 0.93:
+        if kind < 0.84:
             return self.pair(style)
         return self.several(style)
 
@@ -156,7 +157,7 @@ class SceneMaker:
             0.5 + rng.uniform(-slack, slack),
             0.5 + rng.uniform(-slack, slack),
             side,
-            rng.choice(TINTS) if rng.random() < 0.07 else None,
+            rng.choice(TINTS) if rng.random() < TINTED else None,
         )
         return self.finish((thing,), with_article(self.called(concept, thing.tint)), style, ground)
 
@@ -168,7 +169,7 @@ class SceneMaker:
         places = self.row(2) if flat else [(y, x, side) for x, y, side in self.row(2)]
         if relation in ("right of", "below"):
             places.reverse()
-        tints = [rng.choice(TINTS) if rng.random() < 0.07 else None for _ in range(2)]
+        tints = [rng.choice(TINTS) if rng.random() < TINTED else None for _ in range(2)]
         things = tuple(
             Thing(self.index[c, style], *place, tint)
             for c, place, tint in zip((first, second), places, tints, strict=True)
@@ -180,7 +181,7 @@ class SceneMaker:
     def several(self, style: int) -> Scene:
         rng = self.rng
         concept, count = rng.choice(self.by_style[style]), rng.choice((2, 3))
-        tint = rng.choice(TINTS) if rng.random() < 0.07 else None
+        tint = rng.choice(TINTS) if rng.random() < TINTED else None
         places = self.row(count)
         if count == 3 and rng.random() < 0.6:  # a triangle leaves each more room than a row
             side = rng.uniform(0.40, 0.48)

@@ -9,10 +9,11 @@ takes it up again, in as many stretches (`--stretch`) as the machine allows. See
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,8 +22,9 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.conditioning import Task
+from studio.diffusion.guidance import guided
 from studio.diffusion.scheduler import STUDIO_CONFIG, NoiseSchedule, StudioScheduler, velocity
-from studio.diffusion.unet import StudioUNet
+from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
 from studio.training.batches import PAINTING, SHARPENING, Batch, BatchMaker
 from studio.training.export import export, load_averaged, paint, sample_prompts, sheet
 from studio.training.precision import fast_bf16
@@ -30,6 +32,8 @@ from studio.training.scenes import Painter, SceneMaker
 from studio.training.sprites import Sprites
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
 
+TEACHER_EVERY = 1000  # updates after which the teacher of guidance takes over the averaged weights; see `losses`
+GUIDED = 0.3  # share of the rows with words that learn guidance as an input
 NOISE_BINS = 4  # losses are logged apart for this many equal parts of the time axis
 
 
@@ -51,7 +55,12 @@ class Preset:
     unet: dict
 
 
-UNET = {"block_out_channels": (32, 128, 256), "layers_per_block": (1, 1, 1), "mid_layers": 2}
+UNET = {
+    "block_out_channels": (32, 128, 256),
+    "layers_per_block": (1, 1, 1),
+    "mid_layers": 2,
+    "guidance_embeds": True,
+}
 PRESETS = {
     "cpu": Preset("concepts.txt", 32, 96, 64, 32, 8, 8e-4, 200, 0.5, 0.999, 0.4, UNET),
     "gpu": Preset("all", 64, 512, 64, 512, 5, 1e-3, 500, 0.4, 0.9995, 1.0, UNET),
@@ -65,33 +74,58 @@ class Model(nn.Module):
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
 
-    def forward(self, x_t, condition, time, tokens, mask, task, noise_level) -> torch.Tensor:
+    def forward(self, x_t, condition, time, tokens, mask, task, noise_level, guidance=None) -> torch.Tensor:
         with torch.no_grad():
             text = self.text_encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
         sample = torch.cat([x_t, condition], dim=1)
-        return self.unet(sample, time, text, mask, task, noise_level).sample
+        return self.unet(sample, time, text, mask, task, noise_level, guidance).sample
 
 
 def draw_times(count: int, generator: torch.Generator, last: int) -> torch.Tensor:
     """(count,) real times in [0, last]: logit-normal (arXiv 2403.03206, section 3.1), a tenth of them uniform."""
-    normal = torch.sigmoid(0.2 + 1.1 * torch.randn(count, generator=generator))
+    normal = torch.sigmoid(-0.2 + 1.2 * torch.randn(count, generator=generator))
     uniform = torch.rand(count, generator=generator)
     return last * torch.where(torch.rand(count, generator=generator) < 0.1, uniform, normal)
 
 
 def losses(
-    model: nn.Module, batch: Batch, tokens: dict, schedule: NoiseSchedule, generator: torch.Generator
+    model: nn.Module,
+    teacher: nn.Module | None,
+    batch: Batch,
+    tokens: dict,
+    silence: dict,
+    schedule: NoiseSchedule,
+    generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean squared error of the velocity for each row (B,), and the times (B,) at which it was asked."""
-    device = batch.picture.device
-    time = draw_times(len(batch.picture), generator, len(schedule) - 1).to(device)
+    """Mean squared error of the velocity for each row (B,), and the times (B,) at which it was asked.
+
+    Some rows with words are asked for the guided velocity in one call: what a teacher says with words and without, put
+    together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). The teacher stands still for long: of
+    the model as it is, words would grow louder with every update, for what is taught with guidance is not at once told
+    from what is taught without. None: no row is guided. silence: the tokens of "", (1, L).
+    """
+    device, count = batch.picture.device, len(batch.picture)
+    time = draw_times(count, generator, len(schedule) - 1).to(device)
     eps = torch.randn(batch.picture.shape, generator=generator).to(device)
     alpha, sigma = (part[:, None, None, None] for part in schedule.alpha_sigma(time))
     x_t = alpha * batch.picture + sigma * eps
-    prediction = model(
-        x_t, batch.condition, time, tokens["input_ids"], tokens["attention_mask"], batch.task, batch.noise_level
-    )
     target = velocity(batch.picture, eps, alpha, sigma)
+    words = (tokens["input_ids"], tokens["attention_mask"])
+    guidance = torch.ones(count, device=device)
+    says = torch.tensor([bool(caption) for caption in batch.captions]) & (batch.task.cpu() != Task.SUPER_RESOLUTION)
+    share = 0.0 if teacher is None else GUIDED
+    rows = (says & (torch.rand(count, generator=generator) < share)).nonzero()[:, 0].to(device)
+    scales = 1 + (MAX_GUIDANCE - 1) * torch.rand(len(rows), generator=generator).to(device)
+    if len(rows):
+        given = (batch.condition[rows], time[rows])
+        rest = (batch.task[rows], batch.noise_level[rows])
+        without = (silence[name].expand(len(rows), -1) for name in ("input_ids", "attention_mask"))
+        with torch.no_grad():
+            conditional = teacher(x_t[rows], *given, *(part[rows] for part in words), *rest).float()
+            unconditional = teacher(x_t[rows], *given, *without, *rest).float()
+        guidance[rows] = scales
+        target[rows] = guided(unconditional, conditional, scales[:, None, None, None])
+    prediction = model(x_t, batch.condition, time, *words, batch.task, batch.noise_level, guidance)
     return (prediction.float() - target).square().mean(dim=(1, 2, 3)), time
 
 
@@ -171,6 +205,8 @@ class Run:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.folder = args, Path(args.run)
         self.preset = PRESETS[args.preset]
+        if args.learning_rate:
+            self.preset = replace(self.preset, learning_rate=args.learning_rate)
         precision = args.precision
         if precision == "auto":
             precision = "bf16" if fast_bf16("cuda" if torch.cuda.is_available() else "cpu") else "no"
@@ -195,6 +231,7 @@ class Run:
             self.average.updates = self.updates
         self.model.to(self.accelerator.device, memory_format=torch.channels_last)
         self.average.values = [value.to(self.accelerator.device) for value in self.average.values]
+        self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimizer = make_optimizer(self.model, self.preset.learning_rate, args.optimizer)
         if state:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -212,7 +249,9 @@ class Run:
         if self.accelerator.is_main_process:
             self.tokenizer.save_pretrained(self.folder / "tokenizer")
         if self.args.init and not state:
-            unet = StudioUNet.from_pretrained(self.args.init, subfolder="unet", dtype=torch.float32)
+            before = StudioUNet.from_pretrained(self.args.init, subfolder="unet", dtype=torch.float32)
+            unet = StudioUNet.from_config(before.config, guidance_embeds=True)  # which older weights lack
+            unet.load_state_dict(before.state_dict(), strict=False)
             text_encoder = CLIPTextModel.from_pretrained(self.args.init, subfolder="text_encoder", dtype=torch.float32)
         else:
             unet = StudioUNet(sample_size=self.preset.size, **self.preset.unet)
@@ -267,8 +306,10 @@ class Run:
             return self.batches(preset.window_batch, preset.window, SHARPENING)
         return self.batches(preset.batch, preset.size, PAINTING)
 
-    def tokens(self, captions: list[str]) -> dict[str, torch.Tensor]:
-        words = self.tokenizer(captions, padding=True, truncation=True, pad_to_multiple_of=8, return_tensors="pt")
+    def tokens(self, captions: list[str], length: int | None = None) -> dict[str, torch.Tensor]:
+        """Padded to the longest caption, or to a length."""
+        padding = {"padding": True, "pad_to_multiple_of": 8} if length is None else {"padding": "max_length"}
+        words = self.tokenizer(captions, truncation=True, max_length=length, return_tensors="pt", **padding)
         return {name: words[name].to(self.accelerator.device) for name in ("input_ids", "attention_mask")}
 
     def train(self) -> None:
@@ -278,13 +319,20 @@ class Run:
         saved = logged = sheeted = began
         sums = torch.zeros(2, len(Task) + NOISE_BINS, dtype=torch.float64)  # losses and counts, by task, by noise
         done_before = self.pictures
+        knows = bool(self.args.init) or self.updates >= TEACHER_EVERY  # whether the teacher has anything to teach
         while self.seconds < budget and time.monotonic() - began < 60 * self.args.stretch:
             spent = self.seconds / budget
             batch = self.next_batch()
+            if self.updates and self.updates % TEACHER_EVERY == 0:
+                self.average.write_to(self.teacher)
+                knows = True
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(spent)
             with accelerator.autocast():
-                rows, times = losses(self.trained, batch, self.tokens(batch.captions), self.schedule, self.generator)
+                tokens = self.tokens(batch.captions)
+                silence = self.tokens([""], length=tokens["input_ids"].shape[1])
+                models = self.trained, self.teacher if knows else None
+                rows, times = losses(*models, batch, tokens, silence, self.schedule, self.generator)
             accelerator.backward(rows.mean())
             accelerator.clip_grad_norm_(self.trained.parameters(), 1.0)
             self.optimizer.step()
@@ -342,6 +390,7 @@ def main() -> None:
     parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--learning-rate", type=float, help="the highest; default: the preset's. Less after --init")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-every", type=float, default=30, help="seconds")
     parser.add_argument("--save-every", type=float, default=4, help="minutes")

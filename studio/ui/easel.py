@@ -65,6 +65,12 @@ class Easel:
     def show_job(self, id: str) -> dict[Component, Any]:
         return {self.watched: watch("job", id), self.stop: gr.update(interactive=True)}
 
+    def drop_sketch(self, owner: str, shown: str) -> None:
+        """Cancels what is shown, if it is a job under way that would not be kept: it makes room for a newer one."""
+        job = self._job(owner, shown)
+        if job is not None and not job.kept:
+            self.studio.engine.cancel(job.id, owner)
+
     def show(self, kind: str, id: object) -> dict[Component, Any]:
         """A picture or an example on the stage."""
         return {self.watched: watch(kind, id), self.stop: gr.update(interactive=False)}

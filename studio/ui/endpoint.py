@@ -27,6 +27,7 @@ def add_endpoint(studio: Studio) -> None:
         guidance: float = _DEFAULT["guidance"],
         sampler: str = _DEFAULT["sampler"],
         seed: int | None = None,
+        one_pass: bool = _DEFAULT["one_pass"],
         request: gr.Request = None,  # type: ignore[assignment]
     ) -> tuple[list[gr.FileData], dict]:
         """Paints 1 to 9 pictures from words and returns them as PNG files, with
@@ -42,11 +43,21 @@ def add_endpoint(studio: Studio) -> None:
             guidance: how closely to follow the prompt, 0 to 30
             sampler: studio, ddim, ddpm, dpm++2m, unipc, euler or heun
             seed: 0 to 4294967295; left out, one is drawn
+            one_pass: guidance by the network itself, half the work, from 1 to 5 and without a negative prompt
         """
 
         def ask() -> TextToImage:
             return paint_request(
-                prompt, negative_prompt, style, ground, count, steps, guidance, sampler, seed_or_new(seed)
+                prompt=prompt,
+                negative_prompt=negative_prompt,
+                style=style,
+                ground=ground,
+                count=count,
+                steps=steps,
+                guidance=guidance,
+                sampler=sampler,
+                seed=seed_or_new(seed),
+                one_pass=one_pass,
             )
 
         asked, last = finished(studio, ask, request)
@@ -55,10 +66,8 @@ def add_endpoint(studio: Studio) -> None:
     gr.api(text_to_image, api_name="text_to_image", concurrency_limit=None)
 
 
-def paint_request(prompt, negative, style, ground, count, steps, guidance, sampler, seed, finish=None) -> TextToImage:
-    """Raises InvalidRequest. 15.0 is taken as 15, which browsers and JSON do not tell apart."""
-
-    return TextToImage(
-        prompt, negative, style, ground, whole(count), whole(steps), guidance, sampler, whole(seed),
-        finish=whole(finish),
-    )
+def paint_request(**asked) -> TextToImage:
+    """The request with these fields. Raises InvalidRequest. 15.0 is taken as 15: browsers and JSON do not tell them
+    apart."""
+    wholes = {name: whole(asked[name]) for name in ("count", "steps", "seed", "finish") if name in asked}
+    return TextToImage(**asked | wholes)

@@ -101,6 +101,8 @@ function chart(name, lines, { xs, ys, label, bars, log } = {}) {
 }
 
 const facts = (pairs) => pairs.map(([name, value]) => `<div><dt>${name}</dt><dd>${value}</dd></div>`).join("");
+// x_t, x̂0 and their like as they are set in print; `text` comes from the studio and has no markup
+const printed = (text) => text.replace(/x_(t|next)/g, "x<sub>$1</sub>").replace(/x̂0/g, "x̂<sub>0</sub>").replace(/\bx0/g, "x<sub>0</sub>");
 const fixed = (value, digits = 4) => (Object.is(Number(value.toFixed(digits)), -0) ? 0 : value).toFixed(digits).replace("-", "−");
 
 // ---- forward ----
@@ -204,6 +206,7 @@ const forward = {
       });
       canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
       this.source = canvas.toDataURL("image/png");
+      this.kept = null;
     } catch {
       return say("This file is not a picture that the browser can read.", true);
     }
@@ -226,6 +229,7 @@ const reverse = {
     this.view = view;
     this.looks = {};
     slot("caption").textContent = view.caption || "no prompt";
+    for (const [name, value] of Object.entries(view.asked ?? {})) $(`[data-form=run] [name=${name}]`).value = value;
     const choices = slot("stages");
     choices.replaceChildren();
     for (const [index, stage] of view.stages.entries()) {
@@ -266,11 +270,18 @@ const reverse = {
       $("b", figure).textContent = name;
       $("canvas", figure).setAttribute("aria-label", `attention to ${name}`);
     }
-    slot("unet").innerHTML = look.levels.map((level) => {
-      const [channels, height, width] = level.shape;
-      const depth = Math.round(Math.log2(look.levels[0].shape[1] / height));
-      return `<div class="nv-level" style="--depth:${depth}"><b>${level.name}</b><span>${channels} × ${height} × ${width}</span><canvas role="img" aria-label="channels of ${level.name}"></canvas></div>`;
-    }).join("");
+    const { width, height } = look, last = look.levels.length + 2;
+    const card = (column, depth, name, shape, canvas) => `<div class="nv-level" style="--column:${column};--depth:${depth}"><b>${name}</b><span>${shape}</span>${canvas}</div>`;
+    const side = (level) => Math.round(Math.log2(look.levels[0].shape[1] / level.shape[1]));
+    const skips = look.levels.map((level, i) => {
+      const other = look.levels.findIndex((up) => up.name === level.name.replace("down", "up"));
+      return level.name.startsWith("down") && other > i ? `<i class="nv-skip" style="--depth:${side(level)};--from:${i + 2};--count:${other - i + 1}"></i>` : "";
+    });
+    slot("unet").style.setProperty("--columns", last);
+    slot("unet").innerHTML = card(1, 0, "in", `10 × ${height} × ${width}`, '<canvas data-at="x_t" role="img" aria-label="x_t, the input"></canvas><small>x<sub>t</sub> 3, known picture 3, mask 1, low resolution 3</small>')
+      + look.levels.map((level, i) => card(i + 2, side(level), level.name, level.shape.join(" × "), `<canvas role="img" aria-label="channels of ${level.name}"></canvas>`)).join("")
+      + card(last, 0, "out", `3 × ${height} × ${width}`, '<canvas data-at="x0" role="img" aria-label="the predicted picture"></canvas><small>v, and from it x̂<sub>0</sub></small>')
+      + skips.join("");
   },
   stops() {
     return this.view?.stages[this.stage].steps.map((step) => step.t);
@@ -283,17 +294,17 @@ const reverse = {
       canvas.closest("figure").style.visibility = image ? "" : "hidden";
       if (image) frame(canvas, image, index, stage.width, stage.height);
     }
-    const guided = step.difference === null ? "guidance did not act here" : `guidance ${step.guidance}: difference of ${fixed(step.difference, 3)} added ${fixed(step.guidance - 1, 1)} times more`;
+    const guided = step.difference === null ? (step.guidance === 1 ? "guidance did not act here" : `guidance ${step.guidance}, which the network took as an input: one pass, no difference`) : `guidance ${step.guidance}: difference of ${fixed(step.difference, 3)} added ${fixed(step.guidance - 1, 1)} times more`;
     const how = { exact: "the sampler's own weights", measured: "weights measured from the arrays", unknown: "" }[step.how];
     slot("arithmetic").className = "nv-lines";
     slot("arithmetic").innerHTML =
-      `<p>step ${step.step + 1}, t = ${fixed(step.t, 0)}</p><p>${step.splitting}</p><p>${step.arithmetic}</p>` +
+      `<p>step ${step.step + 1}, t = ${fixed(step.t, 0)}</p><p>${printed(step.splitting)}</p><p>${printed(step.arithmetic)}</p>` +
       `<p>${guided}</p><p>${how}${how ? `; left over: ${step.rest < 1e-6 ? "nothing" : step.rest.toExponential(1)}` : ""}</p>`;
-    const weights = [["x_t", step.a], ...step.b.map((b, i) => [["x̂0 now", "x̂0 before", "x̂0 before that"][i], b])];
+    const weights = [["x_t", step.a], ...step.b.map((b, i) => [["x̂0 now", "x̂0 before", "x̂0 before that"][i] ?? `x̂0 ${i} steps before`, b])];
     const largest = Math.max(1, ...weights.map(([, w]) => Math.abs(w)));
     slot("weights").innerHTML = weights.map(([name, w]) => {
       const half = (50 * Math.abs(w)) / largest;
-      return `<div class="nv-weight"><span>${name}</span><span class="track"><i style="width:${half}%;left:${w < 0 ? 50 - half : 50}%"></i></span><b>${fixed(w)}</b></div>`;
+      return `<div class="nv-weight"><span>${printed(name)}</span><span class="track"><i style="width:${half}%;left:${w < 0 ? 50 - half : 50}%"></i></span><b>${fixed(w)}</b></div>`;
     }).join("");
     const look = this.looks[this.stage];
     if (look && slot("maps").children.length) this.inside(look, stage, index);
@@ -320,8 +331,9 @@ const reverse = {
       context.drawImage(overlay, 0, 0, 4 * width, 4 * height);
       $("span", figure).textContent = `${(100 * at.shares[w]).toFixed(1)} %`;
     }
-    for (const [i, box] of [...slot("unet").children].entries()) {
-      const level = look.levels[i], [, h, w] = level.shape, canvas = $("canvas", box);
+    for (const canvas of $$("[data-at]", slot("unet"))) frame(canvas, stage.images[canvas.dataset.at], index, stage.width, stage.height);
+    for (const [i, canvas] of $$("canvas:not([data-at])", slot("unet")).entries()) {
+      const level = look.levels[i], [, h, w] = level.shape;
       if (canvas.width !== 3 * w) Object.assign(canvas, { width: 3 * w, height: 2 * h });
       for (let k = 0; k < level.shown; k++) {
         canvas.getContext("2d").drawImage(at.images[i], k * w, 0, w, h, (k % 3) * w, Math.floor(k / 3) * h, w, h);
@@ -334,21 +346,60 @@ const nearest = (values, wanted) => values.reduce((best, value, i) => (Math.abs(
 
 // ---- compare ----
 
+const COMPARED = 4;
+const PRESETS = {
+  samplers: ["studio", "ddim", "unipc", "ddpm"].map((sampler) => ({ sampler })),
+  steps: [4, 8, 16, 50].map((steps) => ({ steps })),
+  guidance: [0, 1, 3, 10].map((guidance) => ({ guidance })),
+  seeds: [1, 2, 3, 4].map((seed) => ({ seed })),
+};
+const PLAIN = { sampler: "studio", steps: 12, guidance: 3, seed: 1 };
 const compare = {
+  // what stands in the form: two to four runs
+  lanes() {
+    return $$("fieldset[data-lane]:not([hidden])").map((lane) => Object.fromEntries(
+      Object.keys(PLAIN).map((name) => [name, name === "sampler" ? $("[name=sampler]", lane).value : Number($(`[name=${name}]`, lane).value)]),
+    ));
+  },
+  fill(runs, what = "own") {
+    for (const [i, lane] of $$("fieldset[data-lane]").entries()) {
+      lane.hidden = lane.disabled = i >= runs.length;
+      for (const [name, value] of Object.entries({ ...PLAIN, ...runs[i] })) {
+        const field = $(`[name=${name}]`, lane);
+        if (!field.options || [...field.options].some((option) => option.value === value)) field.value = value;
+      }
+    }
+    $('[data-form=compare] [name="what"]').value = what;
+    $('[data-act="add"]').disabled = runs.length >= COMPARED;
+    for (const button of $$('[data-act="drop"]')) button.disabled = runs.length <= 2;
+  },
+  add() {
+    const runs = this.lanes();
+    this.fill([...runs, runs.at(-1)]);
+    $$("fieldset[data-lane]:not([hidden])").at(-1).querySelector("select").focus();
+  },
+  drop(lane) {
+    this.fill(this.lanes().filter((_, i) => $$("fieldset[data-lane]")[i] !== lane));
+  },
   async take(view) {
     for (const run of view.runs) run.image = await picture(run.x0);
     this.view = null;
-    slot("runs").innerHTML = view.runs.map((run, i) => `<figure class="nv-fig"><canvas role="img"></canvas><figcaption><i style="--c:var(${INKS[i]})"></i><b></b><br><span></span></figcaption></figure>`).join("");
+    slot("runs").innerHTML = view.runs.map((run, i) => `<figure class="nv-fig"><canvas role="img"></canvas><figcaption><i style="--c:var(${INKS[i]})"></i><b></b><br><span></span><br><button type="button">Take it apart</button></figcaption></figure>`).join("");
     for (const [i, figure] of [...slot("runs").children].entries()) {
       const run = view.runs[i];
       $("b", figure).textContent = run.label;
       $("canvas", figure).setAttribute("aria-label", `prediction of ${run.label}`);
-      $("span", figure).textContent = `${run.calls} network calls, ${run.rows} rows; ends ${run.distance.at(-1).toFixed(3)} away`;
+      const pictures = run.rows && run.rows !== run.calls ? ` on ${run.rows} pictures` : "";
+      $("span", figure).textContent = `${run.calls} network calls${pictures}; ends ${run.distance.at(-1).toFixed(3)} away`;
+      $("button", figure).addEventListener("click", () => trigger("fetch", { asked: run.picture }));
     }
     slot("distance").hidden = false;
-    slot("distance-of").textContent = view.converged ? `a run of ${view.converged} steps from the same noise` : "each run's own last prediction";
-    const most = Math.max(...view.runs.flatMap((run) => run.distance));
-    this.plot = chart("distance", view.runs.map((run, i) => ({ x: run.t, y: run.distance, ink: INKS[i] })), { xs: [0, 999], ys: [0, most], label: "distance to the converged picture over t" });
+    slot("distance-of").textContent = `Logarithmic. Root mean square over the pixels, which go from −1 to 1, to the last prediction of a run of ${view.converged} steps from the same noise, with the same words and guidance.`;
+    const most = Math.max(...view.runs.flatMap((run) => run.distance)), calls = Math.max(...view.runs.map((run) => run.calls));
+    const least = Math.min(...view.runs.flatMap((run) => run.distance.filter(Boolean)), most / 2);
+    const lines = (x) => view.runs.map((run, i) => ({ x: run[x], y: run.distance, ink: INKS[i] }));
+    this.plot = chart("distance", lines("t"), { xs: [0, 999], ys: [least, most], log: true, label: "distance to the converged picture over t, logarithmic" });
+    chart("cost", lines("called"), { xs: [1, Math.max(2, calls)], ys: [least, most], log: true, label: "distance to the converged picture over network calls, logarithmic" });
     this.view = view;
     draw();
   },
@@ -365,15 +416,15 @@ const compare = {
     }
     this.plot.mark(state.t);
   },
+  // the runs as they are asked for, each named by what tells it from the others
   wanted(form) {
-    const base = { prompt: form.get("prompt"), steps: 12, guidance: 3, sampler: "studio", seed: Number(form.get("seed")) };
-    const runs = {
-      samplers: [["Studio", "studio"], ["DDIM", "ddim"], ["UniPC", "unipc"], ["DDPM", "ddpm"]].map(([label, sampler]) => ({ ...base, label, sampler })),
-      steps: [4, 8, 16, 50].map((steps) => ({ ...base, label: `${steps} steps`, steps })),
-      guidance: [0, 1, 3, 10].map((guidance) => ({ ...base, label: `guidance ${guidance}`, guidance })),
-      seeds: [0, 1, 2, 3].map((more) => ({ ...base, label: `seed ${base.seed + more}`, seed: base.seed + more })),
+    const runs = this.lanes(), prompt = form.get("prompt");
+    const told = Object.keys(PLAIN).filter((name) => new Set(runs.map((run) => run[name])).size > 1);
+    const words = {
+      sampler: (key) => $(`[data-form=compare] [name=sampler] option[value="${key}"]`).textContent,
+      steps: (steps) => `${steps} steps`, guidance: (guidance) => `guidance ${guidance}`, seed: (seed) => `seed ${seed}`,
     };
-    return { runs: runs[form.get("what")] };
+    return { runs: runs.map((run) => ({ ...run, prompt, label: (told.length ? told : ["sampler"]).map((name) => words[name](run[name])).join(", ") })) };
   },
 };
 
@@ -513,7 +564,7 @@ const plane = {
     slot("pen").hidden = shape !== "drawing";
     canvasOf("plane").classList.toggle("pen", shape === "drawing");
     this.stop();
-    this.key = null;
+    this.key = this.begun = null;
     this.drawn = false;
     this.button("Train");
     draw();
@@ -525,13 +576,17 @@ const plane = {
     this.training = false;
     if (this.key) this.button("Train on");
   },
+  // The points of the chosen shape, not learned yet; false if there are none, or another shape was chosen meanwhile.
   async begin() {
-    const asked = { shape: slot("shape").value, text: slot("text").value, strokes: this.strokes };
+    const asked = (this.begun = { shape: slot("shape").value, text: slot("text").value, strokes: this.strokes });
     const begun = await ask("plane_start", asked);
-    if (!begun) return false;
+    if (!begun || this.begun !== asked) return false;
     await this.takeStill(begun.plane, begun.key);
     this.flow = this.reverse = null;
     this.drawn = true;
+    slot("trained").textContent = "not trained yet";
+    $('[data-chart="loss"]').replaceChildren();
+    draw();
     return true;
   },
   async train() {
@@ -641,6 +696,8 @@ element.addEventListener("click", (event) => {
   else if (act === "play") play(!state.playing);
   else if (act === "back") step(-1);
   else if (act === "ahead") step(1);
+  else if (act === "add") compare.add();
+  else if (act === "drop") compare.drop(event.target.closest("fieldset"));
   else if (act === "train") plane.train();
   else if (act === "clear") { plane.strokes = []; plane.changed(); }
 });
@@ -667,10 +724,15 @@ rail.addEventListener("input", () => { play(false); goTo(Number(rail.value)); })
 rail.addEventListener("keydown", (event) => { if (event.key === " ") { play(!state.playing); event.preventDefault(); event.stopPropagation(); } });
 element.addEventListener("change", (event) => {
   const name = event.target.dataset.slot;
+  if (event.target.name === "what") compare.fill(PRESETS[event.target.value], event.target.value);
+  else if (event.target.closest("[data-lane]")) $('[data-form=compare] [name="what"]').value = "own";
   if (name === "file") forward.file(event.target.files[0]);
   else if (name === "schedule") { forward.charts(); draw(); }
   else if (["size", "noise-seed", "standardize"].includes(name)) forward.fetch();
-  else if (name === "shape" || name === "text") plane.changed();
+  else if (name === "shape" || name === "text") {
+    plane.changed();
+    if (slot("shape").value !== "drawing") plane.begin();
+  }
   else if (name === "aim") plane.aimed();
   else if (name === "guide") plane.aimed();
   else if (name === "way") { plane.way = event.target.value; draw(); }
@@ -684,8 +746,8 @@ for (const form of $$("form")) form.addEventListener("submit", (event) => {
   say("Starting.");
   if (form.dataset.form === "compare") trigger("compare", { asked: compare.wanted(given) });
   else trigger("run", { asked: {
-    prompt: given.get("prompt"), steps: Number(given.get("steps")), guidance: Number(given.get("guidance")),
-    sampler: given.get("sampler"), seed: Number(given.get("seed")),
+    prompt: given.get("prompt"), negative_prompt: given.get("negative_prompt"), steps: Number(given.get("steps")),
+    guidance: Number(given.get("guidance")), sampler: given.get("sampler"), seed: Number(given.get("seed")),
   } });
 });
 
@@ -714,13 +776,17 @@ function receive() {
   if (letter.kind === "forward") {
     for (const button of $$('[data-slot="examples"] button')) button.setAttribute("aria-pressed", "false");
     forward.source = letter.source;
+    forward.kept = letter.picture;
     say("");
     show("forward");
     return forward.fetch();
   }
   const form = $(`[data-form="${letter.kind === "reverse" ? "run" : "compare"}"] [type=submit]`);
-  if (letter.problem) { form.disabled = false; return say(letter.problem, true); }
-  if (!letter.view) return say(letter.kind === "compare" && letter.of <= 5 ? `Run ${letter.progress + 1} of ${letter.of}.` : `Step ${letter.progress} of ${letter.of}.`);
+  if (letter.problem) {
+    form.disabled = false;
+    return (letter.kind === "reverse" && missed()) || say(letter.problem, true);
+  }
+  if (!letter.view) return say(letter.kind === "compare" ? `${letter.progress} of ${letter.of} runs are done, those to measure by among them.` : `Step ${letter.progress} of ${letter.of}.`);
   form.disabled = false;
   say("");
   show(letter.kind);
@@ -743,6 +809,7 @@ ask("first").then(async (first) => {
     button.addEventListener("click", () => {
       for (const other of shelf.children) other.setAttribute("aria-pressed", String(other === button));
       forward.source = index;
+      forward.kept = null;
       forward.fetch();
     });
     shelf.append(button);
@@ -753,5 +820,6 @@ ask("first").then(async (first) => {
   element.dataset.ready = "true";
   restore();
 });
+compare.fill(PRESETS.samplers, "samplers");
 goTo(state.t);
 receive();

@@ -73,7 +73,8 @@ def build_noise(studio: Studio, token: Any = None) -> NoiseTab:
         yield from room.compare(getattr(event, "asked", None), owner(request, given))
 
     def fetch(*given: Any, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        yield room.open(owner(request, given), str(getattr(event, "asked", "")))
+        show = room.drown if getattr(event, "into", "") == "forward" else room.open
+        yield show(owner(request, given), str(getattr(event, "asked", "")))
 
     private = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
     view.fetch(_with_event(fetch, len(tokens)), tokens, [inbox], **private)

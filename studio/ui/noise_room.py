@@ -14,7 +14,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,7 @@ class Run:
     caption: str
     sampler: str
     picture: str = ""  # id of the picture that was kept
+    asked: dict[str, Any] | None = None  # what makes the same run again; None where it began with a picture
 
 
 class Room:
@@ -189,37 +190,44 @@ class Room:
         except (InvalidRequest, Refusal, ValueError) as problem:
             yield _letter("reverse", problem=str(problem))
             return
-        yield self._reverse_letter(run, run.picture)
+        yield self._reverse_letter(run)
 
     def compare(self, asked: Any, owner: str) -> Iterator[str]:
-        """Two to four runs and, to measure them by, one of many steps; letters of progress, then all of them."""
+        """Two to four runs and, to measure each by, one of many steps from its own noise; letters of how many are done,
+        then all of them. They share the network's calls."""
         self.await_imports()
-        from studio.lab.views import compare_view
+        from studio.lab.views import Compared, compare_view
 
+        jobs: list[str] = []
         try:
-            wanted = asked["runs"] if isinstance(asked, dict) else None
+            wanted = asked.get("runs") if isinstance(asked, dict) else None
             if not isinstance(wanted, list) or not 2 <= len(wanted) <= COMPARED:
-                raise ValueError(f"compare 2 to {COMPARED} runs")
+                raise ValueError(f"Compare 2 to {COMPARED} runs.")
             requests = [run_request(one) for one in wanted]
-            goal = None
-            if len({(r.prompt, r.negative_prompt, r.guidance, r.seed) for r in requests}) == 1:
-                like = requests[0]
-                goal = run_request({**wanted[0], "steps": CONVERGED, "sampler": "studio"})
-                assert goal.seed == like.seed
-            runs = []
-            for number, request in enumerate([*requests, *([goal] if goal else [])]):
-                yield _letter("compare", progress=number, of=len(requests) + bool(goal))
-                *_, run = self.runs_of(request, owner, "compare")
-                runs.append(run)
-            picture = runs.pop().trace.stages[0].x0[-1] if goal else None
-            labels = [str(one.get("label") or "")[:60] for one in wanted]
+            converged = [replace(request, steps=CONVERGED, sampler="studio") for request in requests]
+            every = list(dict.fromkeys([*requests, *converged]))  # what is asked for twice is made once
+            jobs += [self.studio.engine.submit(request, owner) for request in every]
+            runs: dict[TextToImage, Run] = {}
+            for request, job in zip(every, jobs, strict=True):
+                yield _letter("compare", progress=len(runs), of=len(every))
+                *_, runs[request] = self.followed(job, request, owner, "compare")
             view = compare_view(
-                [(label, run.trace, run.sampler) for label, run in zip(labels, runs, strict=True)], picture
+                [
+                    Compared(
+                        str(one.get("label") or "")[:60],
+                        runs[request].trace.stages[0],
+                        runs[goal].trace.stages[0].x0[-1],
+                        runs[request].picture,
+                    )
+                    for one, request, goal in zip(wanted, requests, converged, strict=True)
+                ]
             )
         except (InvalidRequest, Refusal, ValueError) as problem:
+            for job in jobs:  # nobody waits for the others any more
+                self.studio.engine.cancel(job, owner)
             yield _letter("compare", problem=str(problem))
             return
-        yield _letter("compare", view=view | {"converged": CONVERGED if goal else None})
+        yield _letter("compare", view=view | {"converged": CONVERGED})
 
     def open(self, owner: str, picture_id: str) -> str:
         """The letter that shows the trace of a kept picture, or says why it cannot."""
@@ -230,8 +238,9 @@ class Room:
             if picture and picture.has_trace:
                 problem = "The trace of this picture cannot be read: its file is gone, damaged, or of another version."
             return _letter("reverse", problem=problem)
+        began = self.studio.library.inputs(owner, picture_id)
         try:
-            return self._reverse_letter(_run(trace, picture.settings), picture_id)
+            return self._reverse_letter(_run(trace, picture.settings, picture_id, from_words=not began))
         except ValueError as problem:
             return _letter("reverse", problem=f"This trace cannot be shown: {problem}.")
 
@@ -246,22 +255,27 @@ class Room:
         shown.thumbnail((FORWARD_SIDE, FORWARD_SIDE))
         file = io.BytesIO()
         shown.save(file, "PNG")
-        return _letter("forward", source=f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}")
+        source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return _letter("forward", source=source, picture=picture_id)
 
     def runs_of(self, request: TextToImage, owner: str, kind: str) -> Iterator[Any]:
-        """Follows a run through the engine; the last thing it gives is the Run. Raises ValueError."""
+        """Puts a run in line and follows it; the last thing it gives is the Run. Raises Refusal, ValueError."""
+        yield from self.followed(self.studio.engine.submit(request, owner), request, owner, kind)
+
+    def followed(self, job: str, request: TextToImage, owner: str, kind: str) -> Iterator[Any]:
+        """Follows a job through the engine; the last thing it gives is the Run. Raises ValueError."""
         view: JobView | None = None
-        for view in self.studio.engine.follow(self.studio.engine.submit(request, owner), owner):
+        for view in self.studio.engine.follow(job, owner):
             yield _letter(kind, progress=view.step, of=view.steps)
         if view is None or view.state != "done":
             raise ValueError((view and view.error) or "The run was cancelled.")
         trace = self.studio.library.trace(owner, view.pictures[0].id)
         if trace is None:
             raise ValueError("No trace was kept of this run: the space for traces is full.")
-        settings = view.pictures[0].settings | {"sampler": request.sampler, "caption": request.caption}
-        yield _run(trace, settings, view.pictures[0].id)
+        settings = view.pictures[0].settings | request.settings() | {"caption": request.caption}
+        yield _run(trace, settings, view.pictures[0].id, from_words=True)
 
-    def _reverse_letter(self, run: Run, picture_id: str) -> str:
+    def _reverse_letter(self, run: Run) -> str:
         self.await_imports()
         from studio.lab.views import reverse_view
 
@@ -271,7 +285,8 @@ class Room:
             "reverse",
             view={
                 "key": key,
-                "picture": picture_id,
+                "picture": run.picture,
+                "asked": run.asked,
                 "caption": run.caption,
                 "sampler": SAMPLERS[run.sampler],
                 "stages": stages,
@@ -328,9 +343,14 @@ def run_request(asked: Any) -> TextToImage:
     )
 
 
-def _run(trace: Any, settings: dict[str, Any], picture: str = "") -> Run:
+def _run(trace: Any, settings: dict[str, Any], picture: str, from_words: bool) -> Run:
+    """settings: of the request and of the picture.  from_words: that nothing but these made it."""
     sampler = settings.get("sampler", "studio")
-    return Run(trace, str(settings.get("caption", "")), sampler if sampler in SAMPLERS else "studio", picture)
+    caption, asked = str(settings.get("caption", "")), None
+    if from_words and settings.get("task") == TextToImage.task:
+        asked = {name: settings.get(name) for name in ("negative_prompt", "steps", "guidance", "sampler", "seed")}
+        asked["prompt"] = caption
+    return Run(trace, caption, sampler if sampler in SAMPLERS else "studio", picture, asked)
 
 
 def checked_seed(value: Any) -> int:

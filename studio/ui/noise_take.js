@@ -62,7 +62,7 @@ function numbers() {
     })));
   }
   if (state.panel === "compare" && compare.view) {
-    return compare.view.runs.flatMap((run) => run.t.map((t, i) => ({ run: run.label, step: i + 1, t, distance: run.distance[i], calls: run.calls })));
+    return compare.view.runs.flatMap((run) => run.t.map((t, i) => ({ run: run.label, t, network_calls: run.called[i], distance: run.distance[i] })));
   }
   if (state.panel === "plane" && plane.flow) return plane.flow.losses.map((loss, i) => ({ part: i + 1, loss }));
   return [];
@@ -126,30 +126,50 @@ async function takeAlong(kind) {
 // ---- the link ----
 
 // What of each view a link keeps: its fields, by their names in it.
+const RUN = (name) => `[data-form=run] [name=${name}]`;
 const KEPT = {
   forward: { schedule: "[data-slot=schedule]", size: "[data-slot=size]", seed: "[data-slot=noise-seed]", standardize: "[data-slot=standardize]" },
-  reverse: {},
-  compare: { what: "[data-form=compare] [name=what]", prompt: "[data-form=compare] [name=prompt]", seed: "[data-form=compare] [name=seed]" },
-  plane: { shape: "[data-slot=shape]", text: "[data-slot=text]", aim: "[data-slot=aim]", guide: "[data-slot=guide]" },
+  reverse: Object.fromEntries(["prompt", "negative_prompt", "steps", "guidance", "sampler", "seed"].map((name) => [name, RUN(name)])),
+  compare: { prompt: "[data-form=compare] [name=prompt]" },
+  plane: {
+    shape: "[data-slot=shape]", text: "[data-slot=text]", aim: "[data-slot=aim]", guide: "[data-slot=guide]",
+    ...Object.fromEntries(["data", "density", "arrows", "paths"].map((name) => [name, `[data-show=${name}]`])),
+  },
 };
+const MOST_DRAWN = 1500; // points of a drawing that a link takes
 
 function link() {
   const told = new URLSearchParams({ view: state.panel, t: state.t });
-  for (const [name, selector] of Object.entries(KEPT[state.panel])) {
+  for (const [name, selector] of Object.entries(state.panel === "reverse" ? {} : KEPT[state.panel])) {
     const field = $(selector);
     told.set(name, field.type === "checkbox" ? Number(field.checked) : field.value);
   }
   if (state.panel === "forward" && typeof forward.source === "number") told.set("example", forward.source);
-  if (state.panel === "reverse" && reverse.view?.picture) { told.set("run", reverse.view.picture); told.set("stage", reverse.stage); }
+  else if (state.panel === "forward" && forward.kept) told.set("kept", forward.kept);
+  if (state.panel === "reverse" && reverse.view?.picture) {
+    told.set("stage", reverse.stage);
+    told.set("run", reverse.view.picture);
+    for (const [name, value] of Object.entries(reverse.view.asked ?? {})) told.set(name, value); // the form may say another
+  }
+  if (state.panel === "compare") told.set("runs", compare.lanes().map((run) => Object.values(run).join(",")).join(";"));
+  if (state.panel === "plane") {
+    told.set("way", plane.way);
+    if (isDrawn()) told.set("strokes", plane.strokes.map((stroke) => [stroke.label, ...stroke.points.flat().map((value) => value.toFixed(2))].join(",")).join(";"));
+  }
   return `${location.origin}${location.pathname}${location.search}#noise?${told}`;
 }
 
+const isDrawn = () => {
+  const points = plane.strokes.flatMap((stroke) => stroke.points).length;
+  return slot("shape").value === "drawing" && points > 0 && points <= MOST_DRAWN;
+};
+
 // What a link does not bring back.
 function left() {
+  if (state.panel === "forward" && forward.kept) return " The picture comes for whoever made it.";
   if (state.panel === "forward" && typeof forward.source !== "number") return " Your own picture is not in it.";
-  if (state.panel === "reverse") return reverse.view?.picture ? " It opens for whoever made this run." : " It shows the example.";
-  if (state.panel === "compare") return " The runs are made again when Compare is pressed.";
-  return slot("shape").value === "drawing" && state.panel === "plane" ? " Your drawing is not in it." : "";
+  if (state.panel === "reverse" && reverse.view?.picture && !reverse.view.asked) return " It opens for whoever made this run.";
+  return state.panel === "plane" && slot("shape").value === "drawing" && !isDrawn() ? " Your drawing is not in it." : "";
 }
 
 async function restore() {
@@ -166,21 +186,48 @@ async function restore() {
   show(panel);
   if (panel === "forward") {
     const example = $$('[data-slot="examples"] button')[Number(told.get("example"))];
-    if (told.has("example") && example) example.click();
+    if (told.has("kept")) trigger("fetch", { asked: told.get("kept"), into: "forward" });
+    else if (told.has("example") && example) example.click();
     else await forward.fetch();
     forward.charts();
   }
-  if (panel === "plane" && (told.get("shape") !== "two moons" || told.get("aim") || told.get("guide") !== "1")) {
-    plane.changed();
-    if (told.get("shape") !== "drawing") plane.aimed();
+  if (panel === "plane") {
+    plane.way = told.get("way") === "forward" ? "forward" : "reverse";
+    for (const field of $$("[data-slot=way]")) field.checked = field.value === plane.way;
+    plane.strokes = (told.get("strokes") ?? "").split(";").filter(Boolean).map((text) => {
+      const [label, ...values] = text.split(",").map(Number);
+      return { label, points: Array.from({ length: values.length >> 1 }, (_, i) => values.slice(2 * i, 2 * i + 2)) };
+    });
+    if (told.get("shape") !== "two moons" || told.get("aim") || (told.get("guide") ?? "1") !== "1") {
+      plane.changed();
+      if (told.get("shape") !== "drawing" || plane.strokes.length) plane.aimed();
+    }
   }
+  // A run that is not kept for whoever opens the link is made again: the same words and noise give the same picture.
   if (panel === "reverse" && told.get("run")) {
-    state.opened = { t, stage: Number(told.get("stage")) };
+    state.opened = { t, stage: Number(told.get("stage")), again: told.has("prompt") };
     trigger("fetch", { asked: told.get("run") });
+  }
+  if (panel === "compare" && told.get("runs")) {
+    const runs = told.get("runs").split(";").slice(0, COMPARED).map((text) => {
+      const [sampler, ...numbers] = text.split(",");
+      return { sampler, steps: Number(numbers[0]), guidance: Number(numbers[1]), seed: Number(numbers[2]) };
+    });
+    if (runs.length < 2) return say("This link names fewer than two runs.", true);
+    compare.fill(runs);
+    $("[data-form=compare]").requestSubmit();
   }
   if (Number.isFinite(t)) goTo(t);
 }
 window.addEventListener("hashchange", restore);
+
+// A run that a link names is not there: made again, if the link says how.
+function missed() {
+  if (!state.opened?.again) return false;
+  state.opened.again = false;
+  $("[data-form=run]").requestSubmit();
+  return true;
+}
 
 // Once a run that a link names is there, its place on the rail is, too.
 async function arrived() {

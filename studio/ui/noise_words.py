@@ -70,9 +70,12 @@ _WORDS = {
         """<p>From the same noise, deterministic samplers all head for the same picture: the end of one continuous
         path, of
         which each takes steps. The curve shows how far the prediction of each step still is from where a run of 100
-        steps ends. A good sampler comes near in few calls. DDPM adds noise on its way and so ends elsewhere.</p>
-        <p>Stronger guidance is another flow, with another end; then each run is measured against its own last
-        prediction.</p>""",
+        steps with the same noise, words and guidance ends. A good sampler comes near in few calls. DDPM adds noise on
+        its way and so ends elsewhere.</p>
+        <p>What costs time is the calls of the network, not the steps: Heun makes two in a step. With guidance a call
+        is given two pictures, one with the words and one without.</p>
+        <p>Stronger guidance is another flow, with another end, and another seed another beginning: each run is measured
+        against the end of its own flow.</p>""",
         """<p>All integrate the probability-flow equation dx/dt = f(t) x − ½ g(t)² ∇ log p<sub>t</sub>(x). With λ =
         log(α/σ) it
         reads d(x/σ)/dλ = e<sup>λ</sup> x̂<sub>0</sub>(x, λ): only the prediction has to be approximated. A method
@@ -115,7 +118,7 @@ def panels(samplers: Mapping[str, str]) -> str:
         f'aria-selected="{str(key == "forward").lower()}">{name}</button>'
         for key, name in _NAMES.items()
     )
-    bodies = {"forward": _FORWARD, "reverse": _reverse(samplers), "compare": _COMPARE, "plane": _PLANE}
+    bodies = {"forward": _FORWARD, "reverse": _reverse(samplers), "compare": _compare(samplers), "plane": _PLANE}
     parts = "".join(
         f'<section class="nv-panel" role="tabpanel" id="nv-{key}" aria-labelledby="nv-tab-{key}" data-panel="{key}"'
         f"{'' if key == 'forward' else ' hidden'}>{words(key)}{body}</section>"
@@ -207,13 +210,21 @@ data-chart="alpha_bar"></div></div>
 <p class="nv-key" data-slot="key"></p>"""
 
 
+# What the shipped run was asked for: the form beside it says the same, and Compare begins with it.
+_PROMPT = "a red apple, glossy style, on a blue background"
+
+
+def _options(samplers: Mapping[str, str]) -> str:
+    return "".join(f'<option value="{escape(key)}">{escape(label)}</option>' for key, label in samplers.items())
+
+
 def _reverse(samplers: Mapping[str, str]) -> str:
-    options = "".join(f'<option value="{escape(key)}">{escape(label)}</option>' for key, label in samplers.items())
     return f"""<form class="nv-controls" data-form="run">
-<label class="nv-wide">Prompt <input type="text" name="prompt" value="a red apple" maxlength="500"></label>
-<label>Steps <input type="number" name="steps" min="1" max="64" value="12"></label>
-<label>Guidance <input type="number" name="guidance" min="0" max="30" step="0.5" value="3"></label>
-<label>Sampler <select name="sampler">{options}</select></label>
+<label class="nv-wide">Prompt <input type="text" name="prompt" value="{_PROMPT}" maxlength="10000"></label>
+<label>Negative prompt <input type="text" name="negative_prompt" maxlength="10000" size="14"></label>
+<label>Steps <input type="number" name="steps" min="1" max="1000" value="12"></label>
+<label>Guidance <input type="number" name="guidance" min="0" max="30" step="any" value="3"></label>
+<label>Sampler <select name="sampler">{_options(samplers)}</select></label>
 <label>Seed <input type="number" name="seed" min="0" max="4294967295" value="1"></label>
 <button type="submit" class="nv-button nv-main">Run</button></form>
 <p class="nv-title"><b data-slot="caption"></b> <span data-slot="stages" role="group" aria-label="Size"></span></p>
@@ -227,21 +238,39 @@ def _reverse(samplers: Mapping[str, str]) -> str:
 <h3>Attention to each word <span>at the nearest step looked into; each word from where it counts least, dark, to
 most</span></h3>
 <div class="nv-maps" data-slot="maps"></div>
-<h3>Inside the U-Net <span>channels × height × width, and the channels that vary most</span></h3>
-<div class="nv-unet" data-slot="unet"></div>"""
+<h3>Inside the U-Net <span>channels × height × width, and the channels that vary most; dashed: skip
+connections</span></h3>
+<div class="nv-unet" data-slot="unet" tabindex="0" role="group" aria-label="The U-Net, stage by stage"></div>"""
 
 
-_COMPARE = """<form class="nv-controls" data-form="compare">
-<label class="nv-wide">Prompt <input type="text" name="prompt" value="a red apple" maxlength="500"></label>
-<label>What against what <select name="what"><option value="samplers">Studio, DDIM, UniPC, DDPM at 12 steps</option>
-<option value="steps">4, 8, 16 and 50 steps</option><option value="guidance">Guidance 0, 1, 3 and 10</option>
-<option value="seeds">Four seeds</option></select></label>
-<label>Seed <input type="number" name="seed" min="0" max="4294967290" value="1"></label>
-<button type="submit" class="nv-button nv-main">Compare</button></form>
-<div class="nv-runs" data-slot="runs"><p class="nv-quiet">Choose what to set against what, and press
+def _lane(number: int, options: str) -> str:
+    """The settings of one of the runs that are compared."""
+    of = f"of run {number}"
+    return f"""<fieldset class="nv-lane" data-lane><legend>Run {number}</legend><i style="--c:var(--nv-{number})"></i>
+<select name="sampler" aria-label="Sampler {of}">{options}</select>
+<input type="number" name="steps" min="1" max="1000" value="12" required aria-label="Steps {of}">
+<input type="number" name="guidance" min="0" max="30" step="any" value="3" required aria-label="Guidance {of}">
+<input type="number" name="seed" min="0" max="4294967295" value="1" required aria-label="Seed {of}">
+<button type="button" data-act="drop" aria-label="Leave run {number} out" title="Leave out">×</button></fieldset>"""
+
+
+def _compare(samplers: Mapping[str, str]) -> str:
+    lanes = "".join(_lane(number, _options(samplers)) for number in range(1, 5))
+    return f"""<form class="nv-compare" data-form="compare"><div class="nv-controls">
+<label class="nv-wide">Prompt <input type="text" name="prompt" value="{_PROMPT}" maxlength="10000"></label>
+<label>Begin with <select name="what"><option value="samplers">samplers</option><option value="steps">steps</option>
+<option value="guidance">guidance</option><option value="seeds">seeds</option>
+<option value="own" hidden>your own choice</option></select></label></div>
+<div class="nv-lanes"><div class="nv-lane" aria-hidden="true"><i></i><span>Sampler</span><span>Steps</span>
+<span>Guidance</span><span>Seed</span></div>{lanes}</div>
+<div class="nv-controls"><button type="submit" class="nv-button nv-main">Compare</button>
+<button type="button" class="nv-button" data-act="add">Add a run</button></div></form>
+<div class="nv-runs" data-slot="runs"><p class="nv-quiet">Two to four runs on one rail: choose them, and press
 Compare.</p></div>
-<div data-slot="distance" hidden><h3>Distance to the converged picture <span data-slot="distance-of"></span></h3>
-<div data-chart="distance"></div></div>"""
+<div class="nv-grid nv-half" data-slot="distance" hidden><div><h3>Distance to the converged picture <span>along
+t</span></h3><div data-chart="distance"></div></div>
+<div><h3>The same <span>over network calls</span></h3><div data-chart="cost"></div></div></div>
+<p class="nv-quiet" data-slot="distance-of"></p>"""
 
 
 _PLANE = """<div class="nv-controls">
@@ -257,9 +286,8 @@ data-act="clear">Clear
 <label>Paint <select data-slot="aim"><option value="">both classes</option><option value="0">the first class</option>
 <option value="1">the second class</option><option value="0-1">first, away from second</option>
 <option value="1-0">second, away from first</option></select></label>
-<label>Guidance <input type="range" min="0" max="8" step="0.5" value="1" data-slot="guide"><output
-data-slot="guide-is">1
-</output></label>
+<label><span>Guidance <output data-slot="guide-is">1</output></span>
+<input type="range" min="0" max="8" step="0.5" value="1" data-slot="guide" aria-label="Guidance"></label>
 </div><div class="nv-plane"><div><canvas data-draw="plane" role="img" tabindex="0"
 aria-label="Points on their way between noise and the shape"></canvas></div>
 <div class="nv-side"><div class="nv-toggles" role="group" aria-label="Shown">

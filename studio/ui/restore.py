@@ -48,6 +48,8 @@ def restored(settings: Mapping[str, Any], model: ModelInfo | None = None) -> Res
         size = _plain(settings["finish"]) or 0
         if size in (0, *FINISHES):
             values["finish"] = size
+    if task == TextToImage.task and isinstance(settings.get("one_pass"), bool):
+        values["one_pass"] = settings["one_pass"]
     if task != TextToImage.task:
         name = TASKS.get(task) if isinstance(task, str) else None
         notes.append(f"The picture was made by {name.lower() if name else 'another task'}; its words and numbers alone "

@@ -11,7 +11,7 @@ import io
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from html import escape
 from math import ceil, sqrt
@@ -25,6 +25,7 @@ from studio.engine.job import Picture
 from studio.engine.requests import ANY, AREAS, SAMPLERS
 from studio.ui.wording import TASKS
 
+LANCZOS = "Lanczos"
 TITLE = 96  # characters of a prompt that stand beside its picture
 
 
@@ -34,12 +35,14 @@ class Shown:
 
     key: what a click on it says, "picture:ID" or "example:NUMBER"; "" for one that cannot be clicked.
     before: the file, or a data URI, of the picture that it was made from, where the two are to be compared.
+    before_name: what that one is called.
     """
 
     source: str
     settings: dict[str, Any]
     key: str = ""
     before: str = ""
+    before_name: str = "Before"
 
     @classmethod
     def of(cls, picture: Picture, before: str = "") -> Shown:
@@ -69,7 +72,7 @@ def data_uri(image: Image.Image) -> str:
 
 
 def stage(pictures: Sequence[Shown], label: str, *, kind: str = "done", selected: int = 0) -> str:
-    """Pictures in a square grid, a label beside them. kind: done, example, running, waiting or stopped."""
+    """Pictures in a square grid, a label beside them. kind: done, example, running, waiting, stopped or sketch."""
     columns = max(1, ceil(sqrt(len(pictures))))
     if pictures and pictures[selected].before and kind in ("done", "example"):
         return (
@@ -95,7 +98,7 @@ def compare(pictures: Sequence[Shown], selected: int = 0) -> str:
         f"{'Fit' if zoom == 1 else f'{zoom}×'}</button>"
         for zoom in (1, 2, 4, 8)
     )
-    choices = ""
+    choices, before_name = "", escape(picture.before_name)
     if len(pictures) > 1:
         cells = "".join(_cell(other, index, len(pictures), selected, "done") for index, other in enumerate(pictures))
         choices = f'<div class="choices" role="group" aria-label="Results to choose from">{cells}</div>'
@@ -104,7 +107,7 @@ def compare(pictures: Sequence[Shown], selected: int = 0) -> str:
         f'<div class="compare" style="aspect-ratio:{shape}" data-compare>'
         f'<img class="after" src="{escape(picture.url)}" alt="{alt}" decoding="sync" draggable="false">'
         f'<div class="before"><img src="{escape(url_of(picture.before))}" alt="" draggable="false"></div>'
-        '<i class="split" aria-hidden="true"></i><span class="tag">Before</span><span class="tag">After</span>'
+        f'<i class="split" aria-hidden="true"></i><span class="tag">{before_name}</span><span class="tag">After</span>'
         '<input type="range" min="0" max="100" step="0.5" value="50" aria-label="Before and after"></div>'
         f'<div class="zooms" role="group" aria-label="Zoom">{zooms}</div>{choices}</div>'
     )
@@ -132,10 +135,9 @@ def _alt(picture: Shown, kind: str) -> str:
 
 def lanczos_stage(picture: Picture, lanczos: str) -> str:
     """Ours under the slider with plain enlargement, whose URL is given."""
-    shown = Shown.of(picture, lanczos)
-    label = done_label(shown, heading="Beside Lanczos", notes=["On the left is plain enlargement by Lanczos."])
-    label = label.replace(_act("lanczos", "Compare with Lanczos"), _act("before", "Compare with the small picture"))
-    return stage([shown], label).replace(">Before</span>", ">Lanczos</span>")
+    shown = replace(Shown.of(picture, lanczos), before_name=LANCZOS)
+    notes = ["On the left is plain enlargement by Lanczos."]
+    return stage([shown], done_label(shown, heading="Beside Lanczos", notes=notes))
 
 
 def done_label(picture: Shown, *, heading: str = "", notes: Iterable[str] = (), count: int = 1) -> str:
@@ -163,7 +165,8 @@ def _acts(picture: Shown) -> str:
     if kept:
         acts += _act("to:super-resolution", "Open in Super-resolution")
     if kept and task_of(picture.settings) == "super-resolution":
-        acts += _act("lanczos", "Compare with Lanczos")
+        other = ("before", "Compare with the small picture"), ("lanczos", "Compare with Lanczos")
+        acts += _act(*other[picture.before_name != LANCZOS])
     return acts
 
 
@@ -240,6 +243,13 @@ def stopped_label(settings: Mapping[str, Any], step: int, steps: int) -> str:
     where = f"Stopped at step {step} of {steps}." if step else "Stopped before its first step."
     aside = "What you see is how far the picture had come. It was not kept." if step else ""
     return f'{title(settings)}<p class="note">{where}</p>' + (f'<p class="aside">{aside}</p>' if aside else "")
+
+
+def sketch_label(settings: Mapping[str, Any], seconds: float) -> str:
+    return (
+        f'<p class="heading">Live</p>{title(settings)}{fact_list([("Time", _seconds(seconds, 1))])}'
+        '<p class="aside">Painted as you type, and not kept: Generate keeps it.</p>'
+    )
 
 
 def failed_label(settings: Mapping[str, Any], problem: str) -> str:

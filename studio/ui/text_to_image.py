@@ -7,7 +7,7 @@ page, or looking at something else, does not stop a job.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ from studio.ui.watching import example_frame
 
 TAB = "text-to-image"
 # Also the order of the controls.
-FIELDS = [*(field.name for field in fields(TextToImage) if not field.kw_only), "finish"]
-DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name in FIELDS[1:-1]}
+FIELDS = [*(field.name for field in fields(TextToImage) if not field.kw_only), "finish", "one_pass"]
+DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name in FIELDS[1:]}
 LATEST = 24  # small pictures in sight
 EXAMPLE_PROMPTS = [
     {"prompt": "a red apple", "style": "glossy", "ground": "blue"},
@@ -59,6 +59,13 @@ VARIATIONS = {"subtle": 0.35, "strong": 0.65}  # strength: how far a variation m
 VARIED = 4  # variations at a time
 FROM_STAGE = ("use", *(f"vary:{how}" for how in VARIATIONS))  # clicks that mean the picture on the stage
 OWN_SIZE = 0  # the model's own choice of a size to finish at
+# What a preset sets, and a short word on it; chosen from the frontier of quality and time, see README.
+PRESETS = {
+    "live": {"steps": 4, "guidance": 3.0, "sampler": "studio", "one_pass": True},
+    "balanced": {"steps": 8, "guidance": 3.0, "sampler": "studio", "one_pass": False},
+    "best": {"steps": 20, "guidance": 3.0, "sampler": "studio", "one_pass": False},
+}
+LIVE, CHOSEN = "live", tuple(PRESETS["live"])
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,13 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
             )
             counts = [(str(n), n) for n in range(1, MAX_COUNT + 1)]
             count = gr.Radio(counts, value=1, label="Pictures", elem_id="count", elem_classes="joined")
+            preset = gr.Radio(
+                named(PRESETS),
+                value=preset_of(DEFAULTS),
+                label="Quality; live paints as you type",
+                elem_id="preset",
+                elem_classes="joined",
+            )
             generate, stop, message = run_row(TAB, "Generate")
             with folded("more", "More"):
                 negative = gr.Textbox(
@@ -160,6 +174,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
                 finish = gr.Radio(
                     sizes, value=OWN_SIZE, label="Size to finish at, px", elem_id="finish", elem_classes="joined"
                 )
+                one_pass = gr.Checkbox(DEFAULTS["one_pass"], label="Guidance in one pass", elem_id="one-pass")
                 with gr.Row(elem_id="seeds", elem_classes="seeds"):
                     seed = gr.Number(0, label="Seed", elem_id="seed", min_width=120)
                     randomize = gr.Checkbox(True, label="New every time", elem_id="randomize", min_width=120)
@@ -171,7 +186,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
             if words:
                 gr.HTML(vocabulary_panel(words), elem_id="vocabulary", apply_default_css=False, js_on_load=None)
 
-    controls = [prompt, negative, style, ground, count, steps, guidance, sampler, seed, finish]
+    controls = [prompt, negative, style, ground, count, steps, guidance, sampler, seed, finish, one_pass]
     by_name = dict(zip(FIELDS, controls, strict=True))
     easel = Easel(studio, TAB, (TextToImage.task,), watched, stage, stop, message, samples)
 
@@ -185,21 +200,34 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
     bench = Bench(easel, strip, filled, fill)
 
     def submit(
-        request: gr.Request, browser: str, new_seed: bool,
-        prompt: Any, negative: Any, style: Any, ground: Any, count: Any, steps: Any, guidance: Any, sampler: Any,
-        number: Any, finish: Any,
-    ) -> dict[Component, Any]:  # fmt: skip
+        request: gr.Request, browser: str, new_seed: bool, preset: str | None, *values: Any
+    ) -> dict[Component, Any]:
         owner, known = studio.owners.of_page(request, browser)
         try:
-            number = random.randrange(MAX_SEED + 1) if new_seed else number
-            asked = paint_request(
-                prompt, negative, style, ground, count, steps, guidance, sampler, number, whole(finish) or None
-            )
+            given = dict(zip(FIELDS, values, strict=True))
+            if new_seed and preset != LIVE:  # there, what is in sight is to be kept
+                given["seed"] = random.randrange(MAX_SEED + 1)
+            asked = paint_request(**given | {"finish": given["finish"] or None})
             job = studio.engine.submit(asked, owner)
         except (InvalidRequest, Refusal) as problem:
             return {message: said([str(problem)], "alert")}
         shown = easel.show_job(job) | {seed: asked.seed, message: ""}
         return shown | ({} if browser == known else {token: known})
+
+    def sketch(
+        request: gr.Request, browser: str, shown: str, preset: str, prompt: Any, style: Any, ground: Any, number: Any
+    ) -> dict[Component, Any]:
+        """In live mode, a picture of the words as they stand. It is not kept, and takes the place of the last one."""
+        if preset != LIVE or not str(prompt or "").strip():
+            return {message: gr.skip()}
+        owner, known = studio.owners.of_page(request, browser)
+        try:
+            asked = TextToImage(prompt, style=style, ground=ground, seed=whole(number), **PRESETS[LIVE])
+            easel.drop_sketch(owner, shown)
+            job = studio.engine.submit(asked, owner, keep=False)
+        except (InvalidRequest, Refusal) as problem:
+            return {message: said([str(problem)], "alert")}
+        return easel.show_job(job) | {message: ""} | ({} if browser == known else {token: known})
 
     def vary(owner: str, id: str, how: str) -> dict[Component, Any]:
         """Pictures like one that is kept, from its own words and numbers."""
@@ -250,7 +278,11 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         return fill(found, f"Settings taken from {Path(path).name}.") | {tabs: gr.update(selected=TAB)}
 
     generate.click(
-        submit, [token, randomize, *controls], [token, watched, seed, stop, message], trigger_mode="multiple", **QUICK
+        submit,
+        [token, randomize, preset, *controls],
+        [token, watched, seed, stop, message],
+        trigger_mode="multiple",
+        **QUICK,
     )
     easel.connect(token)
     gr.on(
@@ -261,11 +293,37 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         trigger_mode="always_last",
         **QUICK,
     )
+    choosing = [steps, guidance, sampler, one_pass]
+    preset.input(
+        lambda name: [PRESETS[name][field] for field in CHOSEN], [preset], choosing, trigger_mode="always_last", **QUICK
+    )
+    gr.on(
+        [part.change for part in choosing],
+        lambda *values: preset_of(dict(zip(CHOSEN, values, strict=True))),
+        choosing,
+        [preset],
+        trigger_mode="always_last",
+        **QUICK,
+    )
+    gr.on(
+        [prompt.input, style.input, ground.input, preset.input],
+        sketch,
+        [token, watched, preset, prompt, style, ground, seed],
+        [token, watched, stop, message],
+        trigger_mode="always_last",
+        **QUICK,
+    )
     for place in (stage, strip):
         place.click(pick, [token], [watched, stop, *filled], trigger_mode="multiple", **QUICK)
     upload.upload(take, [upload], [*filled, tabs], **QUICK)
     keep_draft(page, TAB, [*controls, randomize], [*FIELDS, "randomize"])
     return bench
+
+
+def preset_of(settings: Mapping[str, Any]) -> str | None:
+    """The preset that has these numbers, or None."""
+    numbers = {name: whole(settings[name]) for name in CHOSEN}
+    return next((name for name, preset in PRESETS.items() if preset == numbers), None)
 
 
 def _example_settings() -> list[dict[str, Any]]:

@@ -97,6 +97,8 @@ def _job_frames(studio: Studio, owner: str, id: str) -> Iterator[str]:
 
 
 def _frame(studio: Studio, owner: str, view: JobView) -> str:
+    if view.state == "done" and not view.kept:
+        return show.stage(_previews(view), show.sketch_label(_asked(view), view.seconds), kind="sketch")
     if view.state == "done":
         return done_frame(studio, owner, view)
     if view.state == "failed":

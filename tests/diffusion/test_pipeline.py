@@ -110,6 +110,42 @@ def test_guidance_is_not_computed_where_it_does_not_act(pipe, monkeypatch):
     assert calls == [1] * 6
 
 
+def test_guidance_in_one_pass_is_one_row_and_the_networks_own(pipe, monkeypatch):
+    seen = []
+    forward = pipe.unet.forward
+
+    def watched(*args, **kwargs):
+        seen.append(args[6].tolist())
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(pipe.unet, "forward", watched)
+    rows = pipe.prepare(
+        ["a red cat"] * 3 + [""],
+        ["", "a blue cat", "", ""],
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        guidance_interval=(0.9, 1.0),
+        seeds=range(4),
+        size=16,
+        one_pass=True,
+    )
+    assert [row.guided for row in rows] == [False, True, False, False]
+    assert [row.call_rows for row in rows] == [1, 2, 1, 1]
+    pipe.denoise_step(rows)
+    pipe.denoise_step(rows)
+    # a negative prompt takes the second row; silence is not guided; outside of the interval nothing is
+    assert seen == [[3.0, 1.0, 1.0, 3.0, 1.0], [1.0] * 4]
+    assert [row.record.guidance_difference is None for row in rows] == [True] * 4
+    strong = pipe.prepare(["a red cat"], seeds=[0], guidance_scale=8.0, one_pass=True)
+    assert strong[0].guided  # beyond what the network was taught
+    monkeypatch.undo()
+    alone = pipe("a red cat", num_inference_steps=2, guidance_scale=3.0, one_pass=True, size=16, output_type="np",
+                 generator=torch.Generator().manual_seed(0)).images  # fmt: skip
+    two = pipe("a red cat", num_inference_steps=2, guidance_scale=3.0, size=16, output_type="np",
+               generator=torch.Generator().manual_seed(0)).images  # fmt: skip
+    assert np.abs(alone - two).max() > 1 / 255  # an untaught network says something else
+
+
 def test_guidance_of_one_is_the_conditional_prediction():
     a, b = torch.randn(2, 3, 4, 4)
     torch.testing.assert_close(guided(a, b, 1.0), b)

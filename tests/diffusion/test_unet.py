@@ -19,6 +19,7 @@ def inputs():
         "encoder_attention_mask": torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] * 2 + [0] * 5]),
         "task_ids": torch.tensor([0, 1, 2]),
         "low_res_noise_level": torch.tensor([0.0, 0.0, 0.2]),
+        "guidance": torch.tensor([1.0, 3.5, 5.0]),
     }
 
 
@@ -32,7 +33,7 @@ def test_a_row_of_a_batch_equals_the_row_alone(pipe, inputs):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["timestep", "task_ids", "low_res_noise_level", "encoder_hidden_states"])
+@pytest.mark.parametrize("name", ["timestep", "task_ids", "low_res_noise_level", "encoder_hidden_states", "guidance"])
 def test_it_listens_to_each_input(pipe, inputs, name):
     before = pipe.unet(**inputs).sample
     after = pipe.unet(**inputs | {name: inputs[name].flip(0)}).sample
@@ -71,6 +72,23 @@ def test_attention_weights_sum_to_one_over_the_words_that_count():
     value = torch.randn(2, 4, 5, 8)
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     torch.testing.assert_close(weights @ value, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_guidance_of_one_is_none(pipe, inputs):
+    plain = pipe.unet(**inputs | {"guidance": None}).sample
+    torch.testing.assert_close(pipe.unet(**inputs | {"guidance": torch.ones(3)}).sample, plain)
+
+
+@torch.no_grad()
+def test_weights_from_before_it_could_be_guided_say_what_they_said(pipe, inputs):
+    before = StudioUNet.from_config(pipe.unet.config, guidance_embeds=False)
+    after = StudioUNet.from_config(pipe.unet.config)
+    after.load_state_dict(before.state_dict(), strict=False)
+    said = before(**inputs | {"guidance": None}).sample
+    torch.testing.assert_close(after(**inputs).sample, said)
+    with pytest.raises(ValueError, match="guidance_embeds"):
+        before(**inputs)
 
 
 def test_times_between_train_steps_are_told_apart():

@@ -40,6 +40,26 @@ def test_a_job_ends_in_its_pictures(start):
     assert sampler.calls == [3] * 5  # all pictures share each network call
 
 
+def test_a_sketch_is_shown_and_not_kept(start):
+    journal = MemoryJournal()
+    engine = start(FakeSampler(), journal)
+    asked = TextToImage("a red apple", steps=4, seed=7)
+    sketch = engine.submit(asked, "me", keep=False)
+    eventually(lambda: states(engine, [sketch]) == ["done"])
+    for _ in range(2):  # those who come late, and again, see it too
+        *_, view = engine.follow(sketch, "me")
+        assert view.state == "done" and not view.kept and view.pictures == () and view.seconds > 0
+        assert len(view.previews) == 1
+    assert not journal.entries and not journal.images
+    picture = done(engine, asked)
+    assert picture.kept and [view.previews[0].tobytes()] == kept(journal, picture.id)  # the same, kept
+    gate = threading.Semaphore(0)
+    engine = start(FakeSampler(gate=gate), journal)
+    ids = [engine.submit(TextToImage("another", steps=4), "me", keep=False) for _ in range(2)]
+    assert engine.move(ids[1], "me", "first") in (True, False) and engine.cancel(ids[1], "me")
+    assert list(journal.entries) == [picture.id]
+
+
 def test_tasks_with_different_steps_and_guidance_share_calls(start):
     gate = threading.Semaphore(0)
     sampler = FakeSampler(gate=gate)

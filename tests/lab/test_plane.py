@@ -87,10 +87,12 @@ def test_the_exact_field_is_the_score_of_the_mixture():
     torch.testing.assert_close(ExactField(means, 0.2, schedule).posterior_mean(x, t), expected.detach())
 
 
-@pytest.mark.parametrize(("solver_order", "slope"), [(1, 1), (2, 2)])
+@pytest.mark.parametrize(("solver_order", "slope"), [(1, 1), (2, 2), (3, 2)])
 def test_trajectories_match_the_analytic_flow_at_the_methods_order(solver_order, slope):
     """Two Gaussians side by side. Along x the flow keeps the share of the mass to the left of a point, so that the
-    exact end of a path is found from its start by the distribution functions alone."""
+    exact end of a path is found from its start by the distribution functions alone. With three predictions the method,
+    kept equal to diffusers', has half of the second derivative that the third order needs, and so stays of the second.
+    """
     scheduler, m, h = studio(solver_order=solver_order), 0.8, 0.4
     field = ExactField(torch.tensor([[-m, 0.0], [m, 0.0]]).double(), h, scheduler.schedule)
 
@@ -115,7 +117,7 @@ def test_trajectories_match_the_analytic_flow_at_the_methods_order(solver_order,
             worst = max(worst, abs(end - low))
         return worst
 
-    assert math.log2(error(80) / error(160)) == pytest.approx(slope, abs=0.25)
+    assert math.log2(error(80) / error(160)) == pytest.approx(slope, abs=0.15)
 
 
 def test_the_exact_field_paints_the_cloud_and_guidance_one_class_of_it():

@@ -12,6 +12,7 @@ from studio.engine.trace import Budget, Recorder, Trace
 from studio.lab.attention import insight, listener, places, strongest, twin, watching, words
 from studio.lab.reverse import Weights, accounts, approach, recomputed, written
 from tests.diffusion.conftest import random_pipeline
+from tests.diffusion.test_tables import with_tables
 
 PROMPT = "a red apple, on a boat"
 
@@ -97,6 +98,22 @@ def test_a_picture_of_two_stages_and_of_every_task(pipe):
         seen = insight(listener(pipe), PROMPT, stage, next(iter(stage)))
         assert seen.merged.shape[1:] == stage.x_t.shape[2:]
         np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)
+
+
+def test_a_fitted_solver_is_shown_with_its_own_weights(pipe):
+    fitted = with_tables(pipe)
+    (row,) = fitted.prepare([PROMPT], num_inference_steps=4, seeds=[3], size=16)
+    (stage,) = traced(fitted, row).stages
+    taken = accounts(stage, "studio", fitted.scheduler.config)
+    for step in taken:
+        assert step.identity_error < 1e-4
+        assert step.weights.how == "exact" and step.weights.rest < 1e-5
+        assert len(step.weights.b) == step.step + 1  # all that was predicted so far
+    assert "· x̂0‴" in taken[-1].arithmetic
+    assert np.abs(taken[-1].x_next - row.sample.numpy()).max() < 1e-5  # the picture, which is not the last prediction
+    assert np.abs(taken[-1].x_next - taken[-1].x0).max() > 1e-3
+    (stage,) = run(pipe, 4).stages  # made without it
+    assert all(len(step.weights.b) <= 2 for step in accounts(stage, "studio", fitted.scheduler.config))
 
 
 def test_a_long_run_of_which_not_every_step_was_kept(pipe):

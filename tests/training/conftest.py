@@ -6,6 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from studio.training.classifier import Classifier, Recipe, train_classifier
+from studio.training.detector import Detector, DetectorRecipe, train_detector
 from studio.training.sprites import SIZE, STYLES, Sprites
 
 COLOURS = {
@@ -75,3 +76,9 @@ def sprites() -> Sprites:
 def trained(sprites) -> Classifier:
     """A judge of the made-up concepts."""
     return train_classifier(sprites, Recipe(width=16, views=66, batch=16, learning_rate=4e-3))
+
+
+@pytest.fixture(scope="session")
+def detector(sprites, trained) -> Detector:
+    """The judge of several things."""
+    return train_detector(sprites, trained, DetectorRecipe(updates=260, batch=16, learning_rate=4e-3))

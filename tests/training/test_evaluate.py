@@ -1,7 +1,7 @@
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +11,10 @@ from PIL import Image
 from studio.diffusion.core import to_pil
 from studio.training import evaluate as program
 from studio.training.classifier import LabelledPictures, Labels, Verdict
+from studio.training.compositions import KINDS, PAIR, THREE, TWO, Question, compose, questions, words
 from studio.training.evaluate import (
+    COMPOSED_SEED,
+    FRECHET,
     PICTURES,
     border_ground,
     concept_labels,
@@ -31,8 +34,8 @@ from studio.training.evaluate import (
     tensor,
     worst_concepts,
 )
-from studio.training.report import captioned_sheet, in_words, markdown, mean, share
-from studio.training.scenes import GROUNDS
+from studio.training.report import beside, captioned_sheet, in_words, markdown, mean, of_a_set, share, table
+from studio.training.scenes import GROUNDS, Painter, SceneMaker
 from studio.training.sprites import STYLES
 from tests.diffusion.conftest import random_pipeline
 
@@ -41,15 +44,19 @@ from tests.diffusion.conftest import random_pipeline
 class Painted:
     """A row that is finished after one step."""
 
-    labels: tuple[int, int, int]
+    labels: tuple[int, int, int] | Question
     finished: bool = False
 
 
 class PerfectPainter:
-    """Text to image that paints the sprite it is asked for; `wrong` of each concept paints the next one."""
+    """Text to image that paints what it is asked for; if `wrong`, the next concept, and one thing of several."""
 
     def __init__(self, sprites, wrong: bool = False) -> None:
         self.sprites, self.wrong = sprites, wrong
+        everything = range(len(sprites.concepts))
+        asked = [q for seed in (0, 2) for n in (6, 12) for q in questions(sprites, everything, n, COMPOSED_SEED + seed)]
+        self.composed = {words(question, sprites): question for question in asked}
+        self.maker = SceneMaker(sprites, seed=32)
         self.pictures = LabelledPictures(sprites, seed=31)
         self.vocabulary = {"concepts": [{"name": name} for name in sprites.concepts]}
         self.seeds: list[int] = []
@@ -58,6 +65,9 @@ class PerfectPainter:
         self.seeds += seeds
         rows = []
         for prompt in prompts:
+            if prompt in self.composed:
+                rows.append(Painted(self.composed[prompt]))
+                continue
             subject, style, ground = prompt.split(", ")
             concept = self.sprites.concepts.index(subject.split(" ", 1)[1])  # without its article
             concept = (concept + self.wrong) % len(self.sprites.concepts)
@@ -71,6 +81,10 @@ class PerfectPainter:
             row.finished = True
 
     def decode(self, row):
+        if isinstance(row.labels, Question):
+            scene = compose(row.labels, self.maker)
+            scene = replace(scene, things=scene.things[:1]) if self.wrong else scene
+            return to_pil(Painter(self.sprites)([scene], 64)[0])
         labels = Labels(*(torch.tensor([value]) for value in row.labels))
         return to_pil(self.pictures.paint(labels)[0])
 
@@ -154,6 +168,21 @@ def test_intervals():
     assert in_words(figure) == "50.0 % (40.4 to 59.6)"
 
 
+def test_a_figure_of_a_set_has_no_interval():
+    assert in_words(of_a_set(1.23456, 20)) == "1.235"
+
+
+def test_two_models_stand_beside_each_other_and_real_pictures_once():
+    one, two = {"value": 0.5, "count": 4, "unit": ""}, {"value": 0.25, "count": 4, "unit": ""}
+    both = beside(
+        {"task": {"real scenes": {"row": one}, "x2": {"row": one}}},
+        {"task": {"real scenes": {"row": one}, "x2": {"row": two}}},
+    )
+    assert both == {"task": {"real scenes": {"row": one}, "x2": {"row": one}, "x2, before": {"row": two}}}
+    head = "| | real scenes (n = 4) | x2 (n = 4) | x2, before (n = 4) |"
+    assert table(both["task"]).splitlines()[0::2] == [head, "| row | 0.500 | 0.500 | 0.250 |"]
+
+
 def test_features_are_near_where_pictures_are_alike(sprites, trained):
     truth, _ = LabelledPictures(sprites, seed=8)(24)
     nearly = (truth + 0.02).clamp(-1, 1)
@@ -202,10 +231,10 @@ def test_spread_is_even():
     assert spread("ab", 5) == ["a", "b"]
 
 
-def test_perfect_pictures_score_as_real_ones_and_wrong_ones_do_not(sprites, trained, tmp_path):
+def test_perfect_pictures_score_as_real_ones_and_wrong_ones_do_not(sprites, trained, detector, tmp_path):
     pytest.importorskip("cv2")
     perfect = PerfectPainter(sprites)
-    report, sheets = evaluate(perfect, bicubic, gray, trained, sprites, sample=12, seed=2)
+    report, sheets = evaluate(perfect, bicubic, gray, trained, detector, sprites, sample=12, seed=2)
     columns = report["tasks"]["Text to image"]
     assert list(columns) == [
         "real sprites, augmented",
@@ -219,29 +248,40 @@ def test_perfect_pictures_score_as_real_ones_and_wrong_ones_do_not(sprites, trai
             columns["real sprites, as asked"][row]["value"], abs=0.13
         )
     assert columns["generated"]["concept, top-1"]["value"] > 0.85
-    assert len(set(perfect.seeds)) == len(perfect.seeds) == 14 * PICTURES
+    assert len(set(perfect.seeds)) == len(perfect.seeds) == 14 * PICTURES + 3 * 12
+    assert columns["generated"][FRECHET]["value"] < 3 * columns["real sprites, as asked"][FRECHET]["value"]
+    for kind in KINDS:
+        real, generated = report["tasks"][kind]["real scenes"], report["tasks"][kind]["generated"]
+        for row, figure in real.items():
+            assert generated[row]["value"] == pytest.approx(figure["value"], abs=0.42), (kind, row)  # of 6 and of 12
+    together = report["tasks"]["Several things, together"]
+    assert together["generated"][FRECHET]["value"] < 3 * together["real scenes"][FRECHET]["value"]
     assert report["tasks"]["Inpainting"]["scenes of held-out pairs"]["PSNR in the hole, difference"]["value"] < 0
 
     page = markdown({"command": "python -m x", "model": "m", "classifier": "c", **report})
     assert "| concept, top-1 | " in page and "×4" in page
     json.dumps(report)
-    assert set(sheets) == {"concepts", "held-out", "other-tasks"}
+    assert set(sheets) == {"concepts", "held-out", "compositions", "other-tasks"}
     for sheet in sheets.values():
         sheet.save(tmp_path / "sheet.png")
         assert min(sheet.size) > 128
 
-    wrong, _ = evaluate(PerfectPainter(sprites, wrong=True), bicubic, gray, trained, sprites, sample=6)
+    wrong, _ = evaluate(PerfectPainter(sprites, wrong=True), bicubic, gray, trained, detector, sprites, sample=6)
     columns = wrong["tasks"]["Text to image"]
     assert columns["generated"]["concept, top-1"]["value"] < 0.15
     assert columns["generated"]["style"]["value"] > 0.5
+    for kind, row in ((PAIR, "both present"), (TWO, "count right"), (THREE, "count right")):
+        assert wrong["tasks"][kind]["generated"][row]["value"] < 0.4 < wrong["tasks"][kind]["real scenes"][row]["value"]
+    together = wrong["tasks"]["Several things, together"]
+    assert together["generated"][FRECHET]["value"] > 1.5 * together["real scenes"][FRECHET]["value"]
     assert len(wrong["worst_concepts"]) == 6 and wrong["worst_concepts"][0]["top1"] == 0
 
 
-def test_claims_without_sprites_are_named(sprites, trained):
+def test_claims_without_sprites_are_named(sprites, trained, detector):
     pipe = PerfectPainter(sprites)
     pipe.vocabulary["concepts"].append({"name": "castle"})
     with pytest.raises(ValueError, match="castle"):
-        evaluate(pipe, bicubic, gray, trained, sprites)
+        evaluate(pipe, bicubic, gray, trained, detector, sprites)
 
 
 def test_a_model_has_a_digest_of_its_weights(tmp_path):
@@ -269,7 +309,8 @@ def test_the_program_writes_the_same_report_twice(sprites, tmp_path, monkeypatch
     names = {"concepts": [{"name": name} for name in sprites.concepts[:3]]}
     (tmp_path / "model" / "vocabulary.json").write_text(json.dumps(names))
     folders = [f"--{name}={tmp_path / name}" for name in ("model", "sprites", "cache")]
-    options = ["--sample=2", "--steps=2", "--guidance=1.5", "--sampler=ddim", "--classifier-minutes=0.002"]
+    options = ["--sample=2", "--steps=2", "--guidance=1.5", "--sampler=ddim", f"--before={tmp_path / 'model'}"]
+    options += ["--classifier-minutes=0.002", "--detector-minutes=0.002"]
     monkeypatch.setattr(sys, "argv", ["evaluate", *folders, *options])
     reports = []
     for _ in range(2):  # the second time with the judge from the cache
@@ -277,8 +318,13 @@ def test_the_program_writes_the_same_report_twice(sprites, tmp_path, monkeypatch
         reports.append(json.loads((tmp_path / "cache" / "report" / "report.json").read_text()))
     assert reports[0] == reports[1]
     assert reports[0]["options"] == {"num_inference_steps": 2, "guidance_scale": 1.5, "sampler": "ddim"}
-    assert reports[0]["tasks"]["Text to image"]["generated"]["style"]["count"] == 2 * PICTURES
+    tasks = reports[0]["tasks"]
+    assert tasks["Text to image"]["generated"]["style"]["count"] == 2 * PICTURES
+    for columns in tasks.values():  # the same model before and after
+        after = [name for name in columns if not name.startswith("real") and not name.endswith("before")]
+        assert after and all(columns[name] == columns[f"{name}, before"] for name in after)
     said = capsys.readouterr().out
     assert reports[0]["command"] in said and f"model {model_digest(tmp_path / 'model')}" in said
     written = {file.name for file in (tmp_path / "cache" / "report").iterdir()}
-    assert written == {"report.json", "report.md", "concepts.png", "held-out.png", "other-tasks.png"}
+    sheets = {"concepts", "held-out", "compositions", "other-tasks"}
+    assert written == {"report.json", "report.md"} | {f"{name}{end}.png" for name in sheets for end in ("", "-before")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import urllib.error
 import urllib.request
 
@@ -14,6 +15,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from studio.library.metadata import read_png
+from tests.ui.conftest import ROOT
 
 
 def png(picture: Image.Image) -> bytes:
@@ -73,6 +75,18 @@ def test_wrong_values_are_refused_by_name_and_range(client, wrong, says):
         client.predict(**({"prompt": "a cat"} | wrong), api_name="/text_to_image")
     assert says in str(problem.value)
     client.predict("a cat", steps=1, api_name="/text_to_image")
+
+
+def test_the_readmes_calls_run_as_written(studio_url, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    calls = [block for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+             if "studio.predict(" in block]  # fmt: skip
+    assert len(calls) == 3
+    names: dict = {}
+    exec("\n".join(calls).replace("http://127.0.0.1:7860", studio_url), names)
+    names["studio"].close()
+    assert names["info"]["size"] == [256, 256] and names["numbers"]["t"] == 400
+    assert len(names["run"]["stages"][0]["steps"]) == 8
 
 
 def test_nothing_else_is_public(client):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -12,17 +14,24 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from studio.engine import trace
 from tests.ui.conftest import free_port, serving
+from tests.ui.test_page import LOW_CONTRAST
 
+FORMAT = trace.FORMAT.encode()
 PIXELS = """name => { const c = document.querySelector(`#noise canvas[data-draw="${name}"]`);
   return Array.from(c.getContext("2d").getImageData(0, 0, c.width, c.height).data); }"""
 
 
 @pytest.fixture(scope="module")
-def noise_url(tmp_path_factory) -> Iterator[str]:
+def noise_folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("noise")
+
+
+@pytest.fixture(scope="module")
+def noise_url(noise_folder) -> Iterator[str]:
     port = free_port()
-    folder = tmp_path_factory.mktemp("noise")
-    with serving("-m", "tests.ui.serve_noise", str(folder), str(port), port=port) as url:
+    with serving("-m", "tests.ui.serve_noise", str(noise_folder), str(port), port=port) as url:
         yield url
 
 
@@ -134,7 +143,10 @@ def test_a_run_taken_apart(noise):
         press(noise, "ArrowLeft")
     assert [line.partition(",")[0] for line in seen] == [f"step {n}" for n in range(1, 7)]
     text = noise.inner_text("[data-slot=arithmetic]")
-    assert "x_next = 1.0000 · x̂0" in text and "left over: nothing" in text
+    assert "xnext = 1.0000 · x̂0" in text and "left over: nothing" in text
+    drawn = noise.locator("[data-slot=unet] .nv-level").all_inner_texts()
+    assert drawn[0].split("\n")[:2] == ["in", "10 × 16 × 16"] and drawn[-1].split("\n")[:2] == ["out", "3 × 16 × 16"]
+    assert drawn[1].split("\n") == ["down 0", "16 × 8 × 8"] and noise.locator("[data-slot=unet] .nv-skip").count() == 2
     assert np.array_equal(pixels(noise, "rx0"), pixels(noise, "rx_next"))  # the last prediction is the picture
     assert noise.locator("[data-slot=stages] button").count() == 2
     noise.click("[data-slot=stages] button >> nth=1")
@@ -148,15 +160,45 @@ def test_a_run_taken_apart(noise):
     assert noise.inner_text("[data-slot=caption]") == "a red boat"  # the view stays
 
 
+def compare(page) -> list[str]:
+    """Presses Compare; what is said of each run."""
+    page.eval_on_selector("[data-slot=runs]", "runs => runs.replaceChildren()")
+    page.click("[data-form=compare] [type=submit]")
+    page.wait_for_selector("[data-slot=runs] canvas")
+    return page.locator("[data-slot=runs] figcaption").all_inner_texts()
+
+
 def test_runs_compared(noise):
     noise.click("[data-go=compare]")
     noise.select_option("[name=what]", "steps")
-    noise.click("[data-form=compare] [type=submit]")
-    noise.wait_for_selector("[data-slot=distance] svg")
-    captions = noise.locator("[data-slot=runs] figcaption").all_inner_texts()
+    captions = compare(noise)
+    assert [text.splitlines()[0] for text in captions] == ["4 steps", "8 steps", "16 steps", "50 steps"]
     assert [re.search(r"(\d+) network calls", text).group(1) for text in captions] == ["4", "8", "16", "50"]
     ends = [float(re.search(r"ends ([\d.]+)", text).group(1)) for text in captions]
     assert ends[0] > ends[1] > ends[3]
+
+
+def test_two_runs_freely_chosen_each_against_the_end_of_its_own_flow(noise):
+    noise.click("[data-go=compare]")
+    noise.click("[data-act=drop] >> nth=3")
+    noise.click("[data-act=drop] >> nth=1")
+    lanes = "fieldset[data-lane]:visible"
+    assert noise.locator(lanes).count() == 2 and noise.locator("[data-act=drop]:enabled:visible").count() == 0
+    noise.click("[data-act=add]")
+    assert noise.locator(lanes).count() == 3
+    noise.click("[data-act=drop] >> nth=2")
+    for lane, sampler, steps, guidance in ((0, "heun", 5, 1), (1, "ddim", 40, 4)):
+        noise.select_option(f"{lanes} >> nth={lane} >> [name=sampler]", sampler)
+        noise.fill(f"{lanes} >> nth={lane} >> [name=steps]", str(steps))
+        noise.fill(f"{lanes} >> nth={lane} >> [name=guidance]", str(guidance))
+    assert noise.input_value("[name=what]") == "own"
+    one, other = compare(noise)
+    assert one.startswith("Heun, 5 steps, guidance 1") and "9 network calls;" in one  # two of a step, but of the last
+    assert "40 network calls on 80 pictures" in other
+    assert all(float(re.search(r"ends ([\d.]+)", text).group(1)) < 0.2 for text in (one, other))
+    noise.click("[data-slot=runs] button >> nth=1")
+    noise.wait_for_function("document.querySelector('#noise [data-form=run] [name=guidance]').value === '4'")
+    assert noise.get_attribute("#noise [data-go][aria-selected=true]", "data-go") == "reverse"
 
 
 def test_the_plane_learns_a_drawing(noise):
@@ -165,6 +207,10 @@ def test_the_plane_learns_a_drawing(noise):
         """() => { const c = document.querySelector("canvas[data-draw=plane]");
         return c.width && c.getContext("2d").getImageData(0, 0, c.width, c.height).data.some(Boolean); }"""
     )
+    moons = pixels(noise, "plane")
+    noise.select_option("[data-slot=shape]", "spiral")
+    noise.wait_for_selector("[data-slot=trained]:text-is('not trained yet')")
+    assert not np.array_equal(moons, pixels(noise, "plane"))  # what is to be learned is seen before it is
     noise.select_option("[data-slot=shape]", "drawing")
     noise.click("[data-act=train]")
     assert "The drawing is empty" in message(noise)
@@ -179,6 +225,51 @@ def test_the_plane_learns_a_drawing(noise):
     noise.wait_for_selector("[data-act=train]:has-text('Stop')")
     noise.click("[data-act=train]")
     noise.wait_for_selector("[data-act=train]:has-text('Train on')")
+
+
+def test_one_point_and_what_is_no_drawing(noise_url, open_page):
+    page = open_page(f"{noise_url}#noise?view=plane&t=0&shape=drawing&strokes=0,0.5,0.5")
+    page.click("button[role=tab]:has-text('Noise')")
+    page.wait_for_function("/^[1-9]/.test(document.querySelector('#noise [data-slot=trained]')?.innerText)")
+    page.wait_for_function("document.querySelector('#noise canvas[data-draw=plane]').width > 1")
+    assert pixels(page, "plane").any()
+    other = open_page(f"{noise_url}#noise?view=plane&t=0&shape=drawing&strokes=7,0,0")
+    other.click("button[role=tab]:has-text('Noise')")
+    assert "a drawing is a list of" in message(other)
+
+
+def test_a_huge_picture_is_made_small_and_a_narrow_one_shown(noise, tmp_path):
+    Image.new("1", (12_000, 9_000), 1).save(tmp_path / "huge.png")
+    Image.new("RGB", (5_000, 1), "blue").save(tmp_path / "narrow.png")
+    for name, mean in (("huge", "1.000"), ("narrow", "0.333")):
+        noise.set_input_files("[data-slot=file]", tmp_path / f"{name}.png")
+        noise.wait_for_selector(f"[data-slot=preparation]:has-text('{mean}')")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [lambda data: data[: len(data) // 2], lambda data: data.replace(FORMAT, FORMAT[:-1] + b"9")],
+    ids=["cut short", "of another version"],
+)
+def test_a_trace_that_cannot_be_read_is_a_sentence_and_the_view_stays(noise, noise_folder, harm):
+    noise.click("[data-go=reverse]")
+    noise.fill("[data-form=run] [name=prompt]", "a red boat")
+    noise.fill("[data-form=run] [name=steps]", "3")
+    noise.click("[data-form=run] [type=submit]")
+    noise.wait_for_function("document.querySelector('#noise [data-slot=caption]').innerText == 'a red boat'")
+    before = pixels(noise, "rx0")
+    noise.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    noise.click("[data-take=link]")
+    noise.wait_for_function("window.copied")
+    picture = parse_qs(noise.evaluate("window.copied").partition("?")[2])["run"][0]
+    (path,) = (noise_folder / "traces").glob(f"*{picture}*")
+    damaged = harm(path.read_bytes())
+    assert damaged != path.read_bytes()
+    path.write_bytes(damaged)
+    noise.evaluate("run => { location.hash = `#noise?view=reverse&run=${run}`; }", picture)
+    assert "The trace of this picture cannot be read" in message(noise)
+    assert noise.inner_text("[data-slot=caption]") == "a red boat"
+    assert np.array_equal(pixels(noise, "rx0"), before)
 
 
 def test_no_trace_no_view(noise):
@@ -235,6 +326,28 @@ def test_a_telephone_shows_every_view_in_its_width(noise_url, open_page):
         assert max(widths) <= 390
 
 
+UNNAMED = """panel => [...document.querySelectorAll("#noise .nv-bar *, #noise [data-panel=" + panel + "] *")]
+  .filter(e => e.matches("input, select, button, summary, canvas, [role]") && e.checkVisibility())
+  .filter(e => !(e.ariaLabel || e.getAttribute("aria-labelledby") || e.innerText?.trim() && !e.matches("select")
+    || [...(e.labels ?? [])].some(label => label.innerText.trim())))
+  .map(e => e.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.parametrize("shade", ["light", "dark"])
+def test_every_view_can_be_read_and_every_control_has_a_name(noise_url, open_page, shade):
+    page = open_page(noise_url, color_scheme=shade)
+    page.click("button[role=tab]:has-text('Noise')")
+    page.wait_for_selector("#noise[data-ready], #noise [data-ready]", state="attached")
+    for panel in ("forward", "reverse", "compare", "plane"):
+        page.click(f"[data-go={panel}]")
+        if panel == "reverse":
+            page.wait_for_selector("[data-slot=unet] canvas")
+        for summary in page.locator(f"[data-panel={panel}] summary").all():
+            summary.click()
+        assert page.evaluate(LOW_CONTRAST) == []
+        assert page.evaluate(UNNAMED, panel) == []
+
+
 def test_a_view_is_taken_along(noise, tmp_path):
     at(noise, 300)
     for kind in ("strip", "webp", "gif", "csv", "json"):
@@ -264,6 +377,15 @@ def test_a_link_restores_the_view_for_whoever_made_it(noise, noise_url, open_pag
     page.click("button[role=tab]:has-text('Noise')")
     page.wait_for_function("document.querySelector('#noise [data-slot=time]')?.innerText === 't = 300'")
     assert page.eval_on_selector("[data-slot=schedule]", "select => select.value") == "linear"
+    settings = "prompt=a+boat&steps=4&guidance=2&seed=9"
+    again = open_page(f"{noise_url}#noise?view=reverse&t=500&stage=1&run=nobodys&{settings}")
+    again.click("button[role=tab]:has-text('Noise')")  # not kept for a stranger, who gets it made again
+    again.wait_for_function("document.querySelector('#noise [data-slot=caption]')?.innerText === 'a boat'")
+    again.wait_for_function("document.querySelector('#noise [data-slot=time]')?.innerText === 't = 500'")
+    again.wait_for_selector("[data-slot=stages] button[aria-pressed=true] >> nth=0 >> text=32 × 32 px")
+    compared = open_page(f"{noise_url}#noise?view=compare&t=0&prompt=a+boat&runs=ddim,3,2,1;studio,4,2,5")
+    compared.click("button[role=tab]:has-text('Noise')")
+    compared.wait_for_selector("[data-slot=runs] figcaption >> nth=1 >> text=Studio, 4 steps, seed 5")
     stranger = open_page(f"{noise_url}#noise?view=reverse&t=500&run=nobodys")
     stranger.click("button[role=tab]:has-text('Noise')")
     assert message(stranger) == "No trace was kept of how this picture was made."

@@ -99,6 +99,39 @@ def test_what_is_typed_as_soon_as_there_is_a_field_stays(studio_url, open_page):
     assert page.inner_text("[data-slot=steps]") == "77" and page.input_value("#steps input") == "77"
 
 
+def test_live_paints_as_one_types_and_keeps_nothing_before_it_is_told_to(studio_url, open_page):
+    page = open_page(studio_url)
+    page.click("#preset label:has-text('Live')")
+    page.wait_for_function("() => document.querySelector('#steps input').value == 4")
+    page.locator("#prompt textarea").press_sequentially("a red", delay=20)
+    page.wait_for_selector(".stage[data-kind=sketch] .title:text-is('a red')")
+    page.locator("#prompt textarea").press_sequentially(" apple", delay=20)
+    page.wait_for_selector(".stage[data-kind=sketch] .title:text-is('a red apple')")
+    assert "not kept" in page.inner_text(".label") and not page.locator("#strip [data-pick^='picture:']").count()
+    page.click("#ground label:has-text('Blue')")
+    page.wait_for_selector(".stage[data-kind=sketch] .title:text-is('a red apple on a blue background')")
+    live = page.get_attribute(".wall img", "src")
+    assert live.startswith("data:image/png")
+    page.click("#generate")
+    page.wait_for_selector(DONE)
+    same = """async ([a, b]) => { const load = async (u) => { const i = new Image(); i.src = u; await i.decode();
+      const c = new OffscreenCanvas(i.naturalWidth, i.naturalHeight).getContext("2d"); c.drawImage(i, 0, 0);
+      return c.getImageData(0, 0, i.naturalWidth, i.naturalHeight).data.join(); };
+      return (await load(a)) === (await load(b)); }"""
+    assert page.evaluate(same, [live, page.get_attribute(".wall img", "src")])
+    page.wait_for_selector("#strip [data-pick^='picture:']")
+
+
+def test_a_preset_is_its_numbers(studio_url, open_page):
+    page = open_page(studio_url)
+    page.click("#preset label:has-text('Best')")
+    page.wait_for_function("() => Number(document.querySelector('#steps input').value) > 10")
+    set_steps(page, 7)
+    page.wait_for_function("() => !document.querySelector('#preset input:checked')")
+    page.click("#preset label:has-text('Live')")
+    page.wait_for_function("() => document.querySelector('#steps input').value == 4")
+
+
 def test_the_keyboard_runs_and_stops(studio_url, open_page):
     page = open_page(studio_url)
     set_steps(page, 1000)
@@ -292,12 +325,19 @@ def test_generate_waits_for_the_model_and_says_so(tmp_path, open_page):
         assert page.locator(".word").count() > 100 and page.locator(".word i").count() == 0
 
 
-def test_a_missing_model_is_said_and_the_server_goes_on(tmp_path, open_page):
-    port = free_port()
-    arguments = ("--model", str(tmp_path / "no"), "--port", str(port), "--data-dir", str(tmp_path / "data"))
+@pytest.mark.parametrize("harm", ["does not exist", "is cut short", "holds a pickle"])
+def test_a_bad_model_is_said_and_the_server_goes_on(tmp_path, open_page, harm):
+    folder, port = tmp_path / "model", free_port()
+    if harm != "does not exist":
+        folder.mkdir()
+        (folder / "model_index.json").write_text("{" if harm == "is cut short" else "{}")
+    if harm == "holds a pickle":
+        (folder / "weights.ckpt").write_bytes(b"never opened")
+    arguments = ("--model", str(folder), "--port", str(port), "--data-dir", str(tmp_path / "data"))
     with serving("app.py", *arguments, port=port) as url:
         page = open_page(url)
-        sentence = f"The model folder {tmp_path / 'no'} does not exist."
-        page.wait_for_selector(f"#header [role=alert]:has-text('{sentence}')")
+        page.wait_for_selector(f"#header [role=alert]:has-text('{harm}')")
+        sentence = page.inner_text("#header [role=alert]")
+        assert str(folder) in sentence and sentence.endswith(".")
         page.click("#generate")
-        page.wait_for_selector(f"#message [role=alert]:has-text('{sentence}')")
+        page.wait_for_selector(f"#message [role=alert]:has-text('{harm}')")

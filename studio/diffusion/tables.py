@@ -1,0 +1,114 @@
+"""Tables of a solver fitted to a network: times and coefficients for one number of evaluations and one guidance.
+
+The Generalized Solver (arXiv 2510.17699): a linear multistep method whose history reaches back to the first call. Its
+evaluation-time shifts need no numbers of their own: the coefficients are free, so that a sample need not be at the
+level of the time that the network is called with.
+
+Knows how tables are kept in a scheduler's config and which one fits; the fitting is in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+NEAREST = math.sqrt(2)  # a table serves guidance scales up to so many times its own, and down to its own over that
+
+
+@dataclass(frozen=True)
+class SolverTable:
+    """A run of N calls. ValueError for what is not one.
+
+    x_{i+1} = a_i x_i + sum_j b_ij x0_{i-j}, as in `studio.diffusion.scheduler.SamplingPlan`; the last is the picture.
+    """
+
+    guidance_scale: float  # that it was fitted for
+    timesteps: tuple[float, ...]  # (N,) real train steps, decreasing
+    a: tuple[float, ...]  # (N,)
+    b: tuple[tuple[float, ...], ...]  # (N, N), zeros where there is no history yet
+
+    def __post_init__(self) -> None:
+        count = len(self.timesteps)
+        if not count or len(self.a) != count or [len(row) for row in self.b] != [count] * count:
+            raise ValueError(f"a solver table of {count} timesteps must have as many a, and rows of b of that length")
+        numbers = (self.guidance_scale, *self.timesteps, *self.a, *(number for row in self.b for number in row))
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("the numbers of a solver table must be finite")
+        if self.guidance_scale <= 0:
+            raise ValueError(f"guidance_scale of a solver table is {self.guidance_scale}; it must be above 0")
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+
+@dataclass(frozen=True)
+class SolverTables:
+    """All tables fitted to one network, and which network that is."""
+
+    model: str  # its `fingerprint`
+    tables: tuple[SolverTable, ...]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any] | None) -> SolverTables:
+        """What `to_config` wrote; no tables for None. Raises ValueError for anything else."""
+        if config is None:
+            return cls("", ())
+        try:
+            return cls(str(config["model"]), tuple(map(_from_numbers, config["tables"])))
+        except (KeyError, TypeError) as problem:
+            raise ValueError(f"solver_tables is not what the fitting wrote: {problem!r}") from problem
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain numbers, without the zeros of b."""
+        tables = [asdict(table) | {"b": [row[: i + 1] for i, row in enumerate(table.b)]} for table in self.tables]
+        return {"model": self.model, "tables": [_lists(table) for table in tables]}
+
+    def find(self, num_inference_steps: int, guidance_scale: float) -> SolverTable | None:
+        """The table for so many calls whose guidance is nearest in ratio, if it is near enough."""
+        if guidance_scale <= 0:
+            return None
+
+        def distance(table: SolverTable) -> float:
+            return abs(math.log(guidance_scale / table.guidance_scale))
+
+        fitting = [table for table in self.tables if len(table) == num_inference_steps]
+        nearest = min(fitting, key=distance, default=None)
+        return nearest if nearest is not None and distance(nearest) <= math.log(NEAREST) + 1e-9 else None
+
+
+def _from_numbers(numbers: Mapping[str, Any]) -> SolverTable:
+    count = len(numbers["timesteps"])
+    b = tuple((*map(float, row), *[0.0] * (count - len(row))) for row in numbers["b"])
+    timesteps, a = (tuple(map(float, numbers[name])) for name in ("timesteps", "a"))
+    return SolverTable(float(numbers["guidance_scale"]), timesteps, a, b)
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, as JSON has them: a config is the same before it is saved and after."""
+    if isinstance(value, Mapping):
+        return {key: _lists(part) for key, part in value.items()}
+    return [_lists(part) for part in value] if isinstance(value, Sequence) else value
+
+
+_fingerprints: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Sixteen hexadecimal digits that tell a network's weights from others', reckoned once for each module.
+
+    Of the weights in half precision, so that a network loaded as float32 and one loaded as float16 are the same.
+    """
+    if network not in _fingerprints:
+        digest = hashlib.sha256()
+        for name, values in network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(values.detach().to("cpu", torch.float16).contiguous().numpy())
+        _fingerprints[network] = digest.hexdigest()[:16]
+    return _fingerprints[network]

@@ -1,0 +1,151 @@
+"""The fitting: on Gaussians, where the answer is known, and on a small pipeline with random weights."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from studio.diffusion.pipeline import StudioTextToImagePipeline
+from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, multistep_update, velocity
+from studio.diffusion.tables import SolverTable, SolverTables
+from studio.training.export import save
+from studio.training.solver import (
+    distance,
+    fit,
+    formula,
+    least_squares,
+    main,
+    merged,
+    polish,
+    sample_at,
+    solve,
+    split_prompts,
+    teach,
+)
+from tests.diffusion.conftest import random_pipeline
+
+SCHEDULER = StudioScheduler.from_config(STUDIO_CONFIG)
+
+
+class Gaussians:
+    """x0 ~ N(MEAN, STD^2), one STD a channel, with the exact prediction: E[x0 | x_t] in closed form.
+
+    The probability flow keeps a picture's standard score, so that x0 = MEAN + STD z for the z of its noise.
+    """
+
+    MEAN, STD = 0.3, torch.tensor([0.05, 0.3, 1.5]).view(3, 1, 1)
+
+    def __init__(self, count: int) -> None:
+        self.noise = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+        self.answer = self.at(torch.tensor(0.0), last=True)
+
+    def at(self, t: torch.Tensor, last: bool = False) -> torch.Tensor:
+        """Where the flow is at time t."""
+        (begin, alpha), (above, sigma) = SCHEDULER.schedule.alpha_sigma(torch.stack([torch.tensor(999.0), t]))
+        z = (self.noise - begin * self.MEAN) / (begin**2 * self.STD**2 + above**2).sqrt()
+        if last:
+            alpha, sigma = 1.0, 0.0
+        return alpha * self.MEAN + (alpha**2 * self.STD**2 + sigma**2) ** 0.5 * z
+
+    def predict(self, x_t, t, rows):
+        alpha, sigma = SCHEDULER.schedule.alpha_sigma(t)
+        gain = alpha * self.STD**2 / (alpha**2 * self.STD**2 + sigma**2)
+        x0 = self.MEAN + gain * (x_t - alpha * self.MEAN)
+        return velocity(x0, (x_t - alpha * x0) / sigma, alpha, sigma)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Gaussians:
+    return Gaussians(48)
+
+
+@pytest.fixture(scope="module")
+def path(problem):
+    return teach(problem, SCHEDULER, 96)
+
+
+def test_the_long_run_follows_the_flow(problem, path):
+    assert distance(path.end, problem.answer).max() < 0.005
+    for t in (990.0, 700.3, 451.0, 12.5):
+        there = sample_at(path, SCHEDULER, torch.tensor(t), range(48))
+        assert distance(there, problem.at(torch.tensor(t))).max() < 0.005
+
+
+def test_the_formula_as_a_solver_is_dpm_solver_pp(problem):
+    solver, plan = formula(SCHEDULER, problem.noise, num_inference_steps=6), SCHEDULER.plan(6)
+    x, history = problem.noise, torch.zeros(48, 2, 3, 4, 4)
+    for i, t in enumerate(plan.timesteps.float()):
+        alpha, sigma = plan.alphas[i].float(), plan.sigmas[i].float()
+        x0 = alpha * x - sigma * problem.predict(x, t, range(48))
+        history = torch.stack([x0, history[:, 0]], 1)
+        x = multistep_update(x, history, plan.a[i].expand(48), plan.b[i].expand(48, -1))
+    torch.testing.assert_close(solve(problem, SCHEDULER, solver, range(48)), x, rtol=0, atol=1e-5)
+    again = SCHEDULER.plan(table=solver.table(3.0))
+    torch.testing.assert_close(again.a, plan.a, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(again.b[:, :2], plan.b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("evaluations", [3, 5])
+def test_a_fitted_solver_comes_nearer_the_answer_than_dpm_solver_pp(problem, path, evaluations):
+    found = fit(problem, SCHEDULER, path, evaluations, held=16, iterations=20)
+    assert found.polished <= found.squares < 0.5 * found.plain
+    ends = solve(problem, SCHEDULER, found.solver, range(32, 48))
+    assert distance(ends, path.end[32:]).mean().item() == pytest.approx(found.polished, rel=1e-4)
+    assert distance(ends, problem.answer[32:]).mean() < 0.3 * found.plain
+
+
+def test_polishing_by_itself_helps(problem, path):
+    """Of the least squares as they are, or from the formula: never worse than where it begins."""
+    few = [999.0, 600.0, 300.0]
+    begun, steps = least_squares(problem, SCHEDULER, path, few, range(32))
+    assert [len(factors) for factors in begun.factors] == [2, 3, 4] == [len(step) for step in steps]
+    kept, least = polish(problem, SCHEDULER, path, begun, steps, range(32), range(32, 48), iterations=20)
+    before = distance(solve(problem, SCHEDULER, begun, range(32, 48)), path.end[32:]).mean().item()
+    assert least < 0.9 * before and (kept.times.diff() < 0).all()
+    same, least = polish(problem, SCHEDULER, path, begun, steps, range(32), range(32, 48), iterations=2, rate=10.0)
+    assert same is begun and least == pytest.approx(before)
+
+
+def test_fitting_and_measuring_use_different_prompts():
+    vocabulary = {
+        "concepts": [{"name": name} for name in ("apple", "cat", "owl", "boat", "house", "kite", "sun")],
+        "styles": ["flat", "glossy"],
+        "grounds": ["white", "blue"],
+    }
+    fitted, unseen = (set(split_prompts(vocabulary, 200, seed=0, unseen=which)) for which in (False, True))
+    assert fitted and unseen and not fitted & unseen
+    assert "an owl, flat style, on a blue background" in fitted | unseen
+
+
+def test_tables_of_the_same_weights_stay():
+    def table(count: int, scale: float, a: float) -> SolverTable:
+        times = tuple(float(t) for t in range(900, 900 - count, -1))
+        return SolverTable(scale, times, (a,) * count, ((0.0,) * count,) * count)
+
+    old = SolverTables("abc", (table(4, 3.0, 0.1), table(5, 3.0, 0.1)))
+    new = SolverTables("abc", (table(5, 3.0, 0.2), table(5, 1.0, 0.2)))
+    assert merged(new, old).tables == (table(4, 3.0, 0.1), table(5, 1.0, 0.2), table(5, 3.0, 0.2))
+    other = SolverTables("def", new.tables)
+    assert merged(other, old).tables == (table(5, 1.0, 0.2), table(5, 3.0, 0.2))
+
+
+def test_the_program_writes_tables_that_the_pipeline_then_uses(tmp_path, monkeypatch, capsys):
+    pipe = random_pipeline()
+    save(pipe, tmp_path / "model")
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red apple\na blue cat\n")
+    given = ["--model", tmp_path / "model", "--out", tmp_path / "model", "--prompts", prompts, "--pictures", 6]
+    given += ["--held", 2, "--iterations", 2, "--evaluations", 3, "--guidance", 1, 3]
+    monkeypatch.setattr(sys, "argv", ["solver", *map(str, given)])
+    monkeypatch.setattr("studio.training.solver.TEACHER_STEPS", 8)
+    main()
+    lines = capsys.readouterr().out.splitlines()
+    assert "2 tables for" in lines[-1] and len([line for line in lines if line.startswith("| 3 |")]) == 2
+    loaded = StudioTextToImagePipeline.from_pretrained(tmp_path / "model")
+    assert [table.guidance_scale for table in loaded.scheduler.tables.tables] == [1, 3]
+    (row,) = loaded.prepare(["a red apple"], num_inference_steps=3, guidance_scale=2.9, seeds=[1])
+    assert row.stage.steps.times == list(loaded.scheduler.tables.tables[1].timesteps)
+    plain = StudioTextToImagePipeline(**{**loaded.components, "scheduler": SCHEDULER})
+    assert row.stage.steps.times != plain.prepare(["a red apple"], num_inference_steps=3)[0].stage.steps.times

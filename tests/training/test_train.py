@@ -1,0 +1,82 @@
+"""What the network is asked for in training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from studio.diffusion.conditioning import Task
+from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, velocity
+from studio.training.batches import Batch
+from studio.training.train import draw_times, losses
+
+
+@pytest.fixture
+def schedule():
+    return StudioScheduler.from_config(STUDIO_CONFIG).schedule
+
+
+def batch(count: int, task: Task = Task.TEXT_TO_IMAGE, caption: str = "a cat") -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    return Batch(
+        torch.rand(count, 3, 8, 8, generator=generator) * 2 - 1,
+        torch.zeros(count, 7, 8, 8),
+        torch.full((count,), int(task)),
+        torch.zeros(count),
+        [caption] * count,
+    )
+
+
+def tokens(word: int, count: int) -> dict[str, torch.Tensor]:
+    return {"input_ids": torch.full((count, 4), word), "attention_mask": torch.ones(count, 4)}
+
+
+class Reader:
+    """Says 2 to words and -1 to silence, and what the two make together to a guidance scale."""
+
+    def __init__(self) -> None:
+        self.guidance = None
+
+    def __call__(self, x_t, condition, time, words, mask, task, noise_level, guidance=None):
+        says = torch.where(words[:, 0] == 1, 2.0, -1.0)
+        if guidance is not None:
+            self.guidance = guidance
+            says = -1 + guidance * (says + 1)
+        return says[:, None, None, None].expand_as(x_t)
+
+
+def test_guided_rows_learn_what_two_rows_would_say(schedule):
+    reader = Reader()
+    generator = torch.Generator().manual_seed(0)
+    rows, _ = losses(reader, Reader(), batch(64), tokens(1, 64), tokens(0, 1), schedule, generator)
+    guided = reader.guidance > 1
+    assert 0.1 < guided.float().mean() < 0.6 and reader.guidance.max() <= 5
+    assert rows[guided].abs().max() < 1e-9 < rows[~guided].min()
+
+
+@pytest.mark.parametrize(("task", "caption"), [(Task.SUPER_RESOLUTION, "a cat"), (Task.TEXT_TO_IMAGE, "")])
+def test_what_is_not_guided_is_not_taught_guidance(schedule, task, caption):
+    reader = Reader()
+    generator = torch.Generator().manual_seed(0)
+    losses(reader, Reader(), batch(64, task, caption), tokens(1, 64), tokens(0, 1), schedule, generator)
+    assert (reader.guidance == 1).all()
+
+
+def test_the_loss_is_the_velocitys_mean_square_error(schedule):
+    given = batch(16, caption="")
+
+    def exact(x_t, condition, time, *_):
+        """Knows the picture, and so the noise."""
+        alpha, sigma = (part[:, None, None, None] for part in schedule.alpha_sigma(time))
+        return velocity(given.picture, (x_t - alpha * given.picture) / sigma, alpha, sigma) + 0.5
+
+    rows, times = losses(exact, None, given, tokens(1, 16), tokens(0, 1), schedule, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(rows, torch.full((16,), 0.25), atol=1e-3, rtol=0)
+    assert ((times >= 0) & (times <= 999)).all()
+
+
+def test_times_are_drawn_from_all_of_the_run():
+    times = draw_times(20_000, torch.Generator().manual_seed(0), 999)
+    assert times.min() >= 0 and times.max() <= 999
+    shares = torch.histc(times, 4, 0, 999) / len(times)
+    assert (shares > 0.1).all()  # no quarter of the noise levels is left out
