@@ -16,6 +16,7 @@ from studio.engine.trace import Recorder
 STRETCH = 2.5  # a call may take about this many times as long as that of its leading row alone
 LONGEST_WAIT_EVERY = 4  # every so many calls are led by the row that has waited longest, not by the least served one
 EXPLORE_EVERY = 32  # every so many calls of a shape may be half as large again, to learn how long that takes
+MOST_ROWS = 64  # network rows of a call, so that it is soon over; a row that takes as many goes by itself
 GROW_EVERY = 100  # calls of a shape after which a limit that memory has set is raised by a quarter
 MOST_KNOWN = 48  # numbers of rows for which a shape's seconds are remembered
 FORGET = 0.2  # weight of a new measurement over the older ones of as many rows
@@ -76,7 +77,7 @@ class Schedule:
         alone = lead.need
         if all(seat.run is lead.run for seat in self.seats):  # nobody else is kept waiting
             alone += sum(seat.need for seat in mates)
-        most = self._pace(lead.shape).most(alone)
+        most = min(self._pace(lead.shape).most(alone), MOST_ROWS)
         picked, rows = [lead], lead.need
         for seat in sorted(mates, key=_least_served):
             if rows + seat.need <= most:

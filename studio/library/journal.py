@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 PAINTED_BYTES = 100_000  # more than a picture painted from words takes up
 
-MOST_CRASHES = 4  # a job that was under way when so many processes in a row were killed is not taken up again
+MOST_CRASHES = 4
 
 _ENDED = "The pictures were not kept, because their job has ended already."
 _KILLS = (
@@ -43,14 +43,15 @@ class DiskJournal:
     """A folder with library.sqlite, pictures/, traces/, inputs/ and secret, which one process works in at a time.
 
     quota: bytes of each owner's pictures.  trace_quota: bytes of all traces.  model: its name, for the settings.
+    most_crashes: a job that was under way when so many processes were killed is not taken up again.
 
     Raises Refusal if the folder cannot be used.
     """
 
-    def __init__(self, folder: Path, quota: int, trace_quota: int, model: str):
+    def __init__(self, folder: Path, quota: int, trace_quota: int, model: str, most_crashes: int = MOST_CRASHES):
         self.folder = Path(folder).resolve()
         self.model = model
-        self._quota, self._trace_quota = quota, trace_quota
+        self._quota, self._trace_quota, self._most_crashes = quota, trace_quota, most_crashes
         with refusing(f"The library in {self.folder} could not be opened"):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._folder_lock = FolderLock(self.folder)
@@ -154,7 +155,7 @@ class DiskJournal:
         with refusing("The jobs that wait could not be read"):
             for row in self._db.all("SELECT * FROM jobs WHERE state = 'queued' ORDER BY place, number"):
                 settings = json.loads(row["settings"])
-                if row["begun"] >= MOST_CRASHES:
+                if row["begun"] >= self._most_crashes:
                     self._end(row["id"], settings["count"], "failed", _KILLS.format(times=row["begun"]))
                     continue
                 try:

@@ -22,7 +22,7 @@ from studio.engine.job import Job, JobView, Picture, Refusal
 from studio.engine.requests import Request, request_from
 from studio.engine.trace import Trace
 from studio.library.files import refusing
-from studio.library.journal import DiskJournal, words
+from studio.library.journal import MOST_CRASHES, DiskJournal, words
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Library(DiskJournal):
     owner_quota_bytes: of each owner's pictures and those they began with; a job that may exceed it is refused.
     trace_quota_bytes: of all traces; beyond it the oldest go, those of favourites last.
     model: its name, for the settings of the pictures.
+    most_crashes: a job that was under way when so many processes were killed fails, instead of being taken up again.
 
     Raises Refusal if the folder cannot be used, or another process uses it. So do the methods, with a sentence, when
     the disk is full, read-only or broken: nothing is torn then, and it may do later.
@@ -63,8 +64,9 @@ class Library(DiskJournal):
         owner_quota_bytes: int = GIGABYTE,
         trace_quota_bytes: int = 2 * GIGABYTE,
         model: str = "",
+        most_crashes: int = MOST_CRASHES,
     ):
-        super().__init__(folder, owner_quota_bytes, trace_quota_bytes, model)
+        super().__init__(folder, owner_quota_bytes, trace_quota_bytes, model, most_crashes)
         self._purged = float("-inf")  # when, by a clock that never goes back
         self._now_and_then()
 

@@ -114,6 +114,16 @@ def test_a_job_alone_takes_all_its_pictures_at_once():
     assert len(call(schedule)) == 9
 
 
+def test_large_pictures_of_one_job_go_one_by_one():
+    """So that Stop does not wait for all of them."""
+    schedule = Schedule()
+    rows = [Row(2, (64, 64), call_rows=64) for _ in range(9)]
+    for row in rows:
+        schedule.take_in(row, "me")
+    assert [len(call(schedule)) for _ in range(18)] == [1] * 18
+    assert all(row.finished for row in rows)
+
+
 def largest(pace: Pace, alone: int, seconds, calls: int = 200) -> int:
     """What the calls come to when as many rows as allowed always take part; without what is only explored."""
     for _ in range(calls):

@@ -37,6 +37,7 @@ from tests.fakes import FakeSampler
 OWNERS = [f"user:{number}" for number in range(4)]
 PATIENCE = 600.0  # seconds, for the last child to end what is left
 SIDE = 32  # px
+KILLS = 10**6  # after so many a job is given up: here it is not the jobs that kill, and much faster than anywhere else
 
 
 @dataclass
@@ -84,7 +85,7 @@ def expected(asked: Request) -> list[Image.Image]:
 def live(folder: Path, tell: Callable[[str], None], seed: int) -> None:
     """A child's life: takes up what is unfinished, and submits and cancels jobs until it is killed."""
     draw, start = random.Random(seed), time.perf_counter()
-    library = Library(folder)
+    library = Library(folder, most_crashes=KILLS)
     engine = Engine(lambda: FakeSampler(sample_size=SIDE), library).start()
     engine.wait_until_ready()  # which comes after the unfinished jobs
     tell(f"restarted {time.perf_counter() - start:.3f}")
@@ -150,7 +151,7 @@ def check_whole(folder: Path, known: set[str]) -> int:
 def finish(folder: Path) -> float:
     """Takes up what is left and does it. Returns the seconds until it was taken up."""
     start = time.perf_counter()
-    library = Library(folder)
+    library = Library(folder, most_crashes=KILLS)
     engine = Engine(lambda: FakeSampler(sample_size=SIDE), library).start()
     engine.wait_until_ready()
     seconds = time.perf_counter() - start

@@ -4,9 +4,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from studio.engine.job import Job, JobView
+from studio.engine.requests import TextToImage
 from studio.library.metadata import write_png
 from studio.ui import stage as show
 from studio.ui.stage import Shown
+from studio.ui.wording import place
 
 SETTINGS = {"caption": "a <b>red</b> & apple", "seed": 7, "steps": 15, "guidance": 3.0, "sampler": "studio"}
 
@@ -47,3 +50,17 @@ def test_shipped_examples_bring_their_settings(tmp_path: Path):
 def test_placeholders_stand_in_for_missing_examples(tmp_path: Path):
     (example,) = show.examples(tmp_path, [{"prompt": "a cat"}])
     assert example.url.startswith("data:image/png") and example.settings["prompt"] == "a cat"
+
+
+def test_what_waits_for_its_first_sight_shows_how_far_it_is():
+    assert "value=" not in show.waiting_label(SETTINGS, "Next in line.")
+    assert 'max="100" value="12"' in show.waiting_label(SETTINGS, "Step 1 of 2, about 3 min.", 12)
+
+
+def test_where_a_job_is_in_words():
+    job = Job(TextToImage("a cat", steps=12), "me", state="running")
+    assert place(JobView.of(job)) == "Starting"
+    job.share = 0.02  # in the midst of the first step
+    assert place(JobView.of(job, eta_seconds=130.0)) == "Step 1 of 12, about 2 min"
+    job.step, job.share = 3, 0.25
+    assert place(JobView.of(job, eta_seconds=1.0)) == "Step 3 of 12"
