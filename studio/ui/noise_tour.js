@@ -30,7 +30,7 @@ const tour = {
     else play(false);
     goTo(t);
     $("h3", card).textContent = title;
-    $("p", card).textContent = text;
+    $("p", card).innerHTML = printed(text);
     $("span", card).textContent = `${index + 1} of ${TOUR.length}`;
     $('[data-tour="back"]', card).disabled = index === 0;
     $('[data-tour="next"]', card).textContent = index === TOUR.length - 1 ? "Done" : "Next";

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -71,18 +72,30 @@ def test_the_rail_drives_the_forward_view_without_asking_anybody(noise):
     assert pixels(noise, "x_t").std() > 10  # nothing is empty on first sight
     asked = []
     noise.on("request", lambda request: asked.append(request.url))
-    costs = []
     for t in range(0, 1000, 37):
         at(noise, t)
         alpha, sigma = map(float, re.findall(r"[\d.]{6}", noise.inner_text("[data-slot=formula]")))
         assert alpha**2 + sigma**2 == pytest.approx(1, abs=2e-4)
-        costs.append(float(noise.evaluate("document.querySelector('#noise [data-cost]')?.dataset.cost ?? 99")))
     assert not [url for url in asked if "component_server" in url or "join" in url]
-    assert min(costs) < 16  # ms; the least of many, for the machine may be busy
     at(noise, 0)
     assert np.abs(pixels(noise, "x_t").astype(int) - pixels(noise, "signal")).mean() < 3
     at(noise, 999)
     assert np.abs(pixels(noise, "x_t").astype(int) - pixels(noise, "noise")).mean() < 3
+
+
+@pytest.mark.parametrize("panel", ["forward", "reverse", "compare", "plane"])
+def test_a_tick_of_the_rail_costs_less_than_a_frame_of_the_screen(noise, panel):
+    noise.click(f"[data-go={panel}]")
+    if panel == "compare":
+        compare(noise)
+    if panel == "reverse":
+        noise.wait_for_function("document.querySelector('#noise [data-slot=maps]').children.length > 4")
+    costs = []  # ms, of all that a tick computes and draws
+    for t in range(0, 1000, 37):
+        at(noise, t)
+        costs.append(float(noise.evaluate("document.querySelector('#noise [data-cost]').dataset.cost")))
+    # What else runs here is in them too, so that the cheapest say what a tick costs; the benchmark has the median.
+    assert statistics.quantiles(costs, n=10)[0] < 16
 
 
 def press(noise, key: str) -> None:
