@@ -121,9 +121,15 @@ def answers(question: Question, found: Sequence[Found]) -> dict[str, bool]:
     if question.count > 1:
         right = len(found) == question.count
         return {"count right": right, "each the thing asked for": right and set(said) == {question.concepts[0]}}
-    thing = bool(said) and said[0] == question.concepts[0]
-    colour = bool(found) and question.tint is not None and found[0].tint == TINTS.index(question.tint)
-    return {"the colour": colour, "the thing": thing, "the thing in the colour": thing and colour}
+    surest = found[0] if found else None
+    colour = surest is not None and question.tint is not None and surest.tint == TINTS.index(question.tint)
+    thing = surest is not None and question.concepts[0] in (surest.concept, *surest.likely)
+    return {
+        "the colour": colour,
+        "the thing, top-1": bool(said) and said[0] == question.concepts[0],
+        "the thing, top-5": thing,
+        "the colour on the thing, top-5": colour and thing,
+    }
 
 
 def related(relation: str, first: Found, second: Found) -> bool:

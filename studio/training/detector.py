@@ -45,14 +45,15 @@ class DetectorRecipe:
 
 @dataclass(frozen=True)
 class Found:
-    """A thing that was found: its concept's index, the index of its tint (OWN for none), its centre as shares of the
-    picture's sides, and the heat there, in [0, 1]."""
+    """A thing that was found: its concept's index, the index of the tint nearest to its colour, its centre as shares of
+    the picture's sides, the heat there, in [0, 1], and the five concepts that are most likely."""
 
     concept: int
     tint: int
     x: float
     y: float
     heat: float
+    likely: tuple[int, ...] = ()
 
 
 class Detector(nn.Module):
@@ -181,8 +182,8 @@ def cached_detector(
 
 
 @torch.no_grad()
-def find(model: Detector, pictures: torch.Tensor, rows: int = 128) -> list[list[Found]]:
-    """The things in each of (B, 3, S, S) in [-1, 1], of any size, the surest first."""
+def find(model: Detector, pictures: torch.Tensor, rows: int = 128, alone: bool = False) -> list[list[Found]]:
+    """The things in each of (B, 3, S, S) in [-1, 1], of any size, the surest first; `alone`: the whole is one thing."""
     device = next(model.parameters()).device
     found: list[list[Found]] = []
     for part in pictures.split(rows):
@@ -190,15 +191,19 @@ def find(model: Detector, pictures: torch.Tensor, rows: int = 128) -> list[list[
             part = F.interpolate(part, size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(-1, 1)
         part = part.to(device)
         seen = [peaks(heat) for heat in model(part.contiguous(memory_format=torch.channels_last))[0].sigmoid().cpu()]
+        seen = [[(0.5, 0.5, 1.0)]] * len(part) if alone else seen
         of = [i for i, places in enumerate(seen) for _ in places]
         windows = [window([place[:2] for place in places], k) for places in seen for k in range(len(places))]
         names = []
         for begin in range(0, len(of), rows):
             parts = cut(part[of[begin : begin + rows]], windows[begin : begin + rows])
             _, concept, tint = model(parts.contiguous(memory_format=torch.channels_last))
-            names += zip(concept.argmax(1).tolist(), tint.argmax(1).tolist(), strict=True)
+            likely = concept.topk(min(5, concept.shape[1])).indices.tolist()
+            names += zip(likely, tint[:, :OWN].argmax(1).tolist(), strict=True)
         named = iter(names)
-        found += [[Found(*next(named), *place) for place in places] for places in seen]
+        for places in seen:
+            things = [(place, *next(named)) for place in places]
+            found.append([Found(likely[0], colour, *place, tuple(likely)) for place, likely, colour in things])
     return found
 
 

@@ -268,7 +268,8 @@ def evaluate_compositions(
 
     tables: dict[str, dict] = {kind: {} for kind in (*KINDS, "Several things, together")}
     for name, pictures in sets.items():
-        found = find(detector, pictures)
+        found, alone = find(detector, pictures), find(detector, pictures, alone=True)
+        found = [one if q.kind == COLOUR else many for q, one, many in zip(asked, alone, found, strict=True)]
         for kind in KINDS:
             pairs = [(question, things) for question, things in zip(asked, found, strict=True) if question.kind == kind]
             if judged := [answers(*pair) for pair in pairs]:

@@ -126,10 +126,12 @@ def test_counts():
 def test_the_colour_must_be_on_the_thing():
     question = Question((4,), 0, "red", tint="blue")
     blue, green = TINTS.index("blue"), TINTS.index("green")
-    for concept, tint in ((4, blue), (4, green), (5, blue), (4, OWN)):
-        assert answers(question, [Found(concept, tint, 0.5, 0.5, 0.9), Found(4, blue, 0.1, 0.1, 0.4)]) == {
+    for concept, tint, likely in ((4, blue, (4, 5)), (4, green, (4, 5)), (5, blue, (5, 4)), (5, blue, (5, 6))):
+        thing = Found(concept, tint, 0.5, 0.5, 0.9, likely)
+        assert answers(question, [thing, Found(4, blue, 0.1, 0.1, 0.4)]) == {
             "the colour": tint == blue,
-            "the thing": concept == 4,
-            "the thing in the colour": concept == 4 and tint == blue,
+            "the thing, top-1": concept == 4,
+            "the thing, top-5": 4 in likely,
+            "the colour on the thing, top-5": tint == blue and 4 in likely,
         }
     assert not any(answers(question, []).values())

@@ -11,6 +11,7 @@ from studio.training.detector import (
     CELLS,
     ComposedPictures,
     DetectorRecipe,
+    Found,
     cached_detector,
     cut,
     find,
@@ -35,7 +36,7 @@ class Known(nn.Module):
 
     def forward(self, picture):
         bright = (picture.mean((1, 2, 3)) > 0).long()
-        return self.heat.expand(len(picture), -1, -1, -1), torch.eye(2)[bright], torch.eye(3)[2 * bright]
+        return self.heat.expand(len(picture), -1, -1, -1), torch.eye(2)[bright], torch.eye(8)[2 * bright]
 
 
 def test_peaks_are_things_the_surest_first_and_each_is_looked_at_alone():
@@ -46,6 +47,11 @@ def test_peaks_are_things_the_surest_first_and_each_is_looked_at_alone():
     assert [thing.heat for thing in found] == pytest.approx([0.9, 0.6])
     assert (found[0].x, found[0].y) == pytest.approx((6.5 / CELLS, 4.5 / CELLS), abs=1e-3)
     assert found[1].x == pytest.approx((1.5 * 0.6 + 2.5 * 0.5) / 1.1 / CELLS, abs=1e-3)  # between the two cells
+
+
+def test_a_thing_alone_is_the_whole_picture():
+    found = find(Known({}), torch.ones(2, 3, 64, 64), alone=True)
+    assert found == [[Found(1, 2, 0.5, 0.5, 1.0, (1, 0))]] * 2
 
 
 def test_nothing_is_found_where_nothing_is_warm():
