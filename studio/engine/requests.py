@@ -122,7 +122,7 @@ class TextToImage(_Asked):
     style: str = ANY
     ground: str = ANY
     count: int = 1
-    steps: int = 12
+    steps: int = 10
     guidance: float = 3.0
     sampler: str = "studio"
     seed: int = 0

@@ -62,7 +62,7 @@ OWN_SIZE = 0  # the model's own choice of a size to finish at
 # What a preset sets, and a short word on it; chosen from the frontier of quality and time, see README.
 PRESETS = {
     "live": {"steps": 4, "guidance": 3.0, "sampler": "studio", "one_pass": True},
-    "balanced": {"steps": 8, "guidance": 3.0, "sampler": "studio", "one_pass": False},
+    "balanced": {"steps": 10, "guidance": 3.0, "sampler": "studio", "one_pass": False},
     "best": {"steps": 20, "guidance": 3.0, "sampler": "studio", "one_pass": False},
 }
 LIVE, CHOSEN = "live", tuple(PRESETS["live"])
