@@ -49,10 +49,10 @@ DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.
 LATEST = 24  # small pictures in sight
 EXAMPLE_PROMPTS = [
     {"prompt": "a red apple", "style": "glossy", "ground": "blue"},
-    {"prompt": "a cat face", "style": "noto", "ground": "yellow"},
+    {"prompt": "a sunflower", "style": "twemoji", "ground": "purple"},
     {"prompt": "a rocket", "style": "flat", "ground": "pink"},
     {"prompt": "a cactus", "style": "twemoji", "ground": "white"},
-    {"prompt": "a blue butterfly", "style": "noto", "ground": "green"},
+    {"prompt": "a hamburger", "style": "flat", "ground": "green"},
     {"prompt": "a pizza", "style": "glossy", "ground": "gray"},
 ]
 VARIATIONS = {"subtle": 0.35, "strong": 0.65}  # strength: how far a variation may leave its picture
