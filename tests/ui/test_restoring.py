@@ -98,7 +98,7 @@ def test_nothing_is_empty_at_first_sight(studio_url, open_page):
     assert "0 of 3,347 pixels outside the mask changed." in page.inner_text("#inpaint-stage")
     open_tab(page, "Super-resolution")
     page.wait_for_selector("#super-resolution-stage .compare .after")
-    assert page.is_visible("#super-resolution-small img")
+    page.wait_for_selector("#super-resolution-small img")
 
 
 def test_a_mask_is_painted_and_nothing_outside_it_changes(studio_url, open_page):
