@@ -63,7 +63,7 @@ OWN_SIZE = 0  # the model's own choice of a size to finish at
 PRESETS = {
     "live": {"steps": 4, "guidance": 3.0, "sampler": "studio", "one_pass": True},
     "balanced": {"steps": 10, "guidance": 3.0, "sampler": "studio", "one_pass": False},
-    "best": {"steps": 20, "guidance": 3.0, "sampler": "studio", "one_pass": False},
+    "best": {"steps": 20, "guidance": 3.0, "sampler": "unipc", "one_pass": False},
 }
 LIVE, CHOSEN = "live", tuple(PRESETS["live"])
 
