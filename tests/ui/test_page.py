@@ -159,7 +159,7 @@ def test_nine_pictures_each_with_its_seed(studio_url, open_page):
     page.click("text=Use these settings")
     page.wait_for_function(f"document.querySelector('#seed input')?.value == '{seeds[4]}'")
     assert not page.is_checked("#randomize input")
-    assert page.locator("#strip h2").first.inner_text() == "Latest"
+    page.wait_for_selector("#strip h2 >> nth=0 >> text=Latest")  # renewed a moment later
 
 
 def test_the_same_seed_gives_the_same_picture(studio_url, open_page):
