@@ -59,7 +59,7 @@ VARIATIONS = {"subtle": 0.35, "strong": 0.65}  # strength: how far a variation m
 VARIED = 4  # variations at a time
 FROM_STAGE = ("use", *(f"vary:{how}" for how in VARIATIONS))  # clicks that mean the picture on the stage
 OWN_SIZE = 0  # the model's own choice of a size to finish at
-# What a preset sets, and a short word on it; chosen from the frontier of quality and time, see README.
+# What a preset sets: from the table of quality against time in the README.
 PRESETS = {
     "live": {"steps": 4, "guidance": 3.0, "sampler": "studio", "one_pass": True},
     "balanced": {"steps": 10, "guidance": 3.0, "sampler": "studio", "one_pass": False},
