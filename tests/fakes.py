@@ -151,6 +151,7 @@ class FakeSampler:
     calls_per_step: int = 1  # of super-resolution
     gate: threading.Semaphore | None = None  # each call waits for a permit
     device: str = "cpu"
+    begun: int = 0  # network calls, those that wait at the gate too
     calls: list[int] = field(default_factory=list)  # pictures in each network call
     served: list[tuple[tuple[str, int], ...]] = field(default_factory=list)  # (caption, seed) of these pictures
 
@@ -167,6 +168,7 @@ class FakeSampler:
         return rows
 
     def denoise_step(self, rows: Sequence[FakeRow]) -> None:
+        self.begun += 1
         if self.gate:
             self.gate.acquire()
         network_rows = sum(row.call_rows for row in rows)

@@ -28,10 +28,18 @@ GROUNDS = {  # the named colours, sRGB in [0, 1]
     "gray": (0.55, 0.56, 0.58),
 }
 TINTS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
-TINTED = 0.15  # share of things that are
 PATTERNS = ("plain", "gradient", "striped", "dotted")
 COUNTS = {1: "", 2: "two", 3: "three"}
 RELATIONS = ("left of", "right of", "above", "below", "and")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What scenes show: shares of all."""
+
+    one: float = 0.60  # one thing
+    pair: float = 0.24  # two things in a relation; the rest are two or three of a kind
+    tinted: float = 0.15  # of things, in a colour that is not their own
 
 
 @dataclass(frozen=True)
@@ -126,9 +134,11 @@ class SceneMaker:
     Held-out (concept, style) pairs are drawn only with `held_out=True`, and then nothing else is.
     """
 
-    def __init__(self, sprites: Sprites, seed: int, held_out: bool = False, freedom: float = 1.0) -> None:
-        """freedom: how far the place and size of a thing alone vary, 0 (not at all) to 1."""
-        self.sprites, self.freedom = sprites, freedom
+    def __init__(
+        self, sprites: Sprites, seed: int, held_out: bool = False, freedom: float = 1.0, mix: Mix | None = None
+    ) -> None:
+        """freedom: how far the place and size of a thing alone vary, 0 (not at all) to 1.  mix: default: training's."""
+        self.sprites, self.freedom, self.mix = sprites, freedom, mix or Mix()
         self.rng = random.Random(seed)
         self.index: dict[tuple[int, int], int] = {}
         for i, (c, s) in enumerate(zip(sprites.concept.tolist(), sprites.style.tolist(), strict=True)):
@@ -137,27 +147,27 @@ class SceneMaker:
         self.by_style = [[c for c, s in self.index if s == style] for style in range(len(STYLES))]
         self.styles = [style for style, concepts in enumerate(self.by_style) if concepts]
 
-    def draw(self) -> Scene:
-        """60 % one thing, 24 % two things in a relation, 16 % two or three of a kind."""
-        rng = self.rng
+    def draw(self, freedom: float | None = None) -> Scene:
+        """A scene of the mix.  freedom: in place of the maker's."""
+        rng, mix = self.rng, self.mix
         kind = rng.random()
         style = rng.choice(self.styles)
-        if kind < 0.60:
-            return self.single(rng.choice(self.by_style[style]), style)
-        if kind < 0.84:
+        if kind < mix.one:
+            return self.single(rng.choice(self.by_style[style]), style, freedom=freedom)
+        if kind < mix.one + mix.pair:
             return self.pair(style)
         return self.several(style)
 
-    def single(self, concept: int, style: int, ground: str | None = None) -> Scene:
-        rng = self.rng
-        side = 0.79 + self.freedom * rng.uniform(-0.17, 0.17)
-        slack = self.freedom * ((1 - side) / 2 + 0.02)
+    def single(self, concept: int, style: int, ground: str | None = None, freedom: float | None = None) -> Scene:
+        rng, freedom = self.rng, self.freedom if freedom is None else freedom
+        side = 0.79 + freedom * rng.uniform(-0.17, 0.17)
+        slack = freedom * ((1 - side) / 2 + 0.02)
         thing = Thing(
             self.index[concept, style],
             0.5 + rng.uniform(-slack, slack),
             0.5 + rng.uniform(-slack, slack),
             side,
-            rng.choice(TINTS) if rng.random() < TINTED else None,
+            self.tint(),
         )
         return self.finish((thing,), with_article(self.called(concept, thing.tint)), style, ground)
 
@@ -169,7 +179,7 @@ class SceneMaker:
         places = self.row(2) if flat else [(y, x, side) for x, y, side in self.row(2)]
         if relation in ("right of", "below"):
             places.reverse()
-        tints = [rng.choice(TINTS) if rng.random() < TINTED else None for _ in range(2)]
+        tints = [self.tint() for _ in range(2)]
         things = tuple(
             Thing(self.index[c, style], *place, tint)
             for c, place, tint in zip((first, second), places, tints, strict=True)
@@ -181,7 +191,7 @@ class SceneMaker:
     def several(self, style: int) -> Scene:
         rng = self.rng
         concept, count = rng.choice(self.by_style[style]), rng.choice((2, 3))
-        tint = rng.choice(TINTS) if rng.random() < TINTED else None
+        tint = self.tint()
         places = self.row(count)
         if count == 3 and rng.random() < 0.6:  # a triangle leaves each more room than a row
             side = rng.uniform(0.40, 0.48)
@@ -190,6 +200,9 @@ class SceneMaker:
                 places = [(x, 1 - y, s) for x, y, s in places]
         things = tuple(Thing(self.index[concept, style], *place, tint) for place in places)
         return self.finish(things, f"{COUNTS[count]} {plural(self.called(concept, tint))}", style)
+
+    def tint(self) -> str | None:
+        return self.rng.choice(TINTS) if self.rng.random() < self.mix.tinted else None
 
     def row(self, count: int) -> list[tuple[float, float, float]]:
         """(x, y, side) of `count` places from left to right."""

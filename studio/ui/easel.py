@@ -16,7 +16,7 @@ from studio.engine.job import JobView
 from studio.ui.parts import PRIVATE, QUICK, said
 from studio.ui.stage import Shown
 from studio.ui.studio import Studio
-from studio.ui.watching import Audience, done_frame, frames, watch, watched
+from studio.ui.watching import Audience, done_frame, frames, number_of, watch, watched
 
 # A click on anything that says data-pick reaches Python with the picture that is chosen on the stage.
 PICK = """element.addEventListener("click", (event) => {
@@ -81,7 +81,7 @@ class Easel:
 
         def stream(request: gr.Request, browser: str, shown: str) -> Iterator[Any]:
             owner, _ = studio.owners.of_page(request, browser)
-            newest = self.audience.enter(request.session_hash)
+            newest = self.audience.enter(request.session_hash, number_of(shown))
             for frame in frames(studio, owner, shown, self.examples):
                 if not newest():
                     break

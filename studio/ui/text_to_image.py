@@ -40,7 +40,7 @@ from studio.ui.parts import QUICK, folded, keep_draft, named, run_row, said, tic
 from studio.ui.restore import Restored, read_settings, restored
 from studio.ui.stage import Shown
 from studio.ui.studio import Studio
-from studio.ui.watching import example_frame
+from studio.ui.watching import Audience, example_frame
 
 TAB = "text-to-image"
 # Also the order of the controls.
@@ -124,6 +124,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
     samples = show.examples(studio.examples, _example_settings())
     styles, grounds = (words.styles, words.grounds) if words else (STYLES, GROUNDS)
     watched = ticket(TAB)
+    moment = gr.Number(0, visible="hidden")  # when the page asked for a sketch
 
     with gr.Row(elem_id="bench", elem_classes="bench", equal_height=False):
         with gr.Column(elem_id="controls", elem_classes="controls", scale=0, min_width=320):
@@ -198,6 +199,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
 
     filled = [*controls, randomize, message]
     bench = Bench(easel, strip, filled, fill)
+    sketches = Audience()
 
     def submit(
         request: gr.Request, browser: str, new_seed: bool, preset: str | None, *values: Any
@@ -215,10 +217,12 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         return shown | ({} if browser == known else {token: known})
 
     def sketch(
-        request: gr.Request, browser: str, shown: str, preset: str, prompt: Any, style: Any, ground: Any, number: Any
+        request: gr.Request, at: float, browser: str, shown: str, preset: str, *values: Any
     ) -> dict[Component, Any]:
         """In live mode, a picture of the words as they stand. It is not kept, and takes the place of the last one."""
-        if preset != LIVE or not str(prompt or "").strip():
+        prompt, style, ground, number = values
+        newest = sketches.enter(request.session_hash, at)  # under load, older words may come after newer ones
+        if preset != LIVE or not str(prompt or "").strip() or not newest():
             return {message: gr.skip()}
         owner, known = studio.owners.of_page(request, browser)
         try:
@@ -308,8 +312,9 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
     gr.on(
         [prompt.input, style.input, ground.input, preset.input],
         sketch,
-        [token, watched, preset, prompt, style, ground, seed],
+        [moment, token, watched, preset, prompt, style, ground, seed],
         [token, watched, stop, message],
+        js="(_, ...values) => [performance.now(), ...values]",
         trigger_mode="always_last",
         **QUICK,
     )

@@ -21,7 +21,7 @@ from studio.ui.wording import place
 
 FRAME_SECONDS = 0.12  # between two pictures of a job under way: what a browser can show without falling behind
 SESSIONS = 4096
-_numbers = itertools.count(1)
+_numbers = itertools.count(time.time_ns())  # a page that outlives this process has older ones
 
 
 def watch(kind: str, id: object) -> str:
@@ -35,19 +35,24 @@ def watched(ticket: str | None) -> tuple[str, str]:
     return kind, id
 
 
+def number_of(ticket: str | None) -> int:
+    """The greater, the newer."""
+    number = (ticket or "").rpartition("#")[2]
+    return int(number) if number.isdigit() else 0
+
+
 class Audience:
-    """Knows the newest stream of each page; an older one must not write any more."""
+    """Knows the newest of what each page has asked for, in whatever order that arrives; the rest is out of date."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._newest: OrderedDict[str, int] = OrderedDict()  # number of the stream, by session
+        self._newest: OrderedDict[str, float] = OrderedDict()  # number, by session
 
-    def enter(self, session: str | None) -> Callable[[], bool]:
-        """Opens a page's newest stream. What is returned tells whether it still is."""
-        number, session = next(_numbers), session or ""
+    def enter(self, session: str | None, number: float) -> Callable[[], bool]:
+        """Takes in what a page asks for, of a number that grows. What is returned tells whether it is the newest."""
+        session = session or ""
         with self._lock:
-            self._newest.pop(session, None)
-            self._newest[session] = number
+            self._newest[session] = max(number, self._newest.pop(session, number))
             while len(self._newest) > SESSIONS:
                 self._newest.popitem(last=False)
         return lambda: self._newest.get(session) == number

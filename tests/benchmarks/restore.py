@@ -31,9 +31,9 @@ from studio.diffusion.core import from_pil, to_pil
 from studio.diffusion.pipeline import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
 from studio.pictures.measure import noise_sigma
 from studio.training.batches import random_hole
-from studio.training.classifier import Classifier, Recipe, cached_classifier, judge
-from studio.training.evaluate import SIZE, feature_distance, psnr, restored, tensor
+from studio.training.classifier import SIZE, Classifier, Recipe, cached_classifier, judge
 from studio.training.report import captioned_sheet, in_words, mean, share
+from studio.training.restoring import RESTORED, feature_distance, psnr, restored, tensor
 from studio.training.scenes import Painter, Scene, SceneMaker
 from studio.training.sprites import Sprites
 from tests.benchmarks.machine import describe, table
@@ -45,7 +45,7 @@ PHOTOGRAPHS += ("moon", "retina", "rocket", "brick", "grass", "gravel")
 
 def single_scenes(sprites: Sprites, count: int) -> tuple[list[Scene], torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scenes with one thing, their pictures (N, 3, S, S), where the thing is (N, 1, S, S), and its concept (N,)."""
-    maker = SceneMaker(sprites, SEED, held_out=True)
+    maker = SceneMaker(sprites, SEED, held_out=True, mix=RESTORED)
     scenes: list[Scene] = []
     while len(scenes) < count:
         scene = maker.draw()
@@ -237,7 +237,7 @@ def main() -> None:
         pipe.set_progress_bar_config(disable=True)
     print(f"`python -m tests.benchmarks.restore {shlex.join(sys.argv[1:])}`\n\n{describe()}\n")
     print("In brackets: 95 % intervals, pictures counted as independent.", flush=True)
-    maker = SceneMaker(sprites, SEED + 1, held_out=True)
+    maker = SceneMaker(sprites, SEED + 1, held_out=True, mix=RESTORED)
     art = Painter(sprites)([maker.draw() for _ in range(args.scenes)], SIZE)
     photos = photographs()
     runs: dict[str, Callable[[], tuple[str, list]]] = {

@@ -20,21 +20,23 @@ from studio.training.evaluate import (
     concept_labels,
     each,
     evaluate,
-    evaluate_super_resolution,
-    feature_distance,
     held_out_pairs,
-    holes,
     model_digest,
     pair_labels,
-    psnr,
-    scenes_to_restore,
     scores,
     spread,
-    telea,
-    tensor,
     worst_concepts,
 )
 from studio.training.report import beside, captioned_sheet, in_words, markdown, mean, of_a_set, share, table
+from studio.training.restoring import (
+    evaluate_super_resolution,
+    feature_distance,
+    holes,
+    psnr,
+    scenes_to_restore,
+    telea,
+    tensor,
+)
 from studio.training.scenes import GROUNDS, Painter, SceneMaker
 from studio.training.sprites import STYLES
 from tests.diffusion.conftest import random_pipeline

@@ -8,6 +8,7 @@ from studio.training.scenes import (
     COUNTS,
     GROUNDS,
     RELATIONS,
+    Mix,
     Painter,
     Scene,
     SceneMaker,
@@ -101,6 +102,14 @@ def test_without_freedom_a_thing_alone_has_one_place_and_size(sprites):
     maker = SceneMaker(sprites, seed=3, freedom=0)
     alone = [scene.things[0] for scene in (maker.draw() for _ in range(60)) if len(scene.things) == 1]
     assert {(thing.x, thing.y, thing.side) for thing in alone} == {(0.5, 0.5, 0.79)}
+
+
+def test_a_mix_is_its_shares(sprites):
+    maker = SceneMaker(sprites, seed=3, mix=Mix(one=0.5, pair=0.5, tinted=1.0))
+    drawn = [maker.draw() for _ in range(400)]
+    assert sum(len(scene.things) == 1 for scene in drawn) / 400 == pytest.approx(0.5, abs=0.08)
+    assert all(scene.relation for scene in drawn if len(scene.things) > 1)  # no third kind
+    assert all(thing.tint for scene in drawn for thing in scene.things)
 
 
 def test_a_plain_ground_has_its_colour(painter):
