@@ -116,10 +116,12 @@ class StudioPipeline(DiffusionPipeline):
         num_inference_steps: int,
         strength: float = 1.0,
         fitted_for: Guidance | None = None,
+        leap: float | None = None,
     ) -> PlannedSteps | StockSteps:
         """One picture's steps by a named sampler, a scheduler, or the pipeline's own; the last `strength` of them.
 
         fitted_for: this guidance, for a run of the kind that the scheduler's tables were fitted for; None for others.
+        leap: as in our scheduler's `plan`; other samplers, and runs of one step, know no such thing.
         """
         if num_inference_steps < 1:
             raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be 1 or more")
@@ -130,6 +132,8 @@ class StudioPipeline(DiffusionPipeline):
             table = None if fitted_for is None else self._table(scheduler, num_inference_steps, fitted_for)
             if table is not None:
                 return PlannedSteps(scheduler, table=table)
+            if leap is not None and num_inference_steps > 1:
+                return PlannedSteps(scheduler, num_inference_steps, leap=leap)
             return PlannedSteps(scheduler, num_inference_steps, begin)
         return StockSteps(scheduler, num_inference_steps, self._execution_device, begin)
 
@@ -155,6 +159,8 @@ class StudioPipeline(DiffusionPipeline):
         one to start from."""
         device = self._execution_device
         noise = torch.randn((3, *condition.size), generator=generator).to(device)
+        if isinstance(steps, PlannedSteps) and steps.leap is not None:
+            steps.noise = torch.randn((3, *condition.size), generator=generator).to(device)
         return Stage(
             task=task,
             sample=noise * steps.initial_scale if picture is None else steps.noised(picture.to(device), noise),

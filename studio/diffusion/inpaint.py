@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -14,11 +15,15 @@ from studio.diffusion.arguments import Generators, Prompts, as_list, repeated, s
 from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.core import Finish, StudioPipeline, from_pil, held_to
 from studio.diffusion.guidance import Guidance
-from studio.diffusion.rows import Next, Row, Stage
+from studio.diffusion.rows import Next, PlannedSteps, Row, Stage
 from studio.pictures.canvas import Area, hole_of, painted_area
 from studio.pictures.modes import plain, plain_mask
 
 FINISHING_NOISE = 0.05  # put on what was painted before it is sharpened
+# What is known decides most of what fits a hole. So the first call goes at once to the mean of what may be there, under
+# the noise of this share of the time, and the rest keeps to that: nearer to what was there, in fewer calls.
+LEAP = 0.7
+KNOWN = 0.1  # share of a picture that must be known for that: else the mean is of too much
 SHARPENED = 4  # at most so many times the size at which holes are painted; then enlarged
 
 
@@ -31,8 +36,8 @@ class StudioInpaintPipeline(StudioPipeline):
         images: Sequence[Image.Image],
         masks: Sequence[Image.Image],
         negative_prompts: Sequence[str] | None = None,
-        num_inference_steps: int = 12,
-        guidance_scale: float = 2.0,
+        num_inference_steps: int = 8,
+        guidance_scale: float = 1.5,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         seeds: Sequence[int] | None = None,
         generators: Sequence[torch.Generator] | None = None,
@@ -91,7 +96,12 @@ class StudioInpaintPipeline(StudioPipeline):
     ) -> Stage:
         picture, hole = known(area, 1)
         condition = Condition.inpaint(picture, hole)
-        return self._stage(Task.INPAINT, condition, generator, guidance, self._steps(sampler, num_inference_steps))
+        leap = LEAP if 1 - hole.mean() >= KNOWN else None
+        steps = self._steps(sampler, num_inference_steps, leap=leap)
+        if isinstance(steps, PlannedSteps) and steps.leap:  # the mean is of what may be there, not of what is louder
+            guidance = replace(guidance, start=min(guidance.start, LEAP), stop=min(guidance.stop, LEAP))
+        constrain = partial(held_to, *(part.to(self._execution_device) for part in (picture, 1 - hole)))
+        return self._stage(Task.INPAINT, condition, generator, guidance, steps, constrain=constrain)
 
     def _detailed(
         self, area: Area, factor: int, num_inference_steps: int, generator: torch.Generator, painted: torch.Tensor
@@ -110,8 +120,8 @@ class StudioInpaintPipeline(StudioPipeline):
         image: Image.Image | Sequence[Image.Image] | None = None,
         mask_image: Image.Image | Sequence[Image.Image] | None = None,
         negative_prompt: Prompts = None,
-        num_inference_steps: int = 12,
-        guidance_scale: float = 2.0,
+        num_inference_steps: int = 8,
+        guidance_scale: float = 1.5,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         num_images_per_prompt: int = 1,
         generator: Generators = None,

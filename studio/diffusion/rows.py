@@ -37,7 +37,7 @@ class PlannedSteps:
     """Steps by our scheduler: a shared plan, and this row's history of x0 predictions, newest first.
 
     begin: calls of the plan that are left out: the run joins there, at that noise level.  timesteps, table: in place
-    of a number of steps.
+    of a number of steps.  leap: as in the scheduler's `plan`; `noise` (3, H, W) is what the first step draws anew.
     """
 
     def __init__(
@@ -47,8 +47,11 @@ class PlannedSteps:
         begin: int = 0,
         timesteps: Sequence[float] | None = None,
         table: SolverTable | None = None,
+        leap: float | None = None,
     ) -> None:
-        self.plan: SamplingPlan = scheduler.plan(num_inference_steps, timesteps, begin_index=begin, table=table)
+        self.plan: SamplingPlan = scheduler.plan(num_inference_steps, timesteps, begin, table, leap)
+        self.leap = leap
+        self.noise: torch.Tensor | None = None
         self.begin = begin
         self.prediction_type: str = scheduler.config.prediction_type
         self.times: list[float] = self.plan.timesteps.tolist()[begin:]
@@ -309,7 +312,9 @@ def advance(rows: list[Row], predictions: list[torch.Tensor], differences: list[
             )
             for sample, new in zip(after, taken, strict=True):
                 sample[:, part] = new
-        for stage, sample in zip(stages, after, strict=True):
+        for stage, sample, plan, i in zip(stages, after, plans, now, strict=True):
+            if plan.c[i]:
+                sample.add_(stage.steps.noise, alpha=float(plan.c[i]))
             stage.sample = sample
     for row in rows:
         stage = row.stage

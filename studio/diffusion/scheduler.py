@@ -295,13 +295,18 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         timesteps: Sequence[float] | Tensor | None = None,
         begin_index: int = 0,
         table: SolverTable | None = None,
+        leap: float | None = None,
     ) -> SamplingPlan:
         """The plan of a run of num_inference_steps network calls, or through the given real timesteps, or by a table.
 
         Without a table it is DPM-Solver++. Whether a table fits the network is for the caller to know. A run that
         joins at begin_index (image to image) has no history there: the order rises from that step.
-        Raises ValueError unless exactly one of the three is given, for timesteps that do not decrease strictly
-        inside [0, T - 1], for more steps than the train steps can be spaced into, and for a table begun late.
+        leap: for a number of steps. The first call's prediction, the posterior mean, is taken at once to this share of
+        the time, under noise drawn anew; the other calls go on from there as a run that joins late (Chung et al. 2022,
+        arXiv 2112.05146, section 3, who begin with an estimate of another's).
+        Raises ValueError unless exactly one of the first three is given, for timesteps that do not decrease strictly
+        inside [0, T - 1], for more steps than the train steps can be spaced into, for a table begun late, and for a
+        leap outside (0, 1) or of a run of one step.
         """
         if sum(given is not None for given in (num_inference_steps, timesteps, table)) != 1:
             raise ValueError("give either num_inference_steps or timesteps or table")
@@ -309,6 +314,11 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
             if begin_index:
                 raise ValueError(f"begin_index is {begin_index}; it must be 0 with a table")
             timesteps = table.timesteps
+        if leap is not None:
+            if num_inference_steps is None or num_inference_steps < 2 or begin_index or not 0 < leap < 1:
+                raise ValueError(f"leap is {leap}; it must lie between 0 and 1, for a run of 2 or more steps")
+            last = len(self.schedule) - 1
+            timesteps = [last, *np.linspace(leap * last, 0, num_inference_steps)[:-1]]
         times = self._spaced(num_inference_steps) if timesteps is None else timesteps
         times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
         last = len(self.schedule) - 1
@@ -323,8 +333,10 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
             a, b = (torch.tensor(numbers, dtype=torch.float64) for numbers in (table.a, table.b))
             return SamplingPlan(times, alphas, sigmas, a, b, torch.zeros_like(a))
         order, lower_order_final = self.config.solver_order, self.config.lower_order_final
-        a, b = dpm_solver_pp(alphas.numpy(), sigmas.numpy(), order, lower_order_final, begin_index)
+        a, b = dpm_solver_pp(alphas.numpy(), sigmas.numpy(), order, lower_order_final, begin_index + (leap is not None))
         c = np.zeros_like(a)
+        if leap is not None:
+            a[0], b[0], c[0] = 0, float(alphas[1]) * np.eye(order)[0], float(sigmas[1])
         return SamplingPlan(times, alphas, sigmas, *map(torch.from_numpy, (a, b, c)))
 
     def _spaced(self, num_inference_steps: int) -> np.ndarray:

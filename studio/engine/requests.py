@@ -173,8 +173,8 @@ class Inpaint(_Asked):
     mask: Image.Image = field(hash=False)
     negative_prompt: str = ""
     count: int = 1
-    steps: int = 12
-    guidance: float = 2.0
+    steps: int = 8
+    guidance: float = 1.5
     sampler: str = "studio"
     seed: int = 0
     grow: int = field(default=0, kw_only=True)

@@ -61,7 +61,7 @@ class Weights:
 
     how: "exact" where the sampler's own coefficients are known, "measured" where they were found from the arrays by
     least squares, "unknown" where the next sample was not kept.
-    rest: root mean square of what the sum leaves over: rounding where exact, the noise that a sampler like DDPM adds.
+    rest: root mean square of what the sum leaves over: rounding, or the noise that was added.
     """
 
     a: float
@@ -111,8 +111,7 @@ def written(weights: Weights) -> str:
     signs = ["−" if number < 0 else "+" for number, _ in terms]
     text = ("−" if terms[0][0] < 0 else "") + first
     text += "".join(f" {sign} {term}" for sign, term in zip(signs[1:], others, strict=True))
-    left_over = weights.how == "measured" and weights.rest > 1e-3
-    return f"x_next = {text}" + (f" + {weights.rest:.4f} · noise" if left_over else "")
+    return f"x_next = {text}" + (f" + {weights.rest:.4f} · noise" if weights.rest > 1e-3 else "")
 
 
 def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | None = None) -> list[Account]:
@@ -185,7 +184,7 @@ def own_plan(stage: Stage, sampler: str, config: Mapping[str, Any] | None = None
         fitted = [scheduler.plan(table=table) for table in scheduler.tables.tables if len(table) == count]
         plans = [
             plan
-            for plan in (scheduler.plan(count), *fitted)
+            for plan in (scheduler.plan(count), *_leaps(scheduler, times, count), *fitted)
             if np.allclose(plan.timesteps.numpy()[numbers], times, atol=1e-3)
         ]
         if plans:  # tables of two guidance scales may share their times: what was sampled tells them apart
@@ -194,6 +193,12 @@ def own_plan(stage: Stage, sampler: str, config: Mapping[str, Any] | None = None
         return scheduler.plan(timesteps=times) if (np.diff(numbers) == 1).all() else None
     except ValueError:
         return None
+
+
+def _leaps(scheduler: StudioScheduler, times: np.ndarray, count: int) -> list[SamplingPlan]:
+    """The plan of a run of so many calls whose first is a leap to where the second is, if that is one."""
+    share = float(times[1]) / (len(scheduler) - 1) if len(times) > 1 else 0.0
+    return [scheduler.plan(count, leap=share)] if 0 < share < 1 else []
 
 
 def _left_over(first: Step, plan: SamplingPlan) -> float:

@@ -130,12 +130,15 @@ def build_inpaint(studio: Studio, page: gr.Blocks, token: gr.BrowserState) -> In
                 )  # fmt: skip
                 with gr.Row(elem_classes="numbers"):
                     steps = gr.Number(
-                        12, step=1, label=f"Steps, 1 to {MAX_STEPS}", elem_id="inpaint-steps", min_width=120
+                        Inpaint.steps, step=1, label=f"Steps, 1 to {MAX_STEPS}", elem_id="inpaint-steps", min_width=120
                     )
                     guidance = gr.Number(
-                        2, step=0.5, label=f"Guidance, 0 to {MAX_GUIDANCE:g}", elem_id="inpaint-guidance",
+                        Inpaint.guidance,
+                        step=0.5,
+                        label=f"Guidance, 0 to {MAX_GUIDANCE:g}",
+                        elem_id="inpaint-guidance",
                         min_width=120,
-                    )  # fmt: skip
+                    )
                 with gr.Row(elem_classes="seeds"):
                     seed = gr.Number(0, label="Seed", elem_id="inpaint-seed", min_width=120)
                     randomize = gr.Checkbox(True, label="New every time", elem_id="inpaint-randomize", min_width=120)

@@ -299,7 +299,7 @@ const reverse = {
     slot("arithmetic").className = "nv-lines";
     slot("arithmetic").innerHTML =
       `<p>step ${step.step + 1}, t = ${fixed(step.t, 0)}</p><p>${printed(step.splitting)}</p><p>${printed(step.arithmetic)}</p>` +
-      `<p>${guided}</p><p>${how}${how ? `; left over: ${step.rest < 1e-6 ? "nothing" : step.rest.toExponential(1)}` : ""}</p>`;
+      `<p>${guided}</p><p>${how}${how ? `; left over: ${step.rest < 1e-6 ? "nothing" : step.rest > 1e-3 ? "noise drawn anew" : step.rest.toExponential(1)}` : ""}</p>`;
     const weights = [["x_t", step.a], ...step.b.map((b, i) => [["x̂0 now", "x̂0 before", "x̂0 before that"][i] ?? `x̂0 ${i} steps before`, b])];
     const largest = Math.max(1, ...weights.map(([, w]) => Math.abs(w)));
     slot("weights").innerHTML = weights.map(([name, w]) => {

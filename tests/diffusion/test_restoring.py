@@ -17,6 +17,7 @@ import studio.pictures.canvas as canvas
 from studio.diffusion.conditioning import Condition, inpaint_condition, project, super_resolution_condition
 from studio.diffusion.core import from_pil
 from studio.diffusion.denoise import uncut
+from studio.diffusion.inpaint import LEAP
 from studio.diffusion.pipeline import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
 from studio.diffusion.rows import PlannedSteps, StockSteps
 from studio.diffusion.samplers import SAMPLERS, make_sampler
@@ -185,6 +186,30 @@ def test_a_hole_in_a_larger_picture_is_sharpened_by_the_same_network(inpaint):
             assert inpaint.decode(row).size == (size, size)  # as a preview
         large = min(size, 64)
         assert shapes == [(16, 16)] * 3 + [(large, large)] * (calls - 3)
+
+
+def test_a_run_leaps_where_enough_is_known(inpaint):
+    picture, all_of_it = noise_picture(40, 40), Image.new("L", (40, 40), 255)
+
+    def stage(mask: Image.Image, **options):
+        return inpaint.prepare(["a cat"], [picture], [mask], guidance_scale=2.0, seeds=[0], **options)[0].stage
+
+    leaping = stage(some_mask(40, 40, 3))
+    assert leaping.steps.leap == LEAP and len(leaping.steps.times) == 8
+    last = len(inpaint.scheduler) - 1
+    assert [leaping.guidance.acts_at(time / last) for time in leaping.steps.times] == [False, *[True] * 7]
+    for other in (stage(all_of_it), stage(some_mask(40, 40, 3), num_inference_steps=1)):
+        assert other.steps.leap is None and other.guidance.acts_at(1.0)
+    assert isinstance(stage(some_mask(40, 40, 3), sampler="ddim").steps, StockSteps)
+
+
+def test_what_is_known_is_known_in_every_prediction(inpaint):
+    picture, mask = noise_picture(16, 16), some_mask(16, 16, 3)
+    (row,) = inpaint.prepare(["a cat"], [picture], [mask], num_inference_steps=3, seeds=[0])
+    known = torch.from_numpy(np.asarray(mask) == 0)
+    while row.steps_before == 0 and not row.finished:
+        inpaint.denoise_step([row])
+        assert torch.equal(row.pred_original_sample[:, known], from_pil(picture)[:, known])
 
 
 def test_the_same_picture_many_times_is_read_once(inpaint):

@@ -308,6 +308,18 @@ def test_a_run_that_begins_late_has_no_history_to_use():
     assert torch.equal(results[0], results[1])
 
 
+def test_a_leap_goes_to_the_mean_under_new_noise_and_on_as_a_run_that_joins_late():
+    scheduler = StudioScheduler.from_config(STUDIO_CONFIG)
+    plan, last = scheduler.plan(8, leap=0.7), len(scheduler) - 1
+    assert len(plan) == 8 and plan.timesteps[:2].tolist() == [last, pytest.approx(0.7 * last)]
+    assert (plan.a[0], plan.c[0]) == (0, plan.sigmas[1]) and plan.b[0].tolist() == [plan.alphas[1], 0]
+    late = scheduler.plan(timesteps=plan.timesteps[1:])
+    assert torch.equal(plan.a[1:], late.a) and torch.equal(plan.b[1:], late.b) and not plan.c[1:].any()
+    for wrong in ({"leap": 0.0}, {"leap": 1.0}, {"num_inference_steps": 1}, {"begin_index": 1}):
+        with pytest.raises(ValueError, match="leap is .*; it must lie between 0 and 1, for a run of 2 or more steps"):
+            scheduler.plan(**{"num_inference_steps": 8, "leap": 0.7} | wrong)
+
+
 def test_half_precision_samples_are_computed_in_float32():
     scheduler = studio()
     scheduler.set_timesteps(10)
