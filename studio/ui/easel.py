@@ -65,10 +65,12 @@ class Easel:
     def show_job(self, id: str) -> dict[Component, Any]:
         return {self.watched: watch("job", id), self.stop: gr.update(interactive=True)}
 
-    def drop_sketch(self, owner: str, shown: str) -> None:
-        """Cancels what is shown, if it is a job under way that would not be kept: it makes room for a newer one."""
+    def drop_sketch(self, session: str | None, owner: str, shown: str) -> None:
+        """Cancels what is shown, if it is a job under way that would not be kept: it makes room for a newer one.
+        Nobody is told that it was stopped."""
         job = self._job(owner, shown)
         if job is not None and not job.kept:
+            self.audience.enter(session, number_of(watch("job", job.id)))
             self.studio.engine.cancel(job.id, owner)
 
     def show(self, kind: str, id: object) -> dict[Component, Any]:
@@ -89,10 +91,17 @@ class Easel:
             # Gradio sends the last value of a stream once more at its end, when something newer may stand there.
             yield gr.skip()
 
-        def settle(request: gr.Request, browser: str, shown: str) -> Any:
-            """Stop is there for as long as there is something to stop."""
-            job = self._job(studio.owners.of_page(request, browser)[0], shown)
-            return gr.update(interactive=job is not None and not job.ended)
+        def settle(request: gr.Request, browser: str, shown: str) -> dict[Component, Any]:
+            """Stop is there for as long as there is something to stop. What has come to its end is put on the stage
+            once more: the browser may take what two streams have sent in the wrong order."""
+            owner, _ = studio.owners.of_page(request, browser)
+            job = self._job(owner, shown)
+            if job is not None and not job.ended:
+                return {self.stop: gr.update(interactive=True)}
+            changed: dict[Component, Any] = {self.stop: gr.update(interactive=False)}
+            for frame in frames(studio, owner, shown, self.examples):
+                changed[self.stage] = frame
+            return changed
 
         def cancel(request: gr.Request, browser: str, shown: str) -> None:
             kind, id = watched(shown)
@@ -101,7 +110,7 @@ class Easel:
 
         self.watched.change(
             stream, [token, self.watched], [self.stage], concurrency_limit=None, trigger_mode="multiple", **PRIVATE
-        ).then(settle, [token, self.watched], [self.stop], trigger_mode="multiple", **QUICK)
+        ).then(settle, [token, self.watched], [self.stop, self.stage], trigger_mode="multiple", **QUICK)
         self.stop.click(cancel, [token, self.watched], None, **QUICK)
 
     def _job(self, owner: str, shown: str) -> JobView | None:

@@ -227,7 +227,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         owner, known = studio.owners.of_page(request, browser)
         try:
             asked = TextToImage(prompt, style=style, ground=ground, seed=whole(number), **PRESETS[LIVE])
-            easel.drop_sketch(owner, shown)
+            easel.drop_sketch(request.session_hash, owner, shown)
             job = studio.engine.submit(asked, owner, keep=False)
         except (InvalidRequest, Refusal) as problem:
             return {message: said([str(problem)], "alert")}
