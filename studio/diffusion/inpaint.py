@@ -22,7 +22,7 @@ from studio.pictures.modes import plain, plain_mask
 FINISHING_NOISE = 0.05  # put on what was painted before it is sharpened
 # What is known decides most of what fits a hole. So the first call goes at once to the mean of what may be there, under
 # the noise of this share of the time, and the rest keeps to that: nearer to what was there, in fewer calls.
-LEAP = 0.7
+LEAP = 0.6
 KNOWN = 0.1  # share of a picture that must be known for that: else the mean is of too much
 SHARPENED = 4  # at most so many times the size at which holes are painted; then enlarged
 
@@ -36,7 +36,7 @@ class StudioInpaintPipeline(StudioPipeline):
         images: Sequence[Image.Image],
         masks: Sequence[Image.Image],
         negative_prompts: Sequence[str] | None = None,
-        num_inference_steps: int = 8,
+        num_inference_steps: int = 6,
         guidance_scale: float = 1.5,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         seeds: Sequence[int] | None = None,
@@ -120,7 +120,7 @@ class StudioInpaintPipeline(StudioPipeline):
         image: Image.Image | Sequence[Image.Image] | None = None,
         mask_image: Image.Image | Sequence[Image.Image] | None = None,
         negative_prompt: Prompts = None,
-        num_inference_steps: int = 8,
+        num_inference_steps: int = 6,
         guidance_scale: float = 1.5,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         num_images_per_prompt: int = 1,

@@ -173,7 +173,7 @@ class Inpaint(_Asked):
     mask: Image.Image = field(hash=False)
     negative_prompt: str = ""
     count: int = 1
-    steps: int = 8
+    steps: int = 6
     guidance: float = 1.5
     sampler: str = "studio"
     seed: int = 0

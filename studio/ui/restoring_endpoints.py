@@ -24,7 +24,7 @@ def add_restoring_endpoints(studio: Studio) -> None:
         style: str = "any",
         ground: str = "any",
         count: int = 1,
-        steps: int = 8,
+        steps: int = 6,
         guidance: float = 1.5,
         sampler: str = "studio",
         seed: int | None = None,
