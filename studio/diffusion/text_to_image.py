@@ -18,6 +18,7 @@ from studio.diffusion.rows import Next, Row, Stage
 from studio.pictures.canvas import Fit, fit
 from studio.pictures.modes import over, plain
 
+FEW = 4
 FINISHING_NOISE = 0.05  # put on a painted picture before it is sharpened: its own flaws are not to be copied sharply
 FACTORS = (1, 2, 4, 8, 16)  # of the size at which words become a picture
 FINISHED = 4  # at most so many times that size, where no size is asked for
@@ -37,7 +38,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         generators: Sequence[torch.Generator] | None = None,
         sampler: str | SchedulerMixin | None = None,
         size: int | None = None,
-        finishing_steps: int = 2,
+        finishing_steps: int | None = None,
         images: Sequence[Image.Image] | None = None,
         strength: float = 0.6,
         one_pass: bool = False,
@@ -54,7 +55,8 @@ class StudioTextToImagePipeline(StudioPipeline):
             sampler: a name from `studio.diffusion.samplers.SAMPLERS`, a scheduler, or None for the pipeline's own.
             size: shorter side of the picture in px, one of `sizes`; what is larger than `sample_size` is finished by
                 the same network's super-resolution. None: `default_size`, or as the picture that is begun from.
-            finishing_steps: network calls of each stage of super-resolution, where there is any.
+            finishing_steps: network calls of each stage of super-resolution, where there is any. None: 2, or 1 after a
+                run of no more than FEW steps, whose picture is wanted soon.
             images: pictures to begin from, one for each prompt; the result is of the same size, unless `size` says.
             strength: in (0, 1], with images: the share of the steps that are taken, as in diffusers.
             one_pass: guide by the network's own input where it can (see `guides_in_one_pass`), not by a second row.
@@ -68,6 +70,8 @@ class StudioTextToImagePipeline(StudioPipeline):
             raise ValueError(f"strength is {strength}; it must be above 0 and at most 1")
         if images is not None and len(images) != len(prompts):
             raise ValueError(f"{len(images)} images for {len(prompts)} prompts; there must be one for each")
+        if finishing_steps is None:
+            finishing_steps = 1 if num_inference_steps <= FEW else 2
         seeds, generators = seeded(seeds, generators, len(prompts))
         stages, finishes, then = [], [], []
         for i, generator in enumerate(generators):

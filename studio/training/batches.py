@@ -17,7 +17,7 @@ from PIL import Image
 from studio.diffusion.conditioning import Task, inpaint_condition, super_resolution_condition
 from studio.training.scenes import Painter, SceneMaker, View
 
-PAINTING = {Task.TEXT_TO_IMAGE: 0.55, Task.INPAINT: 0.45}  # shares of a batch
+PAINTING = {Task.TEXT_TO_IMAGE: 0.75, Task.INPAINT: 0.25}  # shares of a batch
 SHARPENING = {Task.SUPER_RESOLUTION: 1.0}
 MAX_NOISE_LEVEL = 0.3  # standard deviation of the noise put on low-resolution pictures
 
@@ -44,8 +44,7 @@ class BatchMaker:
     def __call__(self, batch_size: int, size: int, shares: dict[Task, float]) -> Batch:
         rng = self.rng
         tasks = rng.choices(list(shares), list(shares.values()), k=batch_size)
-        # what is to be restored lies anywhere; only what words place is placed with the maker's freedom
-        scenes = [self.scenes.draw(None if task == Task.TEXT_TO_IMAGE else 1.0) for task in tasks]
+        scenes = [self.scenes.draw() for _ in tasks]
         views = [window(rng) if task == Task.SUPER_RESOLUTION else View() for task in tasks]
         picture = self.painter(scenes, size, views)
         condition = picture.new_zeros(batch_size, 7, size, size)

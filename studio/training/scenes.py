@@ -147,21 +147,21 @@ class SceneMaker:
         self.by_style = [[c for c, s in self.index if s == style] for style in range(len(STYLES))]
         self.styles = [style for style, concepts in enumerate(self.by_style) if concepts]
 
-    def draw(self, freedom: float | None = None) -> Scene:
-        """A scene of the mix.  freedom: in place of the maker's."""
+    def draw(self) -> Scene:
+        """A scene of the mix."""
         rng, mix = self.rng, self.mix
         kind = rng.random()
         style = rng.choice(self.styles)
         if kind < mix.one:
-            return self.single(rng.choice(self.by_style[style]), style, freedom=freedom)
+            return self.single(rng.choice(self.by_style[style]), style)
         if kind < mix.one + mix.pair:
             return self.pair(style)
         return self.several(style)
 
-    def single(self, concept: int, style: int, ground: str | None = None, freedom: float | None = None) -> Scene:
-        rng, freedom = self.rng, self.freedom if freedom is None else freedom
-        side = 0.79 + freedom * rng.uniform(-0.17, 0.17)
-        slack = freedom * ((1 - side) / 2 + 0.02)
+    def single(self, concept: int, style: int, ground: str | None = None) -> Scene:
+        rng = self.rng
+        side = 0.79 + self.freedom * rng.uniform(-0.17, 0.17)
+        slack = self.freedom * ((1 - side) / 2 + 0.02)
         thing = Thing(
             self.index[concept, style],
             0.5 + rng.uniform(-slack, slack),

@@ -34,7 +34,7 @@ from studio.training.sprites import Sprites
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
 
 TEACHER_EVERY = 1000  # updates after which the teacher of guidance takes over the averaged weights; see `losses`
-GUIDED = 0.2  # share of the rows with words that learn guidance as an input
+GUIDED = 0.3  # share of the rows with words that learn guidance as an input
 NOISE_BINS = 4  # losses are logged apart for this many equal parts of the time axis
 
 
