@@ -84,7 +84,11 @@ def test_stock_samplers_run_as_a_diffusers_user_sets_them(pipe, name):
 def test_a_small_picture_is_finished_at_the_size_asked_for(pipe):
     """By the network's own super-resolution, as rows of the same calls; the small picture is the same."""
     assert pipe.sample_size == 16 and pipe.default_size == 32 and pipe.sizes == (16, 32, 64, 128, 256)
-    rows = [pipe.prepare(["a cat"], num_inference_steps=3, seeds=[5], size=size)[0] for size in pipe.sizes[:3]]
+    sizes = pipe.sizes[:3]
+    few = [pipe.prepare(["a cat"], num_inference_steps=4, seeds=[5], size=size)[0].num_steps for size in sizes]
+    assert few == [4, 5, 5]  # and few to finish
+    options = {"num_inference_steps": 3, "finishing_steps": 2}
+    rows = [pipe.prepare(["a cat"], seeds=[5], size=size, **options)[0] for size in sizes]
     assert [row.num_steps for row in rows] == [3, 5, 5]
     for number in range(1, 6):
         pipe.denoise_step([row for row in rows if not row.finished])

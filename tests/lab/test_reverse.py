@@ -222,7 +222,7 @@ def test_tokens_are_merged_to_words(pipe):
 
 def test_insight_into_a_step(pipe):
     for size in (16, 32, 64):  # 64: several windows
-        trace = run(pipe, 3, size=size)
+        trace = run(pipe, 5, size=size)
         stage = trace.stages[-1]
         step = list(stage)[1]
         seen = insight(listener(pipe), PROMPT, stage, step, channels=4)
