@@ -18,7 +18,7 @@ from studio.diffusion.rows import Next, Row, Stage
 from studio.pictures.canvas import Fit, fit
 from studio.pictures.modes import over, plain
 
-FEW = 4
+FEW = 4  # steps of a run whose picture is wanted soon: it is finished in one call a stage
 FINISHING_NOISE = 0.05  # put on a painted picture before it is sharpened: its own flaws are not to be copied sharply
 FACTORS = (1, 2, 4, 8, 16)  # of the size at which words become a picture
 FINISHED = 4  # at most so many times that size, where no size is asked for
@@ -56,7 +56,7 @@ class StudioTextToImagePipeline(StudioPipeline):
             size: shorter side of the picture in px, one of `sizes`; what is larger than `sample_size` is finished by
                 the same network's super-resolution. None: `default_size`, or as the picture that is begun from.
             finishing_steps: network calls of each stage of super-resolution, where there is any. None: 2, or 1 after a
-                run of no more than FEW steps, whose picture is wanted soon.
+                run of no more than FEW steps.
             images: pictures to begin from, one for each prompt; the result is of the same size, unless `size` says.
             strength: in (0, 1], with images: the share of the steps that are taken, as in diffusers.
             one_pass: guide by the network's own input where it can (see `guides_in_one_pass`), not by a second row.
