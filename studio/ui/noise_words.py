@@ -59,6 +59,8 @@ _WORDS = {
         these very numbers, and the test suite recomputes every step from them. For other samplers they are
         measured from
         the arrays by least squares; what is left over in DDPM is the fresh noise that it adds.</p>
+        <p>Where a hole is filled, our sampler begins with a leap: x<sub>next</sub> = α<sub>next</sub> x̂<sub>0</sub> +
+        σ<sub>next</sub> ε with a new ε, the mean of what may be there under fresh noise (arXiv 2112.05146).</p>
         <p>Attention: softmax(q kᵀ/√d) over the words, here averaged over heads and layers. At every pixel the words'
         shares sum to one, the marks for the beginning and the end of the prompt included.</p>
         <p class="nv-source">Salimans &amp; Ho 2022, arXiv 2202.00512, appendix D; Lu et al. 2022, arXiv
