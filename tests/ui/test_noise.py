@@ -320,7 +320,7 @@ def test_endpoints(noise_url, tmp_path):
             client.predict(**{"image": handle_file(path), **change}, api_name="/forward_noise")
     strip, info = client.predict(prompt="a red apple", steps=3, seed=5, api_name="/reverse_trace")
     assert size_of(strip) == (48, 16) and info["seed"] == 5
-    assert [len(stage["steps"]) for stage in info["stages"]] == [3, 2]
+    assert [len(stage["steps"]) for stage in info["stages"]] == [3, 1]
     assert info["stages"][0]["steps"][2]["arithmetic"] == "x_next = 1.0000 · x̂0"
     with pytest.raises(AppError, match="sampler"):
         client.predict(prompt="x", sampler="plms", api_name="/reverse_trace")
