@@ -124,7 +124,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
     samples = show.examples(studio.examples, _example_settings())
     styles, grounds = (words.styles, words.grounds) if words else (STYLES, GROUNDS)
     watched = ticket(TAB)
-    moment = gr.Number(0, visible="hidden")  # when the page asked for a sketch
+    moment = gr.Textbox("0", visible="hidden")  # at which the page asked for a sketch: ms since it was opened
 
     with gr.Row(elem_id="bench", elem_classes="bench", equal_height=False):
         with gr.Column(elem_id="controls", elem_classes="controls", scale=0, min_width=320):
@@ -217,11 +217,11 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         return shown | ({} if browser == known else {token: known})
 
     def sketch(
-        request: gr.Request, at: float, browser: str, shown: str, preset: str, *values: Any
+        request: gr.Request, at: str, browser: str, shown: str, preset: str, *values: Any
     ) -> dict[Component, Any]:
         """In live mode, a picture of the words as they stand. It is not kept, and takes the place of the last one."""
         prompt, style, ground, number = values
-        newest = sketches.enter(request.session_hash, at)  # under load, older words may come after newer ones
+        newest = sketches.enter(request.session_hash, float(at))  # under load, older words may come after newer ones
         if preset != LIVE or not str(prompt or "").strip() or not newest():
             return {message: gr.skip()}
         owner, known = studio.owners.of_page(request, browser)
@@ -311,10 +311,17 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
     )
     gr.on(
         [prompt.input, style.input, ground.input, preset.input],
+        None,
+        [moment, preset, prompt],
+        [moment],
+        js=f"(moment, preset, prompt) => preset === '{LIVE}' && prompt.trim() ? String(performance.now()) : moment",
+        trigger_mode="multiple",
+        **QUICK,
+    )
+    moment.change(
         sketch,
         [moment, token, watched, preset, prompt, style, ground, seed],
         [token, watched, stop, message],
-        js="(_, ...values) => [performance.now(), ...values]",
         trigger_mode="always_last",
         **QUICK,
     )
