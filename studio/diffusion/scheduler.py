@@ -310,6 +310,7 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         """
         if sum(given is not None for given in (num_inference_steps, timesteps, table)) != 1:
             raise ValueError("give either num_inference_steps or timesteps or table")
+        last = len(self.schedule) - 1
         if table is not None:
             if begin_index:
                 raise ValueError(f"begin_index is {begin_index}; it must be 0 with a table")
@@ -317,11 +318,9 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         if leap is not None:
             if num_inference_steps is None or num_inference_steps < 2 or begin_index or not 0 < leap < 1:
                 raise ValueError(f"leap is {leap}; it must lie between 0 and 1, for a run of 2 or more steps")
-            last = len(self.schedule) - 1
             timesteps = [last, *np.linspace(leap * last, 0, num_inference_steps)[:-1]]
         times = self._spaced(num_inference_steps) if timesteps is None else timesteps
         times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
-        last = len(self.schedule) - 1
         if not len(times) or not ((0 <= times) & (times <= last)).all() or not (times.diff() < 0).all():
             given = f"num_inference_steps is {num_inference_steps}" if timesteps is None else "timesteps"
             raise ValueError(f"{given}: timesteps must decrease strictly and lie between 0 and {last}")

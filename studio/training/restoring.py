@@ -113,9 +113,9 @@ def evaluate_inpainting(
 ) -> tuple[dict, list]:
     """PSNR inside the hole and distance to the truth in the judge's eyes; the prompt says what the scene shows.
 
-    PSNR both of the picture that users get, a sample of the posterior, and of the posterior's mean: the prediction of
-    one call for nothing but noise, unguided. A sample's mean square error is twice the mean's, however good the model
-    (see arXiv 1711.06077), so that sharp pictures stand 3 dB behind the smooth estimate; Telea's is smooth.
+    PSNR both of the picture that users get and of the posterior's mean: the prediction of one call for nothing but
+    noise, unguided. A sample's mean square error is twice the mean's, however good the model (see arXiv 1711.06077), so
+    that sharp pictures stand 3 dB behind the smooth estimate, as Telea's is; the default begins near the mean.
     """
     pictures = [to_pil(picture) for picture in truth]
     masks = [Image.fromarray((h[0] * 255).byte().numpy()) for h in hole]
