@@ -37,8 +37,8 @@ RELATIONS = ("left of", "right of", "above", "below", "and")
 class Mix:
     """What scenes show: shares of all."""
 
-    one: float = 0.60  # one thing
-    pair: float = 0.24  # two things in a relation; the rest are two or three of a kind
+    one: float = 0.45  # one thing
+    pair: float = 0.42  # two things in a relation; the rest are two or three of a kind
     tinted: float = 0.15  # of things, in a colour that is not their own
 
 

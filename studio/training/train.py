@@ -209,7 +209,9 @@ class Run:
         if not state and (self.args.text_minutes or not self.args.init):
             text_encoder.to(self.accelerator.device)
             bf16 = self.accelerator.mixed_precision == "bf16"
-            loss = teach_reading(text_encoder, self.tokenizer, self.scenes, self.args.text_minutes or 4, bf16=bf16)
+            kept = copy.deepcopy(text_encoder).eval() if self.args.init else None  # the U-Net follows it already
+            minutes = self.args.text_minutes or 4
+            loss = teach_reading(text_encoder, self.tokenizer, self.scenes, minutes, bf16=bf16, kept=kept)
             self.accelerator.print(json.dumps({"text_encoder_loss": round(loss, 4)}), flush=True)
         text_encoder.requires_grad_(False)  # it can read: only the U-Net has something left to learn
         unet.save_config(self.folder / "unet")
@@ -269,7 +271,8 @@ class Run:
         saved = logged = sheeted = began
         sums = torch.zeros(2, len(Task) + NOISE_BINS, dtype=torch.float64)  # losses and counts, by task, by noise
         done_before = self.pictures
-        knows = bool(self.args.init) or self.updates >= TEACHER_EVERY  # whether the teacher has anything to teach
+        # whether the teacher has anything to teach: not before it has learned, nor learned to follow new words
+        knows = self.updates >= TEACHER_EVERY or bool(self.args.init and not self.args.text_minutes)
         while self.seconds < budget and time.monotonic() - began < 60 * self.args.stretch:
             spent = self.seconds / budget
             batch = self.next_batch()
@@ -337,7 +340,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90, help="of training in all, over all stretches")
     parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
     parser.add_argument("--init", help="begin from the weights of this pipeline folder")
-    parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
+    parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone, first; a new one takes 4")
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--learning-rate", type=float, help="the highest; default: the preset's. Less after --init")

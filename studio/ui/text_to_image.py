@@ -309,15 +309,18 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         trigger_mode="always_last",
         **QUICK,
     )
-    gr.on(
-        [prompt.input, style.input, ground.input, preset.input],
-        None,
-        [moment, preset, prompt],
-        [moment],
-        js=f"(moment, preset, prompt) => preset === '{LIVE}' && prompt.trim() ? String(performance.now()) : moment",
-        trigger_mode="multiple",
-        **QUICK,
-    )
+    # of words, the change is told, too, where they were not typed but pasted; a draft put back is nobody's writing
+    writing = "document.activeElement.closest('#prompt')"
+    for events, whose in (([prompt.change], f"{writing} && "), ([style.input, ground.input, preset.input], "")):
+        gr.on(
+            events,
+            None,
+            [moment, preset],
+            [moment],
+            js=f"(moment, preset) => {whose}preset === '{LIVE}' ? String(performance.now()) : moment",
+            trigger_mode="multiple",
+            **QUICK,
+        )
     moment.change(
         sketch,
         [moment, token, watched, preset, prompt, style, ground, seed],
