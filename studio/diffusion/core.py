@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +19,15 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from studio.diffusion.calls import denoise_call
 from studio.diffusion.conditioning import Condition, Task, project
-from studio.diffusion.guidance import Guidance, guided
-from studio.diffusion.rows import MAX_CALL, Next, PlannedSteps, Row, Stage, StockSteps, advance
+from studio.diffusion.guidance import Guidance
+from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.tables import SolverTable, fingerprint
 from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
-from studio.diffusion.windows import Blend, strips
+from studio.diffusion.windows import strips
 from studio.pictures.canvas import Area
 
 
@@ -39,18 +40,6 @@ class Finish:
     low_res: torch.Tensor | None = None  # (1, 3, h, w): what the sample must shrink to
     area: Area | None = None  # of a larger picture: where it is put back
     alpha: Image.Image | None = None  # L, of `size`: the picture's transparency
-
-
-class Tile(NamedTuple):
-    """One row of a network call: a window of a picture under way, with its words or without."""
-
-    row: Row
-    conditional: bool
-    input: torch.Tensor  # (3, H, W) of the whole picture
-    top: int
-    left: int
-    shape: tuple[int, int]
-    blend: Blend  # where its prediction goes
 
 
 class StudioPipeline(DiffusionPipeline):
@@ -258,74 +247,10 @@ class StudioPipeline(DiffusionPipeline):
         while left := [row for row, step in zip(rows, steps, strict=True) if row.step == step]:
             self.denoise_call(left)
 
-    @torch.no_grad()
     def denoise_call(self, rows: Sequence[Row]) -> None:
         """Show the network each row's next windows, at most MAX_CALL of each row; a row that it has seen all of takes
         its step. So no call is long, however large the picture."""
-        if any(row.finished for row in rows):
-            raise ValueError("a row is finished: decode it")
-        tiles: dict[tuple[int, int], list[Tile]] = {}  # by size
-        looks = []
-        for row in rows:
-            seen, places = row.look()
-            looks.append(seen._replace(rows=seen.rows + len(places)))
-            whole, shape = row.network_input, row.call_shape
-            for conditional, top, left in places:
-                blend = seen.with_words if conditional else seen.without
-                tiles.setdefault(shape, []).append(Tile(row, conditional, whole, top, left, shape, blend))
-        predictions: list[tuple[Tile, torch.Tensor]] = []
-        for group in tiles.values():
-            for begin in range(0, len(group), MAX_CALL):  # bounds the memory
-                part = group[begin : begin + MAX_CALL]
-                predictions += zip(part, self._network(part), strict=True)
-        for tile, prediction in predictions:  # only when all are there: this cannot be taken back
-            tile.blend.add(prediction, tile.top, tile.left)
-        whole_rows, wholes, differences = [], [], []
-        for row, seen in zip(rows, looks, strict=True):
-            if not row.saw_all(seen):
-                row.seen = seen
-                continue
-            row.seen = None
-            whole_rows.append(row)
-            with_words = seen.with_words.whole()
-            if seen.without is None:
-                wholes.append(with_words)
-                differences.append(None)
-            else:
-                without = seen.without.whole()
-                wholes.append(guided(without, with_words, row.guidance_scale))
-                differences.append(with_words - without)
-        advance(whole_rows, wholes, differences)
-
-    def _network(self, tiles: list[Tile]) -> torch.Tensor:
-        """Predictions (N, 3, h, w) in float32 for N tiles of one size."""
-        # not self.unet.dtype and self._execution_device: they go through all modules, a fifth of a small call's time
-        dtype, device = self.unet.stem.weight.dtype, tiles[0].input.device
-        rows = [tile.row for tile in tiles]
-        words = [
-            (r.text, r.text_mask) if t.conditional else (r.negative, r.negative_mask)
-            for t, r in zip(tiles, rows, strict=True)
-        ]
-        inputs = []
-        for row, _, whole, top, left, (height, width), _ in tiles:
-            x_t = whole[:, top : top + height, left : left + width]
-            inputs.append(torch.cat([x_t, row.stage.given.window(top, left, height, width, x_t)]))  # (10, h, w)
-        return self.unet(
-            torch.stack(inputs).to(dtype),
-            torch.tensor([row.time for row in rows], device=device),
-            torch.stack([text for text, _ in words]).to(dtype),
-            torch.stack([mask for _, mask in words]),
-            torch.tensor([int(row.stage.task) for row in rows], device=device),
-            torch.tensor([row.stage.noise_level for row in rows], device=device),
-            self._guidance_input(rows, device),
-        ).sample.float()
-
-    def _guidance_input(self, rows: Sequence[Row], device: torch.device) -> torch.Tensor | None:
-        """(N,) the scales that the network itself is to guide by, 1 for rows that it does not; None where it cannot."""
-        if not self.unet.config.guidance_embeds:
-            return None
-        scales = [row.guidance_scale if row.stage.guidance.one_pass else 1.0 for row in rows]
-        return torch.tensor(scales, device=device)
+        denoise_call(self.unet, rows)
 
     def guides_in_one_pass(self, scale: float, negative_prompt: str = "") -> bool:
         """Whether the network can guide by this scale without a second row: it was taught to, from 1 to MAX_GUIDANCE,

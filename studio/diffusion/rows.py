@@ -17,15 +17,9 @@ from diffusers import SchedulerMixin
 
 from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.guidance import Guidance
+from studio.diffusion.process import NoiseSchedule, from_original, to_original_and_noise
 from studio.diffusion.samplers import chosen_steps
-from studio.diffusion.scheduler import (
-    NoiseSchedule,
-    SamplingPlan,
-    StudioScheduler,
-    from_original,
-    multistep_update,
-    to_original_and_noise,
-)
+from studio.diffusion.scheduler import SamplingPlan, StudioScheduler, multistep_update
 from studio.diffusion.tables import SolverTable
 from studio.diffusion.windows import Blend, strips, window_count, windows
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from studio.diffusion.scheduler import NoiseSchedule, velocity
+from studio.diffusion.process import NoiseSchedule, velocity
 
 EXTENT = 2.6  # the plane is shown from -EXTENT to EXTENT
 MAX_DRAWN = 20_000  # points of a drawing

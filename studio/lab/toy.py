@@ -15,14 +15,8 @@ import torch
 from torch import nn
 
 from studio.diffusion.guidance import guided
-from studio.diffusion.scheduler import (
-    STUDIO_CONFIG,
-    SamplingPlan,
-    StudioScheduler,
-    multistep_update,
-    to_original_and_noise,
-    velocity,
-)
+from studio.diffusion.process import to_original_and_noise, velocity
+from studio.diffusion.scheduler import STUDIO_CONFIG, SamplingPlan, StudioScheduler, multistep_update
 from studio.lab.plane import EXTENT, Cloud
 
 ANYTHING = 2  # the class of a point whose class is not told

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from studio.diffusion.guidance import guided
 from studio.diffusion.pipeline import StudioTextToImagePipeline
+from studio.diffusion.process import to_original_and_noise
 from studio.diffusion.samplers import make_sampler
-from studio.diffusion.scheduler import StudioScheduler, to_original_and_noise
+from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.tables import SolverTable, SolverTables, fingerprint
 from studio.training.scenes import default_prompt, with_article
 

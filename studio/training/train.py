@@ -23,7 +23,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.conditioning import Task
 from studio.diffusion.guidance import guided
-from studio.diffusion.scheduler import STUDIO_CONFIG, NoiseSchedule, StudioScheduler, velocity
+from studio.diffusion.process import NoiseSchedule, velocity
+from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
 from studio.training.batches import PAINTING, SHARPENING, Batch, BatchMaker
 from studio.training.export import export, load_averaged, paint, sample_prompts, sheet
@@ -340,7 +341,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90, help="of training in all, over all stretches")
     parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
     parser.add_argument("--init", help="begin from the weights of this pipeline folder")
-    parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone, first; a new one takes 4")
+    parser.add_argument(
+        "--text-minutes", type=float, default=0, help="of the text encoder alone, first; a new one takes 4"
+    )
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--learning-rate", type=float, help="the highest; default: the preset's. Less after --init")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
+from studio.diffusion.process import velocity
 from studio.diffusion.samplers import SAMPLERS, chosen_steps, make_sampler
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, velocity
+from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
 
 MEAN, STD = 0.3, 0.5
 CONFIG = StudioScheduler.from_config(STUDIO_CONFIG).config

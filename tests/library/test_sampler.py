@@ -152,11 +152,11 @@ def test_the_rest_is_the_pipelines(sampler):
 @pytest.mark.parametrize("where", ["network", "advance"])
 def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, monkeypatch, name, where):
     """Wherever it does: here at every second call, in the network or after some rows have stepped."""
-    import studio.diffusion.core as core
+    import studio.diffusion.calls as network_calls
 
     request = TextToImage("a red cat", sampler=name, steps=4, count=2, seed=3)
     undisturbed = painted(sampler, request)
-    rows, real = sampler.prepare(request), core.advance
+    rows, real = sampler.prepare(request), network_calls.advance
 
     def out_of_memory(*arguments):
         if where == "advance":
@@ -168,7 +168,7 @@ def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, mo
             if where == "network":
                 patch.setattr(sampler.pipeline.unet, "forward", out_of_memory)
             else:
-                patch.setattr(core, "advance", out_of_memory)
+                patch.setattr(network_calls, "advance", out_of_memory)
             with pytest.raises(torch.OutOfMemoryError):
                 sampler.denoise_step(rows)
         sampler.denoise_step(rows)
@@ -177,12 +177,12 @@ def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, mo
 
 def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypatch):
     """Over several calls, of which some fail, before anything is blended and after: the picture is the same."""
-    import studio.diffusion.core as core
+    import studio.diffusion.calls as network_calls
     import studio.diffusion.rows as rows
 
     request = SuperResolve(noise_picture(40, 36), 2, "a cat", steps=2, guidance=2.0)
     undisturbed = painted(sampler, request)
-    for module in (core, rows):
+    for module in (network_calls, rows):
         monkeypatch.setattr(module, "MAX_CALL", 4)
     (row,) = sampler.prepare(request)
     assert row.call_rows == 4
@@ -202,7 +202,7 @@ def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypat
         fails(sampler.pipeline.unet, "forward")
         sampler.denoise_step([row])
         assert row.progress == pytest.approx(4 * number / in_all) and row.step == 0
-    fails(core, "guided")
+    fails(network_calls, "guided")
     assert row.progress == 0 and row.call_rows == 4  # the step begins again
     for _ in range(calls):
         sampler.denoise_step([row])

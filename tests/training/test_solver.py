@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from studio.diffusion.pipeline import StudioTextToImagePipeline
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, multistep_update, velocity
+from studio.diffusion.process import velocity
+from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, multistep_update
 from studio.diffusion.tables import SolverTable, SolverTables
 from studio.training.export import save
 from studio.training.solver import (

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from studio.diffusion.conditioning import Task
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, velocity
+from studio.diffusion.process import velocity
+from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.training.batches import Batch
 from studio.training.train import draw_times, losses
 
