@@ -62,6 +62,7 @@ UNET = {
     "layers_per_block": (1, 1, 1),
     "mid_layers": 2,
     "guidance_embeds": True,
+    "position_embeds": True,
 }
 PRESETS = {
     "cpu": Preset("concepts.txt", 32, 96, 64, 32, 8, 8e-4, 200, 0.5, 0.999, 0.4, UNET),
@@ -85,7 +86,7 @@ class Model(nn.Module):
 
 def draw_times(count: int, generator: torch.Generator, last: int) -> torch.Tensor:
     """(count,) real times in [0, last]: logit-normal (arXiv 2403.03206, section 3.1), a tenth of them uniform."""
-    normal = torch.sigmoid(-0.2 + 1.2 * torch.randn(count, generator=generator))
+    normal = torch.sigmoid(0.1 + 1.2 * torch.randn(count, generator=generator))
     uniform = torch.rand(count, generator=generator)
     return last * torch.where(torch.rand(count, generator=generator) < 0.1, uniform, normal)
 
@@ -201,7 +202,7 @@ class Run:
             self.tokenizer.save_pretrained(self.folder / "tokenizer")
         if self.args.init and not state:
             before = StudioUNet.from_pretrained(self.args.init, subfolder="unet", dtype=torch.float32)
-            unet = StudioUNet.from_config(before.config, guidance_embeds=True)  # which older weights lack
+            unet = StudioUNet.from_config(before.config, guidance_embeds=True, position_embeds=True)  # older ones lack
             unet.load_state_dict(before.state_dict(), strict=False)
             text_encoder = CLIPTextModel.from_pretrained(self.args.init, subfolder="text_encoder", dtype=torch.float32)
         else:

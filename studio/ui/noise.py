@@ -1,6 +1,6 @@
 """The tab "Noise": its parts, what the browser may call, and what other tabs put into it.
 
-What is asked for is answered by noise_room.py; what is drawn is drawn by noise.js.
+What is asked for is answered by noise_room.py; what is drawn is drawn by the scripts in noise_views.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from studio.ui.noise_words import panels
 if TYPE_CHECKING:
     from studio.ui.studio import Studio
 
-# Gradio gives this to the component's script beside `element`, `trigger` and `server`; see noise.js.
-_SCRIPT = "\n".join(
-    (Path(__file__).parent / name).read_text("utf-8") for name in ("noise.js", "noise_take.js", "noise_tour.js")
-)
+# One script, to which Gradio gives `element`, `trigger` and `server`.
+_PARTS = ("drawing", "forward", "reverse", "compare", "plane", "rail", "take", "tour")
+_SCRIPT = "\n".join((Path(__file__).parent / "noise_views" / f"{name}.js").read_text("utf-8") for name in _PARTS)
 # What is put in before the tab was ever opened is there when this first runs.
 _INBOX = """const post = () => {
   window.noiseLetter = props.value;

@@ -1,7 +1,7 @@
 """What the tab "Noise" and its endpoints ask for: of the lab, of the engine, and of the library.
 
-Reads what arrives, and gives answers that noise.js draws, as JSON; no arithmetic on tensors. The lab is imported when
-it is first needed: importing torch takes seconds.
+Reads what arrives, and gives answers that the tab's scripts draw, as JSON; no arithmetic on tensors. The lab is
+imported when it is first needed: importing torch takes seconds.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Room:
         first time side by side find modules half made, and what they leave stays broken."""
         self.studio.engine.wait_until_ready(LOADING_SECONDS)
 
-    # ---- asked by noise.js, `server.<name>(asked)` ----
+    # ---- asked by the scripts, `server.<name>(asked)` ----
 
     def first(self, asked: Any) -> Any:
         """The shipped forward and plane views, so that nothing waits for torch."""
@@ -376,7 +376,7 @@ def picture_of(uri: Any) -> Image.Image:
 
 
 def _letter(kind: str, **contents: Any) -> str:
-    """What noise.js is told. Its number makes two letters of the same words different."""
+    """What the scripts are told. Its number makes two letters of the same words different."""
     return json.dumps({"kind": kind, "number": secrets.token_hex(4), **contents})
 
 

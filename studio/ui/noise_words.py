@@ -1,6 +1,6 @@
 """The noise tab's panels as HTML, and what is said in each: one sentence, the idea, the mathematics with its source.
 
-Pure functions and texts. What moves is drawn into these places by noise.js.
+Pure functions and texts. What moves is drawn into these places by the scripts in noise_views.
 """
 
 from __future__ import annotations

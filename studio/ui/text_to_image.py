@@ -29,12 +29,12 @@ from studio.engine.requests import (
     STYLES,
     InvalidRequest,
     TextToImage,
-    caption,
 )
 from studio.ui import stage as show
 from studio.ui.destination import Destination
 from studio.ui.easel import PICK, Easel
 from studio.ui.endpoint import paint_request
+from studio.ui.examples import PAINTED
 from studio.ui.panel import hints, vocabulary_panel
 from studio.ui.parts import QUICK, folded, keep_draft, named, run_row, said, ticket, whole
 from studio.ui.restore import Restored, read_settings, restored
@@ -47,14 +47,6 @@ TAB = "text-to-image"
 FIELDS = [*(field.name for field in fields(TextToImage) if not field.kw_only), "finish", "one_pass"]
 DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name in FIELDS[1:]}
 LATEST = 24  # small pictures in sight
-EXAMPLE_PROMPTS = [
-    {"prompt": "a red apple", "style": "glossy", "ground": "blue"},
-    {"prompt": "a sunflower", "style": "twemoji", "ground": "purple"},
-    {"prompt": "a rocket", "style": "flat", "ground": "pink"},
-    {"prompt": "a cactus", "style": "twemoji", "ground": "white"},
-    {"prompt": "a hamburger", "style": "flat", "ground": "green"},
-    {"prompt": "a pizza", "style": "glossy", "ground": "gray"},
-]
 VARIATIONS = {"subtle": 0.35, "strong": 0.65}  # strength: how far a variation may leave its picture
 VARIED = 4  # variations at a time
 FROM_STAGE = ("use", *(f"vary:{how}" for how in VARIATIONS))  # clicks that mean the picture on the stage
@@ -343,7 +335,4 @@ def preset_of(settings: Mapping[str, Any]) -> str | None:
 
 def _example_settings() -> list[dict[str, Any]]:
     """What the placeholders for examples say until there are shipped pictures."""
-    return [
-        DEFAULTS | example | {"caption": caption(**example), "seed": index + 1}
-        for index, example in enumerate(EXAMPLE_PROMPTS)
-    ]
+    return [request.settings() | {"caption": request.caption} for request in PAINTED]

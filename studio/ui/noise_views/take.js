@@ -1,4 +1,4 @@
-// Takes a view of the noise tab along: as an animation, a strip or numbers, and as a link. Runs after noise.js.
+// Takes a view of the noise tab along: as an animation, a strip or numbers, and as a link. Runs after the rail.
 
 const TILE = 192; // px of each picture in what is saved
 const MOST_FRAMES = 120;

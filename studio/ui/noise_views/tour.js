@@ -1,4 +1,4 @@
-// The guided tour of the noise tab: it goes through the views, sets the rail and says what is to be seen. After noise.js.
+// The guided tour of the noise tab: it goes through the views, sets the rail and says what is to be seen. After the rail.
 
 const TOUR = [
   ["forward", 0, "x_t", "A picture is numbers", "Every pixel is three numbers from −1 to 1. At t = 0 nothing has been done to them yet."],

@@ -1,0 +1,128 @@
+// Reverse: a run taken apart, step by step, with what the network looked at.
+
+const reverse = {
+  stage: 0,
+  async take(view) {
+    this.taking = view; // whatever comes while its pictures are unpacked comes later
+    for (const stage of view.stages) {
+      stage.images = {};
+      for (const [name, uri] of Object.entries(stage.sheets)) stage.images[name] = await picture(uri);
+    }
+    if (this.taking !== view) return;
+    this.view = view;
+    this.looks = {};
+    slot("caption").textContent = view.caption || "no prompt";
+    for (const [name, value] of Object.entries(view.asked ?? {})) $(`[data-form=run] [name=${name}]`).value = value;
+    const choices = slot("stages");
+    choices.replaceChildren();
+    for (const [index, stage] of view.stages.entries()) {
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: `${stage.width} × ${stage.height} px` });
+      button.addEventListener("click", () => this.choose(index));
+      choices.append(button);
+    }
+    await this.choose(0);
+  },
+  async choose(index) {
+    this.stage = index;
+    for (const [i, button] of [...slot("stages").children].entries()) button.setAttribute("aria-pressed", String(i === index));
+    const told = Object.entries(this.view.stages[index].condition);
+    slot("told").replaceChildren(...told.map(([name, uri]) => {
+      const figure = document.createElement("figure");
+      const image = Object.assign(document.createElement("img"), { src: uri, alt: name });
+      figure.append(image, Object.assign(document.createElement("figcaption"), { textContent: `also shown: ${name}` }));
+      return figure;
+    }));
+    slot("maps").replaceChildren();
+    slot("unet").replaceChildren();
+    draw();
+    if (!this.looks[index]) {
+      const given = this.view.looks?.[index] ?? (this.view.key && (await ask("look", { key: this.view.key, stage: index })));
+      if (given) for (const look of given.looks) {
+        look.attention = pixels(await picture(look.maps));
+        look.images = await Promise.all(look.levels.map(picture));
+      }
+      this.looks[index] = given;
+    }
+    if (this.stage === index && this.looks[index]) this.furnish(this.looks[index]);
+    draw();
+  },
+  furnish(look) {
+    slot("maps").innerHTML = look.words.map(() => '<figure class="nv-fig"><canvas role="img"></canvas><figcaption><b></b> <span></span></figcaption></figure>').join("");
+    for (const [i, figure] of [...slot("maps").children].entries()) {
+      const name = look.words[i] || (i ? "(end)" : "(start)");
+      $("b", figure).textContent = name;
+      $("canvas", figure).setAttribute("aria-label", `attention to ${name}`);
+    }
+    const { width, height } = look, last = look.levels.length + 2;
+    const card = (column, depth, name, shape, canvas) => `<div class="nv-level" style="--column:${column};--depth:${depth}"><b>${name}</b><span>${shape}</span>${canvas}</div>`;
+    const side = (level) => Math.round(Math.log2(look.levels[0].shape[1] / level.shape[1]));
+    const skips = look.levels.map((level, i) => {
+      const other = look.levels.findIndex((up) => up.name === level.name.replace("down", "up"));
+      return level.name.startsWith("down") && other > i ? `<i class="nv-skip" style="--depth:${side(level)};--from:${i + 2};--count:${other - i + 1}"></i>` : "";
+    });
+    slot("unet").style.setProperty("--columns", last);
+    slot("unet").innerHTML = card(1, 0, "in", `10 × ${height} × ${width}`, '<canvas data-at="x_t" role="img" aria-label="x_t, the input"></canvas><small>x<sub>t</sub> 3, known picture 3, mask 1, low resolution 3</small>')
+      + look.levels.map((level, i) => card(i + 2, side(level), level.name, level.shape.join(" × "), `<canvas role="img" aria-label="channels of ${level.name}"></canvas>`)).join("")
+      + card(last, 0, "out", `3 × ${height} × ${width}`, '<canvas data-at="x0" role="img" aria-label="the predicted picture"></canvas><small>v, and from it x̂<sub>0</sub></small>')
+      + skips.join("");
+  },
+  stops() {
+    return this.view?.stages[this.stage].steps.map((step) => step.t);
+  },
+  draw() {
+    if (!this.view) return;
+    const stage = this.view.stages[this.stage], index = nearest(this.stops(), state.t), step = stage.steps[index];
+    for (const [name, at] of [["rx_t", "x_t"], ["reps", "eps"], ["rx0", "x0"], ["rx_next", "x_next"], ["rdiff", "difference"]]) {
+      const canvas = canvasOf(name), image = stage.images[at];
+      canvas.closest("figure").style.visibility = image ? "" : "hidden";
+      if (image) frame(canvas, image, index, stage.width, stage.height);
+    }
+    const guided = step.difference === null ? (step.guidance === 1 ? "guidance did not act here" : `guidance ${step.guidance}, which the network took as an input: one pass, no difference`) : `guidance ${step.guidance}: difference of ${fixed(step.difference, 3)} added ${fixed(step.guidance - 1, 1)} times more`;
+    const how = { exact: "the sampler's own weights", measured: "weights measured from the arrays", unknown: "" }[step.how];
+    slot("arithmetic").className = "nv-lines";
+    slot("arithmetic").innerHTML =
+      `<p>step ${step.step + 1}, t = ${fixed(step.t, 0)}</p><p>${printed(step.splitting)}</p><p>${printed(step.arithmetic)}</p>` +
+      `<p>${guided}</p><p>${how}${how ? `; left over: ${step.rest < 1e-6 ? "nothing" : step.rest > 1e-3 ? "noise drawn anew" : step.rest.toExponential(1)}` : ""}</p>`;
+    const weights = [["x_t", step.a], ...step.b.map((b, i) => [["x̂0 now", "x̂0 before", "x̂0 before that"][i] ?? `x̂0 ${i} steps before`, b])];
+    const largest = Math.max(1, ...weights.map(([, w]) => Math.abs(w)));
+    slot("weights").innerHTML = weights.map(([name, w]) => {
+      const half = (50 * Math.abs(w)) / largest;
+      return `<div class="nv-weight"><span>${printed(name)}</span><span class="track"><i style="width:${half}%;left:${w < 0 ? 50 - half : 50}%"></i></span><b>${fixed(w)}</b></div>`;
+    }).join("");
+    const look = this.looks[this.stage];
+    if (look && slot("maps").children.length) this.inside(look, stage, index);
+  },
+  inside(look, stage, index) {
+    const at = look.looks[nearest(look.looks.map((l) => l.index), index)];
+    const { width, height } = look, ink = [255, 196, 0];
+    const overlay = this.overlay ??= document.createElement("canvas");
+    Object.assign(overlay, { width, height });
+    for (const [w, figure] of [...slot("maps").children].entries()) {
+      const canvas = $("canvas", figure), context = canvas.getContext("2d");
+      if (canvas.width !== 4 * width) Object.assign(canvas, { width: 4 * width, height: 4 * height });
+      const image = new ImageData(width, height);
+      for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
+        const value = at.attention.data[4 * (y * at.attention.width + w * width + x)], p = 4 * (y * width + x);
+        image.data.set([...ink, value * 0.9], p);
+      }
+      overlay.getContext("2d").putImageData(image, 0, 0);
+      context.imageSmoothingEnabled = false;
+      context.filter = "grayscale(1) brightness(0.55)";
+      context.drawImage(stage.images.x0, index * width, 0, width, height, 0, 0, 4 * width, 4 * height);
+      context.filter = "none";
+      context.imageSmoothingEnabled = true;
+      context.drawImage(overlay, 0, 0, 4 * width, 4 * height);
+      $("span", figure).textContent = `${(100 * at.shares[w]).toFixed(1)} %`;
+    }
+    for (const canvas of $$("[data-at]", slot("unet"))) frame(canvas, stage.images[canvas.dataset.at], index, stage.width, stage.height);
+    for (const [i, canvas] of $$("canvas:not([data-at])", slot("unet")).entries()) {
+      const level = look.levels[i], [, h, w] = level.shape;
+      if (canvas.width !== 3 * w) Object.assign(canvas, { width: 3 * w, height: 2 * h });
+      for (let k = 0; k < level.shown; k++) {
+        canvas.getContext("2d").drawImage(at.images[i], k * w, 0, w, h, (k % 3) * w, Math.floor(k / 3) * h, w, h);
+      }
+    }
+  },
+};
+
+const nearest = (values, wanted) => values.reduce((best, value, i) => (Math.abs(value - wanted) < Math.abs(values[best] - wanted) ? i : best), 0);
