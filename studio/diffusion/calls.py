@@ -11,16 +11,17 @@ from typing import NamedTuple
 import torch
 
 from studio.diffusion.guidance import guided
-from studio.diffusion.rows import MAX_CALL, Row, advance
+from studio.diffusion.regions import together
+from studio.diffusion.rows import MAX_CALL, Row, Words, advance
 from studio.diffusion.unet import StudioUNet
 from studio.diffusion.windows import Blend
 
 
 class Tile(NamedTuple):
-    """One row of a network call: a window of a picture under way, with its words or without."""
+    """One row of a network call: a window of a picture under way, and the words that it is shown with."""
 
     row: Row
-    conditional: bool
+    words: Words
     input: torch.Tensor  # (3, H, W) of the whole picture
     top: int
     left: int
@@ -40,9 +41,8 @@ def denoise_call(unet: StudioUNet, rows: Sequence[Row]) -> None:
         seen, places = row.look()
         looks.append(seen._replace(rows=seen.rows + len(places)))
         whole, shape = row.network_input, row.call_shape
-        for conditional, top, left in places:
-            blend = seen.with_words if conditional else seen.without
-            tiles.setdefault(shape, []).append(Tile(row, conditional, whole, top, left, shape, blend))
+        for words, blend, top, left in places:
+            tiles.setdefault(shape, []).append(Tile(row, words, whole, top, left, shape, blend))
     predictions: list[tuple[Tile, torch.Tensor]] = []
     for group in tiles.values():
         for begin in range(0, len(group), MAX_CALL):  # bounds the memory
@@ -57,12 +57,13 @@ def denoise_call(unet: StudioUNet, rows: Sequence[Row]) -> None:
             continue
         row.seen = None
         whole_rows.append(row)
-        with_words = seen.with_words.whole()
-        if seen.without is None:
+        said = [blend.whole() for _, blend in seen.told]
+        with_words = together(said[: len(row.spoken)], [words.half for words in row.spoken])
+        if not row.guided:
             wholes.append(with_words)
             differences.append(None)
         else:
-            without = seen.without.whole()
+            without = said[-1]
             wholes.append(guided(without, with_words, row.guidance_scale))
             differences.append(with_words - without)
     advance(whole_rows, wholes, differences)
@@ -73,10 +74,6 @@ def predict(unet: StudioUNet, tiles: list[Tile]) -> torch.Tensor:
     # not unet.dtype and the execution device: they go through all modules, a fifth of a small call's time
     dtype, device = unet.stem.weight.dtype, tiles[0].input.device
     rows = [tile.row for tile in tiles]
-    words = [
-        (r.text, r.text_mask) if t.conditional else (r.negative, r.negative_mask)
-        for t, r in zip(tiles, rows, strict=True)
-    ]
     inputs = []
     for row, _, whole, top, left, (height, width), _ in tiles:
         x_t = whole[:, top : top + height, left : left + width]
@@ -84,8 +81,8 @@ def predict(unet: StudioUNet, tiles: list[Tile]) -> torch.Tensor:
     return unet(
         torch.stack(inputs).to(dtype),
         torch.tensor([row.time for row in rows], device=device),
-        torch.stack([text for text, _ in words]).to(dtype),
-        torch.stack([mask for _, mask in words]),
+        torch.stack([tile.words.text for tile in tiles]).to(dtype),
+        torch.stack([tile.words.mask for tile in tiles]),
         torch.tensor([int(row.stage.task) for row in rows], device=device),
         torch.tensor([row.stage.noise_level for row in rows], device=device),
         guidance_input(unet, rows, device),

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from studio.diffusion.calls import denoise_call
 from studio.diffusion.conditioning import Condition, Task, project
 from studio.diffusion.guidance import Guidance
-from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps
+from studio.diffusion.regions import regions_of
+from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps, Words
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.tables import SolverTable, fingerprint
@@ -193,7 +195,10 @@ class StudioPipeline(DiffusionPipeline):
         for name, values in (("negative_prompts", negative_prompts), ("seeds or generators", generators)):
             if len(values) != len(prompts):
                 raise ValueError(f"{len(values)} {name} for {len(prompts)} prompts; there must be one for each")
-        text, text_mask = self.encode([*prompts, *negative_prompts])
+        regions = [regions_of(prompt) for prompt in prompts]
+        captions = [region.caption for of_one in regions for region in of_one]
+        read = map(Words, *self.encode([*prompts, *negative_prompts, *captions]))
+        words, negatives = (list(islice(read, len(prompts))) for _ in range(2))
         rows = []
         for i, (stage, finish, generator) in enumerate(zip(stages, finishes, generators, strict=True)):
             same = prompts[i] == negative_prompts[i]  # guidance away from the prompt itself does nothing
@@ -201,13 +206,12 @@ class StudioPipeline(DiffusionPipeline):
             rows.append(
                 Row(
                     stage(Guidance() if same else replace(guidance, one_pass=one_pass)),
-                    text=text[i],
-                    text_mask=text_mask[i],
-                    negative=text[len(prompts) + i],
-                    negative_mask=text_mask[len(prompts) + i],
+                    words=words[i],
+                    negative=negatives[i],
                     generator=generator,
                     seed=None if seeds is None else seeds[i],
                     finish=finish,
+                    regions=tuple(replace(next(read), half=region.half) for region in regions[i]),
                     then=then[i] if then else (),
                     train_steps=self.scheduler.config.num_train_timesteps,
                 )

@@ -6,7 +6,7 @@ which keeps its run's state inside and so belongs to one row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from itertools import islice
@@ -147,17 +147,25 @@ class Next(NamedTuple):
     steps: int
 
 
+@dataclass(frozen=True)
+class Words:
+    """A prompt as the text encoder has read it; half: of the picture, where it counts (see `regions`), or None: all."""
+
+    text: torch.Tensor  # (L, D)
+    mask: torch.Tensor  # (L,)
+    half: str | None = None
+
+
 class Seen(NamedTuple):
     """A step under way: what the network has said of the windows that it was shown so far."""
 
-    with_words: Blend
-    without: Blend | None  # where guidance acts
+    told: tuple[tuple[Words, Blend], ...]  # by the words that it was told, where guidance acts the negative ones last
     rows: int = 0  # network rows so far
 
     @property
     def torn(self) -> bool:
         """Whether a call that failed has left something of its own: then the step must begin again."""
-        return self.with_words.added + (self.without.added if self.without else 0) != self.rows
+        return sum(blend.added for _, blend in self.told) != self.rows
 
 
 @dataclass
@@ -165,13 +173,12 @@ class Row:
     """One picture under way: a stage, its words, and what follows."""
 
     stage: Stage
-    text: torch.Tensor  # (L, D)
-    text_mask: torch.Tensor  # (L,)
-    negative: torch.Tensor  # (L, D)
-    negative_mask: torch.Tensor  # (L,)
+    words: Words
+    negative: Words
     generator: torch.Generator
     seed: int | None
     finish: Any  # what `decode` needs besides: known pixels to paste back, the size to crop to
+    regions: tuple[Words, ...] = ()  # in place of the words, where words alone become a picture
     then: tuple[Next, ...] = ()  # the stages to come
     steps_before: int = 0  # calls of stages that are done
     train_steps: int = 1000
@@ -224,6 +231,11 @@ class Row:
         return self.guidance_scale != 1 and not self.stage.guidance.one_pass
 
     @property
+    def spoken(self) -> tuple[Words, ...]:
+        """What the network is told next, of what there is to be."""
+        return self.regions if self.regions and self.stage.task == Task.TEXT_TO_IMAGE else (self.words,)
+
+    @property
     def call_shape(self) -> tuple[int, int]:
         """(height, width) of what the next network call is shown; only rows of one shape share a call."""
         height, width = self.stage.sample.shape[1:]
@@ -240,26 +252,26 @@ class Row:
 
     @property
     def _rows_of_step(self) -> int:
-        """Its windows, twice where guidance acts."""
+        """Its windows, as many times as it is told something, and once more where guidance acts."""
         height, width = self.stage.sample.shape[1:]
-        return window_count(height, width, self.stage.window) * (2 if self.guided else 1)
+        return window_count(height, width, self.stage.window) * (len(self.spoken) + self.guided)
 
     def saw_all(self, seen: Seen) -> bool:
         return seen.rows == self._rows_of_step
 
-    def look(self) -> tuple[Seen, list[tuple[bool, int, int]]]:
-        """The step under way, and what its next call is shown: with words or without, and the window's top and left."""
+    def look(self) -> tuple[Seen, list[tuple[Words, Blend, int, int]]]:
+        """The step under way, and what its next call is shown: words, where what is said goes, a window's top, left."""
         height, width = self.stage.sample.shape[1:]
         seen = self.seen
         if seen is None or seen.torn:
-            with_words, without = (Blend(height, width, self.stage.window) for _ in range(2))
-            seen = Seen(with_words, without if self.guided else None)
-        return seen, list(islice(self._tiles(height, width), seen.rows, seen.rows + MAX_CALL))
-
-    def _tiles(self, height: int, width: int) -> Iterator[tuple[bool, int, int]]:
-        for conditional in (True, False) if self.guided else (True,):
-            for top, left in windows(height, width, self.stage.window):
-                yield conditional, top, left
+            told = (*self.spoken, self.negative) if self.guided else self.spoken
+            seen = Seen(tuple((words, Blend(height, width, self.stage.window)) for words in told))
+        tiles = (
+            (words, blend, top, left)
+            for words, blend in seen.told
+            for top, left in windows(height, width, self.stage.window)
+        )
+        return seen, list(islice(tiles, seen.rows, seen.rows + MAX_CALL))
 
     @property
     def network_input(self) -> torch.Tensor:

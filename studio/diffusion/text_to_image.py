@@ -46,7 +46,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         """One row a prompt.
 
         Args:
-            prompts: "" paints anything.
+            prompts: "" paints anything. One that puts a thing beside another is painted by regions: see `regions`.
             negative_prompts: what guidance leads away from; one for each prompt.
             num_inference_steps: 1 to the number of train steps; Heun makes 2 N - 1 network calls of it.
             guidance_scale, guidance_interval: see `studio.diffusion.guidance.Guidance`.

@@ -16,7 +16,6 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
-WAVES = 6  # cosines along each axis that tell a place
 MAX_GUIDANCE = 5.0  # the largest guidance scale that a network is taught as an input
 
 
@@ -49,15 +48,10 @@ class ResidualBlock(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention over positions, cross-attention over words, and an MLP, on (B, C, H, W).
+    """Self-attention over positions, cross-attention over words, and an MLP, on (B, C, H, W)."""
 
-    knows_place: whether who asks and who is asked are told where in the picture they are: at high noise there is little
-    else by which to find the words about what is to be there. Convolutions tell it only faintly, by their padding.
-    """
-
-    def __init__(self, channels: int, text_dim: int, head_dim: int, knows_place: bool) -> None:
+    def __init__(self, channels: int, text_dim: int, head_dim: int) -> None:
         super().__init__()
-        self.place = nn.Linear(2 * WAVES, channels, bias=False) if knows_place else None
         self.heads = channels // head_dim
         self.norm1 = nn.LayerNorm(channels)
         self.to_qkv = nn.Linear(channels, 3 * channels, bias=False)
@@ -71,19 +65,16 @@ class TransformerBlock(nn.Module):
         for last in (self.out1, self.out2, self.mlp[2]):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-        if self.place is not None:  # weights from before places were told stay right
-            nn.init.zeros_(self.place.weight)
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, head_dim)
 
     def forward(self, x: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor | None) -> torch.Tensor:
-        height, width = x.shape[2:]
+        height = x.shape[2]
         h = x.flatten(2).transpose(1, 2)  # (B, N, C)
-        place = 0.0 if self.place is None else self.place(waves(height, width, h.device).to(h.dtype))  # (N, C)
-        q, k, v = map(self._split, self.to_qkv(self.norm1(h) + place).chunk(3, dim=-1))
+        q, k, v = map(self._split, self.to_qkv(self.norm1(h)).chunk(3, dim=-1))
         h = h + self.out1((attention_weights(q, k) @ v).transpose(1, 2).flatten(2))
-        q = self._split(self.to_q(self.norm2(h) + place))
+        q = self._split(self.to_q(self.norm2(h)))
         k, v = map(self._split, self.to_kv(text).chunk(2, dim=-1))
         mixed = attention_weights(q, k, text_mask) @ v
         h = h + self.out2(mixed.transpose(1, 2).flatten(2))
@@ -94,12 +85,10 @@ class TransformerBlock(nn.Module):
 class Stage(nn.Module):
     """A residual block and, where the level has attention, a transformer block."""
 
-    def __init__(
-        self, channels: int, embedding_dim: int, text_dim: int, head_dim: int, attention: bool, knows_place: bool
-    ) -> None:
+    def __init__(self, channels: int, embedding_dim: int, text_dim: int, head_dim: int, attention: bool) -> None:
         super().__init__()
         self.residual = ResidualBlock(channels, embedding_dim)
-        self.attention = TransformerBlock(channels, text_dim, head_dim, knows_place) if attention else None
+        self.attention = TransformerBlock(channels, text_dim, head_dim) if attention else None
 
     def forward(self, x, embedding, text, text_mask):
         x = self.residual(x, embedding)
@@ -124,7 +113,6 @@ class StudioUNet(ModelMixin, ConfigMixin):
         num_tasks: size of the task embedding's table.
         time_embedding_dim: width of the vector that carries time, task and noise level to every block.
         guidance_embeds: whether the network was taught guidance as an input (arXiv 2210.03142), as in `guidance`.
-        position_embeds: whether attention is told where in the picture it is.
     """
 
     _supports_gradient_checkpointing = False
@@ -146,7 +134,6 @@ class StudioUNet(ModelMixin, ConfigMixin):
         num_tasks: int = 3,
         time_embedding_dim: int = 256,
         guidance_embeds: bool = False,
-        position_embeds: bool = False,
     ) -> None:
         super().__init__()
         widths, dim = tuple(block_out_channels), time_embedding_dim
@@ -161,9 +148,10 @@ class StudioUNet(ModelMixin, ConfigMixin):
         self.stem = nn.Conv2d(in_channels * patch_size**2, widths[0], 3, padding=1)
 
         def stages(level: int, count: int) -> nn.ModuleList:
-            sizes = widths[level], dim, cross_attention_dim, attention_head_dim
             attends = attention_levels[level]
-            return nn.ModuleList(Stage(*sizes, attends, position_embeds) for _ in range(count))
+            return nn.ModuleList(
+                Stage(widths[level], dim, cross_attention_dim, attention_head_dim, attends) for _ in range(count)
+            )
 
         levels = range(len(widths))
         self.down = nn.ModuleList(stages(level, layers_per_block[level]) for level in levels)
@@ -281,15 +269,6 @@ def sinusoid(position: torch.Tensor, dim: int = 256, max_period: float = 10_000.
     frequency = torch.exp(-math.log(max_period) * torch.arange(dim // 2, device=position.device) / (dim // 2))
     angle = position.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
-
-
-def waves(height: int, width: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """(H W, 2 WAVES) float32: cos(pi k u) for k = 1 to WAVES, u in (0, 1) down and across: a place, at any size."""
-    k = torch.arange(1, WAVES + 1, device=device)
-    centres = [torch.arange(n, device=device)[:, None] / n + 0.5 / n for n in (height, width)]
-    down, across = (torch.cos(math.pi * k * u) for u in centres)
-    whole = down[:, None].expand(-1, width, -1), across[None].expand(height, -1, -1)
-    return torch.cat(whole, dim=-1).flatten(0, 1)
 
 
 def groups(channels: int) -> int:

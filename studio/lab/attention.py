@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from studio.diffusion.conditioning import CONDITION_CHANNELS
+from studio.diffusion.conditioning import CONDITION_CHANNELS, Task
+from studio.diffusion.regions import Region, regions_of, share
 from studio.diffusion.unet import StudioUNet, TransformerBlock, attention_weights
 from studio.diffusion.windows import blend, cut
 
@@ -148,7 +149,7 @@ class Level:
 class Insight:
     """One network call of a trace, made again with the network listened to."""
 
-    words: list[Word]
+    words: list[Word]  # of all regions
     maps: dict[int, np.ndarray]  # side in px at which a block attends -> (words, H, W) in [0, 1], at the picture's size
     levels: list[Level]
     prediction: np.ndarray  # (3, H, W), with the words; guided only where guidance was the network's own input
@@ -163,48 +164,55 @@ class Insight:
 def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6) -> Insight:
     """Makes the network call of a step of a trace once more, with the prompt's words, and says what went on in it.
 
+    A prompt that was painted by regions has the words of each, which count where the region does.
+
     pipe: a `StudioPipeline` that nobody else uses at the same time, such as a `listener`.
     """
     unet = pipe.unet
     device, dtype = unet.device, unet.dtype
-    text, mask = pipe.encode([prompt])
+    task = int(stage.task or 0)
+    regions = (regions_of(prompt) if task == Task.TEXT_TO_IMAGE else ()) or (Region(prompt),)
+    text, mask = pipe.encode([region.caption for region in regions])
     x_t = torch.from_numpy(np.array(step.x_t, dtype=np.float32))
     height, width = x_t.shape[1:]
     condition = torch.zeros(CONDITION_CHANNELS, height, width)
     if stage.condition is not None:
         condition = torch.from_numpy(np.array(stage.condition, dtype=np.float32))
-    task = int(stage.task or 0)
-    window = pipe.window_size if task == 2 else pipe.sample_size
+    window = pipe.window_size if task == Task.SUPER_RESOLUTION else pipe.sample_size
     tiles = cut(torch.cat([x_t, condition]), window)
-    count = len(tiles)
+    each, count = len(tiles), len(tiles) * len(regions)
     one_pass = unet.config.guidance_embeds and step.guidance_difference is None
     guidance = torch.full((count,), float(step.guidance_scale), device=device) if one_pass else None
     with watching(unet) as seen:
         said = unet(
-            torch.stack(tiles).to(device, dtype),
+            torch.stack(tiles * len(regions)).to(device, dtype),
             torch.full((count,), float(step.timestep), device=device),
-            text.to(device, dtype).expand(count, -1, -1),
-            mask.to(device).expand(count, -1),
+            text.to(device, dtype).repeat_interleave(each, 0),
+            mask.to(device).repeat_interleave(each, 0),
             torch.full((count,), task, device=device),
             torch.full((count,), float(stage.noise_level), device=device),
             guidance,
         ).sample.float()
-    spoken = words(pipe.tokenizer, prompt)
+    spoken = [words(pipe.tokenizer, region.caption) for region in regions]
+    shares = [share(region.half, height, width) for region in regions]
     side = tuple(tiles[0].shape[1:])
 
-    def whole(parts: torch.Tensor) -> np.ndarray:
-        """Windows (B, C, h, w) at their own size -> (C, H, W)."""
-        return blend(list(parts.cpu()), height, width, window).numpy()
+    def wholes(parts: torch.Tensor) -> list[torch.Tensor]:
+        """Windows (B, C, h, w) at their own size -> (C, H, W) of each region, as much of it as counts."""
+        of_each = (blend(list(part), height, width, window) for part in parts.cpu().split(each))
+        return [part * much for part, much in zip(of_each, shares, strict=True)]
 
     by_size: dict[int, list[np.ndarray]] = {}
     for _, weights in seen.attention:  # (B, heads, h, w, L)
         tokens = weights.mean(1).permute(0, 3, 1, 2)  # (B, L, h, w): over the heads
-        of_words = torch.stack([tokens[:, list(word.tokens)].sum(1) for word in spoken], 1)
-        smooth = F.interpolate(of_words, size=side, mode="bilinear", align_corners=False)
-        by_size.setdefault(weights.shape[3], []).append(whole(smooth))
+        of_tokens = wholes(F.interpolate(tokens, size=side, mode="bilinear", align_corners=False))
+        of_words = [
+            part[list(word.tokens)].sum(0) for part, told in zip(of_tokens, spoken, strict=True) for word in told
+        ]
+        by_size.setdefault(weights.shape[3], []).append(torch.stack(of_words).numpy())
     maps = {size: np.mean(found, axis=0) for size, found in sorted(by_size.items(), reverse=True)}
     levels = [_level(name, out, channels) for name, out in seen.features]
-    return Insight(spoken, maps, levels, whole(said))
+    return Insight(sum(spoken, []), maps, levels, sum(wholes(said)).numpy())
 
 
 def _level(name: str, out: torch.Tensor, channels: int) -> Level:

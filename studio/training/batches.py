@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from studio.diffusion.conditioning import Task, inpaint_condition, super_resolution_condition
+from studio.diffusion.regions import regions_of, share
 from studio.training.scenes import Painter, SceneMaker, View
 
 PAINTING = {Task.TEXT_TO_IMAGE: 0.75, Task.INPAINT: 0.25}  # shares of a batch
@@ -31,6 +32,7 @@ class Batch:
     task: torch.Tensor  # (B,) int
     noise_level: torch.Tensor  # (B,) of the low-resolution picture
     captions: list[str]
+    weight: torch.Tensor  # (B, 1, S, S) in [0, 1]: where the error counts
 
 
 class BatchMaker:
@@ -49,10 +51,15 @@ class BatchMaker:
         picture = self.painter(scenes, size, views)
         condition = picture.new_zeros(batch_size, 7, size, size)
         noise_level = torch.zeros(batch_size)
+        weight = picture.new_ones(batch_size, 1, size, size)
         captions = []
         for row, (task, scene) in enumerate(zip(tasks, scenes, strict=True)):
             silent = {Task.TEXT_TO_IMAGE: self.text_dropout, Task.INPAINT: 0.3, Task.SUPER_RESOLUTION: 0.5}[task]
-            captions.append("" if rng.random() < silent else scene.caption)
+            caption = "" if rng.random() < silent else scene.caption
+            if task == Task.TEXT_TO_IMAGE and (regions := regions_of(caption)):
+                region = rng.choice(regions)
+                caption, weight[row] = region.caption, share(region.half, size, size, weight.device)
+            captions.append(caption)
             here = slice(row, row + 1)
             if task == Task.INPAINT:
                 hole = random_hole(size, rng).to(picture)
@@ -68,6 +75,7 @@ class BatchMaker:
             torch.tensor(tasks, device=picture.device),
             noise_level.to(picture.device),
             captions,
+            weight,
         )
 
 

@@ -38,7 +38,7 @@ class Mix:
     """What scenes show: shares of all."""
 
     one: float = 0.45  # one thing
-    pair: float = 0.42  # two things in a relation; the rest are two or three of a kind
+    pair: float = 0.40  # two things in a relation; the rest are two or three of a kind
     tinted: float = 0.25  # of things, in a colour that is not their own
 
 
@@ -175,7 +175,7 @@ class SceneMaker:
         rng = self.rng
         first, second = rng.choice(self.by_style[style]), rng.choice(self.by_style[style])
         relation = rng.choice(RELATIONS)
-        flat = relation in ("left of", "right of") or (relation == "and" and rng.random() < 0.6)
+        flat = relation in ("left of", "right of", "and")
         places = self.row(2) if flat else [(y, x, side) for x, y, side in self.row(2)]
         if relation in ("right of", "below"):
             places.reverse()

@@ -20,11 +20,10 @@ from tokenizers.trainers import BpeTrainer
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from studio.training.scenes import GROUNDS, RELATIONS, TINTS, Scene, SceneMaker
+from studio.training.scenes import GROUNDS, TINTS, Scene, SceneMaker
 from studio.training.sprites import STYLES, Sprites
 
 MAX_TOKENS = 40  # the longest captions have about 30
-KEPT = 100.0  # weight of the relative change to what was said before
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int = 2048) -> CLIPTokenizer:
@@ -50,7 +49,7 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int = 2048) -> CLIPToke
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer, width: int = 256, layers: int = 4) -> CLIPTextModel:
-    return CLIPTextModel(
+    encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
@@ -64,33 +63,20 @@ def new_text_encoder(tokenizer: CLIPTokenizer, width: int = 256, layers: int = 4
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    encoder.set_attn_implementation("eager")  # the fused kernel's backward is several times slower on a CPU
+    return encoder
 
 
 class Reader(nn.Module):
-    """Reads off a caption's vectors what it says, what the sprite looks like as an 8 x 8 thumbnail, and, asked at a
-    place of the picture, which thing is there: by attention to the words, as the U-Net will have to find it out."""
+    """Reads off a caption's vectors what it says, and what the sprite looks like as an 8 x 8 thumbnail."""
 
     def __init__(self, width: int, concepts: int) -> None:
         super().__init__()
-        self.question = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
-        self.look_up = nn.MultiheadAttention(width, width // 64, batch_first=True)
-        self.thing_there = nn.Linear(width, concepts)
-        self.tint_there = nn.Linear(width, len(TINTS) + 1)
         self.concept = nn.Linear(width, concepts)
         self.style = nn.Linear(width, len(STYLES))
         self.ground = nn.Linear(width, len(GROUNDS))
         self.tint = nn.Linear(width, len(TINTS) + 1)
-        self.relation = nn.Linear(width, len(RELATIONS))
-        self.first, self.second = nn.Linear(width, concepts), nn.Linear(width, concepts)
         self.thumbnail = nn.Linear(width, 4 * 8 * 8)
-
-    def there(
-        self, vectors: torch.Tensor, mask: torch.Tensor, places: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits of the concept (M, .) and the tint (M, .) at places (M, 2) in [0, 1], by words (M, L, D)."""
-        question = self.question(2 * places - 1)[:, None]
-        answer, _ = self.look_up(question, vectors, vectors, key_padding_mask=~mask.bool(), need_weights=False)
-        return self.thing_there(answer[:, 0]).float(), self.tint_there(answer[:, 0]).float()
 
 
 def said(scenes: list[Scene], sprites: Sprites, thumbnails: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -113,32 +99,16 @@ def said(scenes: list[Scene], sprites: Sprites, thumbnails: torch.Tensor) -> dic
         "tint": torch.tensor(tint),
         "thumbnail": thumbnails[[scene.things[0].sprite for scene in scenes]],
         "alone": torch.tensor(alone),
-        "relation": torch.tensor([RELATIONS.index(s.relation) if s.relation else -100 for s in scenes]),
-        "first": torch.tensor([s.labels["concepts"][0] if s.relation else -100 for s in scenes]),
-        "second": torch.tensor([s.labels["concepts"][1] if s.relation else -100 for s in scenes]),
     }
 
 
 def reading_loss(reader: Reader, vectors: torch.Tensor, truth: dict[str, torch.Tensor]) -> torch.Tensor:
     """Of vectors (B, D), one a caption."""
     loss = F.cross_entropy(reader.concept(vectors), truth["concept"])
-    for name in ("style", "ground", "tint", "relation", "first", "second"):
+    for name in ("style", "ground", "tint"):
         loss = loss + F.cross_entropy(getattr(reader, name)(vectors).float(), truth[name], ignore_index=-100)
     error = (reader.thumbnail(vectors).float() - truth["thumbnail"]).square().mean(1)
     return loss + 20 * (error * truth["alone"]).mean()
-
-
-def binding_loss(
-    reader: Reader, vectors: torch.Tensor, mask: torch.Tensor, scenes: list[Scene], sprites: Sprites
-) -> torch.Tensor:
-    """How badly the words (B, L, D) tell which thing is at which place, and in which colour."""
-    things = [(row, thing) for row, scene in enumerate(scenes) for thing in scene.things]
-    rows = torch.tensor([row for row, _ in things], device=vectors.device)
-    places = torch.tensor([(thing.x, thing.y) for _, thing in things], device=vectors.device)
-    concept = sprites.concept[[thing.sprite for _, thing in things]].to(vectors.device)
-    tint = [TINTS.index(thing.tint) if thing.tint else len(TINTS) for _, thing in things]
-    said = reader.there(vectors[rows], mask[rows], places)
-    return F.cross_entropy(said[0], concept) + F.cross_entropy(said[1], torch.tensor(tint, device=vectors.device))
 
 
 def teach_reading(
@@ -149,12 +119,10 @@ def teach_reading(
     batch: int = 192,
     learning_rate: float = 1e-3,
     bf16: bool = True,
-    kept: CLIPTextModel | None = None,
 ) -> float:
     """Train `encoder` in place, on its device, for so many minutes; returns the last losses' mean.
 
     Both the mean of a caption's vectors and its last one are read: the U-Net is shown the one, and attends to the rest.
-    kept: an encoder that a U-Net has learned to follow; what it says of a thing alone is said as before.
     """
     encoder.set_attn_implementation("eager")  # the fused kernel's backward is several times slower on a CPU
     device = encoder.device
@@ -177,13 +145,6 @@ def teach_reading(
             mean = (vectors * weight).sum(1) / weight.sum(1)
             last = vectors[torch.arange(batch, device=device), words.attention_mask.sum(1) - 1]
             loss = reading_loss(reader, mean, truth) + reading_loss(reader, last, truth)
-            loss = loss + 2 * binding_loss(reader, vectors, words.attention_mask, drawn, sprites)
-            if kept is not None:
-                with torch.no_grad():
-                    before = kept(**words).last_hidden_state
-                alone = weight * torch.tensor([len(scene.things) == 1 for scene in drawn], device=device)[:, None, None]
-                change = ((vectors - before).float().square() * alone).sum()
-                loss = loss + KEPT * change / (before.float().square() * alone).sum()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -62,10 +62,9 @@ UNET = {
     "layers_per_block": (1, 1, 1),
     "mid_layers": 2,
     "guidance_embeds": True,
-    "position_embeds": True,
 }
 PRESETS = {
-    "cpu": Preset("concepts.txt", 32, 96, 64, 32, 8, 8e-4, 200, 0.5, 0.999, 0.4, UNET),
+    "cpu": Preset("concepts.txt", 32, 96, 64, 32, 8, 8e-4, 100, 0.5, 0.998, 0.4, UNET),
     "gpu": Preset("all", 64, 512, 64, 512, 5, 1e-3, 500, 0.4, 0.9995, 1.0, UNET),
 }
 
@@ -86,7 +85,7 @@ class Model(nn.Module):
 
 def draw_times(count: int, generator: torch.Generator, last: int) -> torch.Tensor:
     """(count,) real times in [0, last]: logit-normal (arXiv 2403.03206, section 3.1), a tenth of them uniform."""
-    normal = torch.sigmoid(0.1 + 1.2 * torch.randn(count, generator=generator))
+    normal = torch.sigmoid(1.2 * torch.randn(count, generator=generator))
     uniform = torch.rand(count, generator=generator)
     return last * torch.where(torch.rand(count, generator=generator) < 0.1, uniform, normal)
 
@@ -100,7 +99,7 @@ def losses(
     schedule: NoiseSchedule,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean squared error of the velocity for each row (B,), and the times (B,) at which it was asked.
+    """Mean squared error of the velocity for each row (B,), where it counts, and the times (B,) at which it was asked.
 
     Some rows with words are asked for the guided velocity in one call: what a teacher says with words and without, put
     together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). The teacher stands still for long: of
@@ -129,7 +128,8 @@ def losses(
         guidance[rows] = scales
         target[rows] = guided(unconditional, conditional, scales[:, None, None, None])
     prediction = model(x_t, batch.condition, time, *words, batch.task, batch.noise_level, guidance)
-    return (prediction.float() - target).square().mean(dim=(1, 2, 3)), time
+    error = (prediction.float() - target).square() * batch.weight
+    return error.mean(dim=(1, 2, 3)) / batch.weight.mean(dim=(1, 2, 3)), time
 
 
 class Average:
@@ -202,7 +202,7 @@ class Run:
             self.tokenizer.save_pretrained(self.folder / "tokenizer")
         if self.args.init and not state:
             before = StudioUNet.from_pretrained(self.args.init, subfolder="unet", dtype=torch.float32)
-            unet = StudioUNet.from_config(before.config, guidance_embeds=True, position_embeds=True)  # older ones lack
+            unet = StudioUNet.from_config(before.config, guidance_embeds=True)  # which older weights lack
             unet.load_state_dict(before.state_dict(), strict=False)
             text_encoder = CLIPTextModel.from_pretrained(self.args.init, subfolder="text_encoder", dtype=torch.float32)
         else:
@@ -211,9 +211,7 @@ class Run:
         if not state and (self.args.text_minutes or not self.args.init):
             text_encoder.to(self.accelerator.device)
             bf16 = self.accelerator.mixed_precision == "bf16"
-            kept = copy.deepcopy(text_encoder).eval() if self.args.init else None  # the U-Net follows it already
-            minutes = self.args.text_minutes or 4
-            loss = teach_reading(text_encoder, self.tokenizer, self.scenes, minutes, bf16=bf16, kept=kept)
+            loss = teach_reading(text_encoder, self.tokenizer, self.scenes, self.args.text_minutes or 4, bf16=bf16)
             self.accelerator.print(json.dumps({"text_encoder_loss": round(loss, 4)}), flush=True)
         text_encoder.requires_grad_(False)  # it can read: only the U-Net has something left to learn
         unet.save_config(self.folder / "unet")
@@ -273,8 +271,7 @@ class Run:
         saved = logged = sheeted = began
         sums = torch.zeros(2, len(Task) + NOISE_BINS, dtype=torch.float64)  # losses and counts, by task, by noise
         done_before = self.pictures
-        # whether the teacher has anything to teach: not before it has learned, nor learned to follow new words
-        knows = self.updates >= TEACHER_EVERY or bool(self.args.init and not self.args.text_minutes)
+        knows = bool(self.args.init) or self.updates >= TEACHER_EVERY  # whether the teacher has anything to teach
         while self.seconds < budget and time.monotonic() - began < 60 * self.args.stretch:
             spent = self.seconds / budget
             batch = self.next_batch()
@@ -342,9 +339,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90, help="of training in all, over all stretches")
     parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
     parser.add_argument("--init", help="begin from the weights of this pipeline folder")
-    parser.add_argument(
-        "--text-minutes", type=float, default=0, help="of the text encoder alone, first; a new one takes 4"
-    )
+    parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--learning-rate", type=float, help="the highest; default: the preset's. Less after --init")

@@ -27,7 +27,6 @@ def random_pipeline(sample_size: int = 16) -> StudioTextToImagePipeline:
         attention_head_dim=16,
         time_embedding_dim=32,
         guidance_embeds=True,
-        position_embeds=True,
     )
     for parameter in unet.parameters():  # what begins at zero would hide what passes through it
         if not parameter.any():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from studio.diffusion.conditioning import inpaint_condition, super_resolution_condition
-from studio.diffusion.unet import WAVES, StudioUNet, attention_weights, sinusoid, waves
+from studio.diffusion.unet import StudioUNet, attention_weights, sinusoid
 
 
 @pytest.fixture
@@ -90,27 +89,6 @@ def test_weights_from_before_it_could_be_guided_say_what_they_said(pipe, inputs)
     torch.testing.assert_close(after(**inputs).sample, said)
     with pytest.raises(ValueError, match="guidance_embeds"):
         before(**inputs)
-
-
-@torch.no_grad()
-def test_weights_from_before_places_were_told_say_what_they_said(pipe, inputs):
-    before = StudioUNet.from_config(pipe.unet.config, position_embeds=False)
-    after = StudioUNet.from_config(pipe.unet.config)
-    for parameter in before.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    after.load_state_dict(before.state_dict(), strict=False)
-    torch.testing.assert_close(after(**inputs).sample, before(**inputs).sample)
-
-
-def test_a_place_is_told_alike_at_every_size():
-    height, width = 8, 12
-    told = waves(height, width)  # (H W, 2 WAVES)
-    covariance = told.T @ told / (height * width)
-    torch.testing.assert_close(covariance, torch.eye(2 * WAVES) / 2, atol=1e-6, rtol=0)  # DCT-II: orthogonal
-    coarse = waves(height // 2, width // 2).unflatten(0, (height // 2, width // 2))
-    middle = F.avg_pool2d(told.unflatten(0, (height, width)).permute(2, 0, 1), 2).permute(1, 2, 0)
-    shrunk = torch.cos(torch.pi * torch.arange(1, WAVES + 1) / 2 / torch.tensor([[height], [width]])).flatten()
-    torch.testing.assert_close(middle, coarse * shrunk)  # the mean of two neighbouring cosines
 
 
 def test_times_between_train_steps_are_told_apart():

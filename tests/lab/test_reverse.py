@@ -233,8 +233,11 @@ def test_insight_into_a_step(pipe):
         if size == 16:
             # without a second row the call says what the trace has: v from x_t and x0
             for options in ({"guidance_scale": 1.0}, {"guidance_scale": 3.0, "one_pass": True}):
-                (stage,) = run(pipe, 3, **options).stages
-                step = list(stage)[1]
-                seen = insight(listener(pipe), PROMPT, stage, step)
-                v = step.alpha * step.eps - step.sigma * step.x0
-                np.testing.assert_allclose(seen.prediction, v, atol=2e-4)
+                for prompt in (PROMPT, "a red apple left of a boat"):
+                    (row,) = pipe.prepare([prompt], seeds=[3], size=16, num_inference_steps=3, **options)
+                    (stage,) = traced(pipe, row).stages
+                    step = list(stage)[1]
+                    seen = insight(listener(pipe), prompt, stage, step)
+                    v = step.alpha * step.eps - step.sigma * step.x0
+                    np.testing.assert_allclose(seen.prediction, v, atol=2e-4)
+                    np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from studio.diffusion.conditioning import Task
+from studio.diffusion.regions import regions_of, share
 from studio.training.batches import (
     MAX_NOISE_LEVEL,
     PAINTING,
@@ -16,7 +17,7 @@ from studio.training.batches import (
     through_jpeg,
     window,
 )
-from studio.training.scenes import Painter, SceneMaker
+from studio.training.scenes import Mix, Painter, SceneMaker
 
 EVERYTHING = {Task.TEXT_TO_IMAGE: 0.6, Task.INPAINT: 0.2, Task.SUPER_RESOLUTION: 0.2}
 
@@ -31,8 +32,8 @@ def batch(sprites) -> Batch:
 
 
 def test_tasks_have_their_shares(sprites, batch):
-    for task, share in EVERYTHING.items():
-        assert (batch.task == task).float().mean().item() == pytest.approx(share, abs=0.08)
+    for task, part in EVERYTHING.items():
+        assert (batch.task == task).float().mean().item() == pytest.approx(part, abs=0.08)
     assert sum(PAINTING.values()) == sum(SHARPENING.values()) == 1
     assert (maker(sprites)(8, 32, SHARPENING).task == Task.SUPER_RESOLUTION).all()
 
@@ -48,6 +49,18 @@ def test_text_to_image_is_told_nothing(batch):
     rows = batch.task == Task.TEXT_TO_IMAGE
     assert (batch.condition[rows] == 0).all()
     assert (batch.noise_level[rows] == 0).all()
+
+
+def test_of_two_things_one_is_asked_for_where_it_is(sprites):
+    batch = BatchMaker(SceneMaker(sprites, 2, mix=Mix(0.3, 0.6)), Painter(sprites), 2)(300, 32, EVERYTHING)
+    whole = (batch.weight == 1).all(dim=(1, 2, 3))
+    regions = [regions_of(caption) for caption in batch.captions]
+    asked = torch.tensor([bool(found) for found in regions]) & (batch.task == Task.TEXT_TO_IMAGE)
+    assert torch.equal(asked, ~whole) and 30 < asked.sum() < 150
+    for row in asked.nonzero()[:, 0].tolist():
+        first, second = regions[row]
+        assert first.caption == batch.captions[row] and second.caption.endswith(first.caption)  # told of one thing
+        assert sum(torch.equal(batch.weight[row, 0], share(half, 32, 32)) for half in (first.half, second.half)) == 1
 
 
 def test_known_pixels_are_the_picture(batch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.ui.conftest import generate, open_tab
+from tests.ui.conftest import ROOT, generate, open_tab
 
 DONE = "#inpaint-stage .stage[data-kind=done]"
 LARGER = "#super-resolution-stage .stage[data-kind=done]"
@@ -243,6 +243,10 @@ def test_a_photograph_is_said_to_be_one(studio_url, open_page):
     page.wait_for_selector(".editor .note:has-text('This looks like a photograph.')")
     assert "Stable Diffusion XL inpainting" in page.inner_text(".editor .note")
     choose(page, "#inpaint-open", png(drawing()))
+    page.wait_for_selector(".editor .note", state="detached")
+    choose(page, "#inpaint-open", png(photograph()))
+    page.wait_for_selector(".editor .note")
+    choose(page, "#inpaint-open", (ROOT / "assets" / "examples" / "1.png").read_bytes())  # grainy, but painted here
     page.wait_for_selector(".editor .note", state="detached")
 
 
