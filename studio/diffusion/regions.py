@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 
 RAMP = 0.15  # share of the side over which one region turns into the other
+_WORDS = {"left": "left of", "right": "right of", "top": "above", "bottom": "below"}  # as training's captions have it
 # Which half the first thing is in, by what the prompt says.
 _PLACES = {
     "left": r"(?:to the )?left of|(?:and|next to|beside)(?= an? )",
@@ -51,10 +52,10 @@ def regions_of(prompt: str) -> tuple[Region, ...]:
     things = head[begin:].strip(), tail[:end].strip()
     if not all(things):
         return ()
-    halves = relation.lastgroup, _OPPOSITE[relation.lastgroup]
+    first = relation.lastgroup
     return tuple(
-        Region(f"{head[:begin]}{thing} {relation.group()} {_with_article(thing)}{tail[end:]}", half)
-        for thing, half in zip(things, halves, strict=True)
+        Region(f"{head[:begin]}{thing} {_WORDS[first]} {_with_article(thing)}{tail[end:]}", half)
+        for thing, half in zip(things, (first, _OPPOSITE[first]), strict=True)
     )
 
 

@@ -14,7 +14,7 @@ PAIR = "a red apple left of a blue cat"
     ("prompt", "first", "second", "half"),
     [
         (PAIR, "a red apple left of a red apple", "a blue cat left of a blue cat", "left"),
-        ("a dog to the right of a cat.", "a dog to the right of a dog.", "a cat to the right of a cat.", "right"),
+        ("a dog to the right of a cat.", "a dog right of a dog.", "a cat right of a cat.", "right"),
         ("Apple above an owl", "Apple above an Apple", "an owl above an owl", "top"),
         (
             "a slice of cake below grapes, flat style, on a blue background",
@@ -24,17 +24,17 @@ PAIR = "a red apple left of a blue cat"
         ),
         (
             "a noto picture of a cat on top of a dog on red",
-            "a noto picture of a cat on top of a cat on red",
-            "a noto picture of a dog on top of a dog on red",
+            "a noto picture of a cat above a cat on red",
+            "a noto picture of a dog above a dog on red",
             "top",
         ),
         (
             "striped red and blue background, a cat and a dog",
-            "striped red and blue background, a cat and a cat",
-            "striped red and blue background, a dog and a dog",
+            "striped red and blue background, a cat left of a cat",
+            "striped red and blue background, a dog left of a dog",
             "left",
         ),
-        ("a cat next to a dog in oils", "a cat next to a cat in oils", "a dog next to a dog in oils", "left"),
+        ("a cat next to a dog in oils", "a cat left of a cat in oils", "a dog left of a dog in oils", "left"),
     ],
 )
 def test_a_prompt_of_two_things_is_read_as_two(prompt, first, second, half):
