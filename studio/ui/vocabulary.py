@@ -24,7 +24,7 @@ FUNCTION_WORDS = frozenset(
     background ground style styled coloured colored color colour picture image icon emoji drawing
     drawn painting painted photo art one two three four five six seven eight nine ten many some few
     several pair single plain pattern patterned small big large little tiny huge very light dark
-    bright striped dotted checkered checked half""".split()
+    bright striped dotted checkered checked half beneath underneath""".split()
 )
 COLOURS = frozenset(
     "red orange yellow green blue purple pink brown black white gray grey cyan teal violet gold".split()
