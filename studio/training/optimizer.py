@@ -29,13 +29,14 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @staticmethod
     def _matrix(p: torch.Tensor) -> torch.Tensor:
-        """A view: kernels are stored channels last."""
-        return p.permute(0, 2, 3, 1).flatten(1) if p.ndim == 4 else p
+        """A view; raises RuntimeError where it would be a copy: kernels must be stored channels last."""
+        return p.permute(0, 2, 3, 1).view(len(p), -1) if p.ndim == 4 else p
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
         for view, p in zip(self.views, self.kernels, strict=True):
-            view.grad = self._matrix(p.grad)
+            view.data = self._matrix(p.detach())  # again: what runs on several processes may move its parameters
+            view.grad = self._matrix(p.grad.contiguous(memory_format=torch.channels_last) if p.ndim == 4 else p.grad)
         for part, group in zip(self.parts, self.param_groups, strict=True):
             part.param_groups[0]["lr"] = group["lr"]
             part.step()

@@ -64,7 +64,7 @@ UNET = {
     "guidance_embeds": True,
 }
 PRESETS = {
-    "cpu": Preset("concepts.txt", 32, 96, 64, 32, 8, 8e-4, 100, 0.5, 0.998, 0.4, UNET),
+    "cpu": Preset("concepts.txt", 32, 96, 64, 32, 8, 8e-4, 100, 0.5, 0.995, 0.4, UNET),
     "gpu": Preset("all", 64, 512, 64, 512, 5, 1e-3, 500, 0.4, 0.9995, 1.0, UNET),
 }
 
