@@ -29,7 +29,7 @@ _PLACES = {
 _RELATION = re.compile("|".join(rf"(?P<{half}>\b(?:{words})\b)" for half, words in _PLACES.items()), re.IGNORECASE)
 _OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 _BEFORE = re.compile(r"(?:.*[,:;.]|.*\b(?:picture|emoji|drawing|image) of\b)?\s*", re.IGNORECASE | re.DOTALL)
-_AFTER = re.compile(r"\s*(?:[,:;.]|\b(?:on|in)\b|$)", re.IGNORECASE)
+_AFTER = re.compile(r"[,:;.]|\b(?:on|in)\b|$", re.IGNORECASE)
 _ARTICLE = re.compile(r"(?:an?|the|one|two|three|some)\b", re.IGNORECASE)
 
 
@@ -48,7 +48,7 @@ def regions_of(prompt: str) -> tuple[Region, ...]:
         return ()
     relation = found[0]
     head, tail = prompt[: relation.start()], prompt[relation.end() :]
-    begin, end = _BEFORE.match(head).end(), _AFTER.search(tail).start()
+    begin, end = _BEFORE.match(head).end(), len(tail[: _AFTER.search(tail).start()].rstrip())
     things = head[begin:].strip(), tail[:end].strip()
     if not all(things):
         return ()
