@@ -124,7 +124,6 @@ def teach_reading(
 
     Both the mean of a caption's vectors and its last one are read: the U-Net is shown the one, and attends to the rest.
     """
-    encoder.set_attn_implementation("eager")  # the fused kernel's backward is several times slower on a CPU
     device = encoder.device
     sprites = scenes.sprites
     thumbnails = F.avg_pool2d(sprites.rgba.float(), sprites.rgba.shape[-1] // 8).flatten(1) / 255

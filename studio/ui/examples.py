@@ -57,7 +57,8 @@ def ship(model: Path, out: Path) -> None:
                 (out / name).mkdir(parents=True, exist_ok=True)
             places = {ENLARGED: "super-resolution/picture.png", FILLED: "inpaint/picture.png"}
             for number, request in enumerate(PAINTED, 1):
-                paint(request, f"{number}.png", *({number: places[number]} if number in places else {}).values())
+                also = [places[number]] if number in places else []
+                paint(request, f"{number}.png", *also)
             with Image.open(out / places[FILLED]) as picture:
                 mask = Image.new("L", picture.size)
                 ImageDraw.Draw(mask).circle(HOLE[:2], HOLE[2], fill=255)
