@@ -15,13 +15,14 @@ import studio.diffusion  # noqa: F401  registers with diffusers
 import studio.diffusion.windows as windows
 import studio.pictures.canvas as canvas
 from studio.diffusion.core import from_pil
+from studio.diffusion.nouns import with_article
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.diffusion.process import velocity
 from studio.diffusion.samplers import SAMPLERS
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.diffusion.tables import fingerprint
 from studio.pictures.canvas import window_starts
-from studio.training.scenes import GROUNDS, default_prompt, with_article
+from studio.training.scenes import GROUNDS, default_prompt
 
 MODEL = Path(__file__).resolve().parents[1] / "assets" / "model"
 EXAMPLES = MODEL.parent / "examples"

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 
 from studio.diffusion.guidance import guided
-from studio.diffusion.regions import together
 from studio.diffusion.rows import MAX_CALL, Row, Words, advance
 from studio.diffusion.unet import StudioUNet
 from studio.diffusion.windows import Blend
@@ -57,13 +56,12 @@ def denoise_call(unet: StudioUNet, rows: Sequence[Row]) -> None:
             continue
         row.seen = None
         whole_rows.append(row)
-        said = [blend.whole() for _, blend in seen.told]
-        with_words = together(said[: len(row.spoken)], [words.half for words in row.spoken])
-        if not row.guided:
+        with_words, *without = (blend.whole() for blend in seen.said)
+        if not without:
             wholes.append(with_words)
             differences.append(None)
         else:
-            without = said[-1]
+            (without,) = without
             wholes.append(guided(without, with_words, row.guidance_scale))
             differences.append(with_words - without)
     advance(whole_rows, wholes, differences)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from studio.diffusion.calls import denoise_call
 from studio.diffusion.conditioning import Condition, Task, project
 from studio.diffusion.guidance import Guidance
-from studio.diffusion.regions import regions_of
+from studio.diffusion.layout import Layout
 from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps, Words
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
@@ -157,11 +157,13 @@ class StudioPipeline(DiffusionPipeline):
         noise_level: float = 0.0,
         picture: torch.Tensor | None = None,
         constrain: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        layout: Layout | None = None,
     ) -> Stage:
         """A stage at its start: noise, drawn on the CPU from the picture's own generator, over a picture if there is
         one to start from."""
         device = self._execution_device
-        noise = torch.randn((3, *condition.size), generator=generator).to(device)
+        noise = torch.randn((3, *condition.size), generator=generator)
+        noise = (layout.attuned(noise) if layout else noise).to(device)
         if isinstance(steps, PlannedSteps) and steps.leap is not None:
             steps.noise = torch.randn((3, *condition.size), generator=generator).to(device)
         return Stage(
@@ -173,6 +175,7 @@ class StudioPipeline(DiffusionPipeline):
             steps=steps,
             window=self._window(task),
             constrain=constrain,
+            layout=layout,
         )
 
     def _window(self, task: Task) -> int:
@@ -189,15 +192,18 @@ class StudioPipeline(DiffusionPipeline):
         seeds: Sequence[int] | None,
         generators: Sequence[torch.Generator],
         then: Sequence[tuple[Next, ...]] | None = None,
+        layouts: Sequence[Layout | None] = (),
     ) -> list[Row]:
-        """One row a prompt; each stage is made with the guidance that its words call for."""
+        """One row a prompt; each stage is made with the guidance that its words call for.
+
+        layouts: of the stages, None for one without; their captions are read, too.
+        """
         negative_prompts = negative_prompts or [""] * len(prompts)
         for name, values in (("negative_prompts", negative_prompts), ("seeds or generators", generators)):
             if len(values) != len(prompts):
                 raise ValueError(f"{len(values)} {name} for {len(prompts)} prompts; there must be one for each")
-        regions = [regions_of(prompt) for prompt in prompts]
-        captions = [region.caption for of_one in regions for region in of_one]
-        read = map(Words, *self.encode([*prompts, *negative_prompts, *captions]))
+        captions = [layout.captions if layout else () for layout in layouts] or [()] * len(prompts)
+        read = map(Words, *self.encode([*prompts, *negative_prompts, *chain(*captions)]))
         words, negatives = (list(islice(read, len(prompts))) for _ in range(2))
         rows = []
         for i, (stage, finish, generator) in enumerate(zip(stages, finishes, generators, strict=True)):
@@ -211,7 +217,7 @@ class StudioPipeline(DiffusionPipeline):
                     generator=generator,
                     seed=None if seeds is None else seeds[i],
                     finish=finish,
-                    regions=tuple(replace(next(read), half=region.half) for region in regions[i]),
+                    captions=tuple(islice(read, len(captions[i]))),
                     then=then[i] if then else (),
                     train_steps=self.scheduler.config.num_train_timesteps,
                 )

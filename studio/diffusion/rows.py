@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from diffusers import SchedulerMixin
 
 from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.guidance import Guidance
+from studio.diffusion.layout import Layout
 from studio.diffusion.process import NoiseSchedule, from_original, to_original_and_noise
 from studio.diffusion.samplers import chosen_steps
 from studio.diffusion.scheduler import SamplingPlan, StudioScheduler, multistep_update
@@ -125,6 +126,7 @@ class Stage:
     steps: PlannedSteps | StockSteps
     window: int  # px: a larger picture is seen in windows of this side
     constrain: Callable[[torch.Tensor], torch.Tensor] | None = None  # makes x0 (3, H, W) fit what is known
+    layout: Layout | None = None  # of things that have windows of their own
     step: int = 0  # network calls made
 
     @property
@@ -134,6 +136,19 @@ class Stage:
         if height * width > MOST_SHOWN:
             return None
         return self.given.window(0, 0, height, width, self.sample)
+
+    @property
+    def windows(self) -> Sequence[tuple[int, int]]:
+        """(top, left) of the windows in which the network sees it."""
+        return self.layout.corners if self.layout else windows(*self.sample.shape[1:], self.window)
+
+    @property
+    def window_count(self) -> int:
+        return len(self.layout.corners) if self.layout else window_count(*self.sample.shape[1:], self.window)
+
+    def blend(self) -> Blend:
+        """What puts the windows together."""
+        return Blend(*self.sample.shape[1:], self.window, self.layout.corners if self.layout else ())
 
     @property
     def done(self) -> bool:
@@ -149,23 +164,22 @@ class Next(NamedTuple):
 
 @dataclass(frozen=True)
 class Words:
-    """A prompt as the text encoder has read it; half: of the picture, where it counts (see `regions`), or None: all."""
+    """A prompt as the text encoder has read it."""
 
     text: torch.Tensor  # (L, D)
     mask: torch.Tensor  # (L,)
-    half: str | None = None
 
 
 class Seen(NamedTuple):
     """A step under way: what the network has said of the windows that it was shown so far."""
 
-    told: tuple[tuple[Words, Blend], ...]  # by the words that it was told, where guidance acts the negative ones last
+    said: tuple[Blend, ...]  # with the words, and where guidance acts without them
     rows: int = 0  # network rows so far
 
     @property
     def torn(self) -> bool:
         """Whether a call that failed has left something of its own: then the step must begin again."""
-        return sum(blend.added for _, blend in self.told) != self.rows
+        return sum(blend.added for blend in self.said) != self.rows
 
 
 @dataclass
@@ -178,7 +192,7 @@ class Row:
     generator: torch.Generator
     seed: int | None
     finish: Any  # what `decode` needs besides: known pixels to paste back, the size to crop to
-    regions: tuple[Words, ...] = ()  # in place of the words, where words alone become a picture
+    captions: tuple[Words, ...] = ()  # in place of the words where there is a layout: one a window
     then: tuple[Next, ...] = ()  # the stages to come
     steps_before: int = 0  # calls of stages that are done
     train_steps: int = 1000
@@ -231,11 +245,6 @@ class Row:
         return self.guidance_scale != 1 and not self.stage.guidance.one_pass
 
     @property
-    def spoken(self) -> tuple[Words, ...]:
-        """What the network is told next, of what there is to be."""
-        return self.regions if self.regions and self.stage.task == Task.TEXT_TO_IMAGE else (self.words,)
-
-    @property
     def call_shape(self) -> tuple[int, int]:
         """(height, width) of what the next network call is shown; only rows of one shape share a call."""
         height, width = self.stage.sample.shape[1:]
@@ -252,24 +261,22 @@ class Row:
 
     @property
     def _rows_of_step(self) -> int:
-        """Its windows, as many times as it is told something, and once more where guidance acts."""
-        height, width = self.stage.sample.shape[1:]
-        return window_count(height, width, self.stage.window) * (len(self.spoken) + self.guided)
+        """Its windows, twice where guidance acts."""
+        return self.stage.window_count * (1 + self.guided)
 
     def saw_all(self, seen: Seen) -> bool:
         return seen.rows == self._rows_of_step
 
     def look(self) -> tuple[Seen, list[tuple[Words, Blend, int, int]]]:
         """The step under way, and what its next call is shown: words, where what is said goes, a window's top, left."""
-        height, width = self.stage.sample.shape[1:]
-        seen = self.seen
+        stage, seen = self.stage, self.seen
         if seen is None or seen.torn:
-            told = (*self.spoken, self.negative) if self.guided else self.spoken
-            seen = Seen(tuple((words, Blend(height, width, self.stage.window)) for words in told))
+            seen = Seen(tuple(stage.blend() for _ in range(1 + self.guided)))
+        told = self.captions if stage.layout else repeat(self.words), repeat(self.negative)
         tiles = (
             (words, blend, top, left)
-            for words, blend in seen.told
-            for top, left in windows(height, width, self.stage.window)
+            for blend, of_windows in zip(seen.said, told, strict=False)
+            for words, (top, left) in zip(of_windows, stage.windows, strict=False)
         )
         return seen, list(islice(tiles, seen.rows, seen.rows + MAX_CALL))
 

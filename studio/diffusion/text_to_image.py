@@ -12,8 +12,9 @@ from PIL import Image
 
 from studio.diffusion.arguments import Generators, Prompts, as_list, repeated, seeded, spread
 from studio.diffusion.conditioning import Condition, Task
-from studio.diffusion.core import Finish, StudioPipeline, from_pil
+from studio.diffusion.core import Finish, StudioPipeline, from_pil, held_to
 from studio.diffusion.guidance import Guidance
+from studio.diffusion.layout import Layout, layout_of
 from studio.diffusion.rows import Next, Row, Stage
 from studio.pictures.canvas import Fit, fit
 from studio.pictures.modes import over, plain
@@ -46,7 +47,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         """One row a prompt.
 
         Args:
-            prompts: "" paints anything. One that puts a thing beside another is painted by regions: see `regions`.
+            prompts: "" paints anything. One of several things is laid out: see `studio.diffusion.layout`.
             negative_prompts: what guidance leads away from; one for each prompt.
             num_inference_steps: 1 to the number of train steps; Heun makes 2 N - 1 network calls of it.
             guidance_scale, guidance_interval: see `studio.diffusion.guidance.Guidance`.
@@ -73,33 +74,40 @@ class StudioTextToImagePipeline(StudioPipeline):
         if finishing_steps is None:
             finishing_steps = 1 if num_inference_steps <= FEW else 2
         seeds, generators = seeded(seeds, generators, len(prompts))
-        stages, finishes, then = [], [], []
+        stages, finishes, then, layouts = [], [], [], []
         for i, generator in enumerate(generators):
             picture = None if images is None else plain(images[i])
-            side, begun, finish = self._begun(picture, size)
-            height, width = (self.sample_size,) * 2 if begun is None else begun.shape[1:]
+            square = picture is None or picture.width == picture.height
+            layout = layout_of(prompts[i], self.sample_size) if square else None
+            side, begun, finish = self._begun(picture, size, layout.side if layout else self.sample_size)
+            height, width = (self.sample_size,) * 2 if layout or begun is None else begun.shape[1:]
             stages.append(
                 partial(
                     self._first,
-                    (height, width),
+                    (layout.side,) * 2 if layout else (height, width),
                     generator,
                     sampler,
                     num_inference_steps,
                     1.0 if begun is None else strength,
                     begun,
+                    layout,
                 )
             )
             finishes.append(finish)
             then.append(self._finishing(height, width, side // self.sample_size, finishing_steps, generator))
+            layouts.append(layout)
         guidance = Guidance(guidance_scale, *guidance_interval, one_pass=one_pass)
-        return self._rows(stages, finishes, prompts, negative_prompts, guidance, seeds, generators, then)
+        return self._rows(stages, finishes, prompts, negative_prompts, guidance, seeds, generators, then, layouts)
 
-    def _begun(self, picture: Image.Image | None, size: int | None) -> tuple[int, torch.Tensor | None, Finish]:
-        """The shorter side to finish at, the picture (3, H, W) to begin from, and what the result is to be."""
+    def _begun(
+        self, picture: Image.Image | None, size: int | None, scale: int
+    ) -> tuple[int, torch.Tensor | None, Finish]:
+        """The shorter side to finish at, the picture (3, H, W) to begin from, its shorter side `scale`, and what the
+        result is to be."""
         if picture is None:
             side = self.default_size if size is None else size
             return side, None, Finish((side, side))
-        small: Fit = fit(picture.size, self.sample_size)
+        small: Fit = fit(picture.size, scale)
         values = from_pil(over(picture).resize(small.size, Image.Resampling.BOX))[None]
         pad = (0, small.padded[0] - small.size[0], 0, small.padded[1] - small.size[1])
         values = torch.nn.functional.pad(values, pad, mode="replicate")[0]
@@ -120,10 +128,25 @@ class StudioTextToImagePipeline(StudioPipeline):
         num_inference_steps: int,
         strength: float,
         begun: torch.Tensor | None,
+        layout: Layout | None,
         guidance: Guidance,
     ) -> Stage:
         steps = self._steps(sampler, num_inference_steps, strength, fitted_for=guidance if begun is None else None)
-        return self._stage(Task.TEXT_TO_IMAGE, Condition(size), generator, guidance, steps, picture=begun)
+        constrain = None
+        if layout:  # where it has no window, the picture stays as it is, or goes on as the windows end
+            device = self._execution_device
+            outside = (1 - layout.covered()).to(device)
+            constrain = layout.filled if begun is None else partial(held_to, begun.to(device), outside)
+        return self._stage(
+            Task.TEXT_TO_IMAGE,
+            Condition(size),
+            generator,
+            guidance,
+            steps,
+            picture=begun,
+            constrain=constrain,
+            layout=layout,
+        )
 
     def _finishing(
         self, height: int, width: int, factor: int, num_inference_steps: int, generator: torch.Generator

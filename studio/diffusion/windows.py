@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from studio.pictures.canvas import window_count, window_starts
 
-__all__ = ["Blend", "blend", "blend_weight", "cut", "strips", "window_count", "window_starts", "windows"]
+__all__ = ["Blend", "blend_weight", "strips", "window_count", "window_starts", "windows"]
 
 STRIP = 2**18  # px of a picture that are computed with at a time, where each pixel is computed for itself
 
@@ -19,11 +19,6 @@ def windows(height: int, width: int, size: int) -> list[tuple[int, int]]:
     return [(top, left) for top in window_starts(height, size, size // 4) for left in across]
 
 
-def cut(whole: torch.Tensor, size: int) -> list[torch.Tensor]:
-    """(C, H, W) as windows (C, size, size); a picture of at most that size is its own only window."""
-    return [whole[:, top : top + size, left : left + size] for top, left in windows(*whole.shape[-2:], size)]
-
-
 def blend_weight(size: int, overlap: int, **tensor_options) -> torch.Tensor:
     """(size,) positive weights that fall off linearly within `overlap` of either end."""
     ramp = torch.arange(size, **tensor_options)
@@ -31,11 +26,14 @@ def blend_weight(size: int, overlap: int, **tensor_options) -> torch.Tensor:
 
 
 class Blend:
-    """Puts windows together again, one by one: weighted means where they overlap. A single window stays as it is."""
+    """Puts windows together again, one by one: weighted means where they overlap. A single window stays as it is.
 
-    def __init__(self, height: int, width: int, size: int) -> None:
-        self.height, self.width, self.size = height, width, size
-        self.alone = window_count(height, width, size) == 1
+    corners: (top, left) of the windows, if they do not stand in the grid of `windows`; where none is, the whole is 0.
+    """
+
+    def __init__(self, height: int, width: int, size: int, corners: Sequence[tuple[int, int]] = ()) -> None:
+        self.height, self.width, self.size, self.corners = height, width, size, corners
+        self.alone = not corners and window_count(height, width, size) == 1
         self.total: torch.Tensor | None = None  # (C, H, W)
         self.added = 0  # windows
 
@@ -52,7 +50,13 @@ class Blend:
 
     def whole(self) -> torch.Tensor:
         """(C, H, W), when all windows are in."""
-        if not self.alone:
+        if self.corners:
+            weight = self._weight(self.size, self.total)
+            sums = torch.zeros_like(self.total[0])
+            for top, left in self.corners:
+                sums[top : top + self.size, left : left + self.size] += weight[:, None] * weight
+            self.total /= torch.where(sums > 0, sums, 1)
+        elif not self.alone:
             for length, dim in ((self.height, 1), (self.width, 2)):
                 # the windows stand in a grid, so that a pixel's weights are a column's times a row's
                 part = min(length, self.size)
@@ -66,14 +70,6 @@ class Blend:
         if length < self.size:  # the picture's whole length: nothing to blend with
             return like.new_ones(length)
         return blend_weight(length, self.size // 4, dtype=like.dtype, device=like.device)
-
-
-def blend(tiles: list[torch.Tensor], height: int, width: int, size: int) -> torch.Tensor:
-    """What `cut` made, put together again (C, height, width)."""
-    whole = Blend(height, width, size)
-    for tile, (top, left) in zip(tiles, windows(height, width, size), strict=True):
-        whole.add(tile, top, left)
-    return whole.whole()
 
 
 def strips(height: int, width: int) -> Iterator[slice]:

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from studio.diffusion.conditioning import CONDITION_CHANNELS, Task
-from studio.diffusion.regions import Region, regions_of, share
+from studio.diffusion.layout import layout_of
 from studio.diffusion.unet import StudioUNet, TransformerBlock, attention_weights
-from studio.diffusion.windows import blend, cut
+from studio.diffusion.windows import Blend, windows
 
 
 @dataclass
@@ -149,7 +149,7 @@ class Level:
 class Insight:
     """One network call of a trace, made again with the network listened to."""
 
-    words: list[Word]  # of all regions
+    words: list[Word]  # of all windows that have words of their own
     maps: dict[int, np.ndarray]  # side in px at which a block attends -> (words, H, W) in [0, 1], at the picture's size
     levels: list[Level]
     prediction: np.ndarray  # (3, H, W), with the words; guided only where guidance was the network's own input
@@ -164,28 +164,33 @@ class Insight:
 def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6) -> Insight:
     """Makes the network call of a step of a trace once more, with the prompt's words, and says what went on in it.
 
-    A prompt that was painted by regions has the words of each, which count where the region does.
+    A prompt of several things has the words of each, which count where its window does.
 
     pipe: a `StudioPipeline` that nobody else uses at the same time, such as a `listener`.
     """
     unet = pipe.unet
     device, dtype = unet.device, unet.dtype
     task = int(stage.task or 0)
-    regions = (regions_of(prompt) if task == Task.TEXT_TO_IMAGE else ()) or (Region(prompt),)
-    text, mask = pipe.encode([region.caption for region in regions])
     x_t = torch.from_numpy(np.array(step.x_t, dtype=np.float32))
     height, width = x_t.shape[1:]
     condition = torch.zeros(CONDITION_CHANNELS, height, width)
     if stage.condition is not None:
         condition = torch.from_numpy(np.array(stage.condition, dtype=np.float32))
     window = pipe.window_size if task == Task.SUPER_RESOLUTION else pipe.sample_size
-    tiles = cut(torch.cat([x_t, condition]), window)
-    each, count = len(tiles), len(tiles) * len(regions)
+    layout = layout_of(prompt, window) if task == Task.TEXT_TO_IMAGE else None
+    if layout and (height, width) != (layout.side, layout.side):  # begun from a picture that is no square
+        layout = None
+    captions = layout.captions if layout else (prompt,)
+    corners = list(layout.corners) if layout else windows(height, width, window)
+    whole = torch.cat([x_t, condition])
+    tiles = [whole[:, top : top + window, left : left + window] for top, left in corners]
+    count, each = len(tiles), len(tiles) // len(captions)
+    text, mask = pipe.encode(captions)
     one_pass = unet.config.guidance_embeds and step.guidance_difference is None
     guidance = torch.full((count,), float(step.guidance_scale), device=device) if one_pass else None
     with watching(unet) as seen:
         said = unet(
-            torch.stack(tiles * len(regions)).to(device, dtype),
+            torch.stack(tiles).to(device, dtype),
             torch.full((count,), float(step.timestep), device=device),
             text.to(device, dtype).repeat_interleave(each, 0),
             mask.to(device).repeat_interleave(each, 0),
@@ -193,14 +198,18 @@ def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6) ->
             torch.full((count,), float(stage.noise_level), device=device),
             guidance,
         ).sample.float()
-    spoken = [words(pipe.tokenizer, region.caption) for region in regions]
-    shares = [share(region.half, height, width) for region in regions]
+    spoken = [words(pipe.tokenizer, caption) for caption in captions]
     side = tuple(tiles[0].shape[1:])
 
     def wholes(parts: torch.Tensor) -> list[torch.Tensor]:
-        """Windows (B, C, h, w) at their own size -> (C, H, W) of each region, as much of it as counts."""
-        of_each = (blend(list(part), height, width, window) for part in parts.cpu().split(each))
-        return [part * much for part, much in zip(of_each, shares, strict=True)]
+        """Windows (B, C, h, w) at their own size -> (C, H, W) of each caption, as much of it as counts."""
+        of_each = []
+        for k in range(len(captions)):
+            blend = Blend(height, width, window, layout.corners if layout else ())
+            for part, corner in list(zip(parts.cpu(), corners, strict=True))[k * each : (k + 1) * each]:
+                blend.add(part, *corner)
+            of_each.append(blend.whole())
+        return of_each
 
     by_size: dict[int, list[np.ndarray]] = {}
     for _, weights in seen.attention:  # (B, heads, h, w, L)

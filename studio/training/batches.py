@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from PIL import Image
 
 from studio.diffusion.conditioning import Task, inpaint_condition, super_resolution_condition
-from studio.diffusion.regions import regions_of, share
 from studio.training.scenes import Painter, SceneMaker, View
 
 PAINTING = {Task.TEXT_TO_IMAGE: 0.75, Task.INPAINT: 0.25}  # shares of a batch
@@ -32,7 +31,6 @@ class Batch:
     task: torch.Tensor  # (B,) int
     noise_level: torch.Tensor  # (B,) of the low-resolution picture
     captions: list[str]
-    weight: torch.Tensor  # (B, 1, S, S) in [0, 1]: where the error counts
 
 
 class BatchMaker:
@@ -46,19 +44,16 @@ class BatchMaker:
     def __call__(self, batch_size: int, size: int, shares: dict[Task, float]) -> Batch:
         rng = self.rng
         tasks = rng.choices(list(shares), list(shares.values()), k=batch_size)
-        scenes = [self.scenes.draw() for _ in tasks]
+        # words become one thing at a time (see `studio.diffusion.layout`); what is restored may show several
+        scenes = [self.scenes.alone() if task == Task.TEXT_TO_IMAGE else self.scenes.draw() for task in tasks]
         views = [window(rng) if task == Task.SUPER_RESOLUTION else View() for task in tasks]
         picture = self.painter(scenes, size, views)
         condition = picture.new_zeros(batch_size, 7, size, size)
         noise_level = torch.zeros(batch_size)
-        weight = picture.new_ones(batch_size, 1, size, size)
         captions = []
         for row, (task, scene) in enumerate(zip(tasks, scenes, strict=True)):
             silent = {Task.TEXT_TO_IMAGE: self.text_dropout, Task.INPAINT: 0.3, Task.SUPER_RESOLUTION: 0.5}[task]
             caption = "" if rng.random() < silent else scene.caption
-            if task == Task.TEXT_TO_IMAGE and (regions := regions_of(caption)):
-                region = rng.choice(regions)
-                caption, weight[row] = region.caption, share(region.half, size, size, weight.device)
             captions.append(caption)
             here = slice(row, row + 1)
             if task == Task.INPAINT:
@@ -75,7 +70,6 @@ class BatchMaker:
             torch.tensor(tasks, device=picture.device),
             noise_level.to(picture.device),
             captions,
-            weight,
         )
 
 

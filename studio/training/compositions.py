@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from studio.diffusion.nouns import plural, with_article
 from studio.training.detector import Found
-from studio.training.scenes import COUNTS, GROUNDS, TINTS, Scene, SceneMaker, default_prompt, plural, with_article
+from studio.training.scenes import COUNTS, GROUNDS, TINTS, Scene, SceneMaker, default_prompt
 from studio.training.sprites import STYLES, Sprites
 
 TURNS = ("left of", "right of", "above", "below")  # the relations that have a place

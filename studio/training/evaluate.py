@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from studio.diffusion.nouns import with_article
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.training.classifier import (
     SIZE,
@@ -52,7 +53,7 @@ from studio.training.restoring import (
     scenes_to_restore,
     tensor,
 )
-from studio.training.scenes import GROUNDS, Painter, Scene, SceneMaker, default_prompt, with_article
+from studio.training.scenes import GROUNDS, Painter, Scene, SceneMaker, default_prompt
 from studio.training.sprites import STYLES, Sprites
 
 PICTURES = 4  # of each concept, and of each held-out pair

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from studio.diffusion.nouns import with_article
 from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.diffusion.unet import StudioUNet
-from studio.training.scenes import GROUNDS, default_prompt, with_article
+from studio.training.scenes import GROUNDS, default_prompt
 from studio.training.sprites import STYLES, Sprites
 
 SHARD = "15MB"  # a Space and a git host take files below 10 to 100 MB without further ado

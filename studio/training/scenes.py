@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
+from studio.diffusion.nouns import plural, with_article
 from studio.training.sprites import STYLES, Sprites
 
 GROUNDS = {  # the named colours, sRGB in [0, 1]
@@ -37,8 +38,8 @@ RELATIONS = ("left of", "right of", "above", "below", "and")
 class Mix:
     """What scenes show: shares of all."""
 
-    one: float = 0.45  # one thing
-    pair: float = 0.40  # two things in a relation; the rest are two or three of a kind
+    one: float = 0.60  # one thing
+    pair: float = 0.25  # two things in a relation; the rest are two or three of a kind
     tinted: float = 0.25  # of things, in a colour that is not their own
 
 
@@ -64,23 +65,6 @@ class Scene:
     relation: str | None = None
     caption: str = ""
     labels: dict = field(default_factory=dict, compare=False)  # what an evaluation asks for
-
-
-def with_article(name: str) -> str:
-    """ "a red apple", "an owl", "grapes": names that are already plural take none."""
-    if name.endswith("s") and not name.endswith("ss") and name.split()[-1] not in ("bus", "cactus", "octopus", "lotus"):
-        return name
-    return f"{'an' if name[0] in 'aeiou' and not name.startswith(('one', 'uni')) else 'a'} {name}"
-
-
-def plural(name: str) -> str:
-    if name.endswith(("s", "fish", "sheep", "shrimp")):
-        return name + "es" if name.endswith(("ss", "bus", "cactus", "octopus", "lotus")) else name
-    if name.endswith(("x", "ch", "sh", "o")) and not name.endswith(("oo", "io", "eo")):
-        return name + "es"
-    if name.endswith("y") and name[-2] not in "aeiou":
-        return name[:-1] + "ies"
-    return name + "s"
 
 
 def phrase(subject: str, style: str | None, ground: str | None, rng: random.Random) -> str:
@@ -153,10 +137,15 @@ class SceneMaker:
         kind = rng.random()
         style = rng.choice(self.styles)
         if kind < mix.one:
-            return self.single(rng.choice(self.by_style[style]), style)
+            return self.alone()
         if kind < mix.one + mix.pair:
             return self.pair(style)
         return self.several(style)
+
+    def alone(self) -> Scene:
+        """A scene of one thing."""
+        style = self.rng.choice(self.styles)
+        return self.single(self.rng.choice(self.by_style[style]), style)
 
     def single(self, concept: int, style: int, ground: str | None = None) -> Scene:
         rng = self.rng

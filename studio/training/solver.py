@@ -26,12 +26,13 @@ import torch
 from torch import Tensor
 
 from studio.diffusion.guidance import guided
+from studio.diffusion.nouns import with_article
 from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.diffusion.process import to_original_and_noise
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.tables import SolverTable, SolverTables, fingerprint
-from studio.training.scenes import default_prompt, with_article
+from studio.training.scenes import default_prompt
 
 EVALUATIONS = (4, 5, 6, 8, 10)
 GUIDANCE = (3.0, 2.0, 1.0, 5.0)  # from the default outward: each begins with the times of the nearest before it

@@ -85,7 +85,7 @@ class Model(nn.Module):
 
 def draw_times(count: int, generator: torch.Generator, last: int) -> torch.Tensor:
     """(count,) real times in [0, last]: logit-normal (arXiv 2403.03206, section 3.1), a tenth of them uniform."""
-    normal = torch.sigmoid(1.2 * torch.randn(count, generator=generator))
+    normal = torch.sigmoid(1.2 * torch.randn(count, generator=generator) - 0.2)
     uniform = torch.rand(count, generator=generator)
     return last * torch.where(torch.rand(count, generator=generator) < 0.1, uniform, normal)
 
@@ -99,7 +99,7 @@ def losses(
     schedule: NoiseSchedule,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean squared error of the velocity for each row (B,), where it counts, and the times (B,) at which it was asked.
+    """Mean squared error of the velocity for each row (B,), and the times (B,) at which it was asked.
 
     Some rows with words are asked for the guided velocity in one call: what a teacher says with words and without, put
     together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). The teacher stands still for long: of
@@ -128,8 +128,8 @@ def losses(
         guidance[rows] = scales
         target[rows] = guided(unconditional, conditional, scales[:, None, None, None])
     prediction = model(x_t, batch.condition, time, *words, batch.task, batch.noise_level, guidance)
-    error = (prediction.float() - target).square() * batch.weight
-    return error.mean(dim=(1, 2, 3)) / batch.weight.mean(dim=(1, 2, 3)), time
+    error = (prediction.float() - target).square()
+    return error.mean(dim=(1, 2, 3)), time
 
 
 class Average:

@@ -24,13 +24,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from studio.diffusion.nouns import with_article
 from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.training.classifier import Classifier, LabelledPictures, Labels, Recipe, Verdict, cached_classifier, judge
 from studio.training.evaluate import PICTURES, REAL_SEED, concept_labels, each, model_digest, spread
 from studio.training.export import paint
 from studio.training.likeness import frechet_distance
 from studio.training.restoring import tensor
-from studio.training.scenes import default_prompt, with_article
+from studio.training.scenes import default_prompt
 from studio.training.sprites import Sprites
 from tests.benchmarks.machine import heading, table, times
 

@@ -21,7 +21,7 @@ from studio.diffusion.inpaint import LEAP
 from studio.diffusion.pipeline import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
 from studio.diffusion.rows import PlannedSteps, StockSteps
 from studio.diffusion.samplers import SAMPLERS, make_sampler
-from studio.diffusion.windows import Blend, blend, cut, windows
+from studio.diffusion.windows import Blend, windows
 from studio.pictures.canvas import changed_outside, extended, grown, hole_of, window_starts
 from studio.pictures.modes import plain
 from tests.diffusion.test_pipeline import generators, noise_picture, painted
@@ -255,11 +255,17 @@ def test_alpha_is_enlarged_by_lanczos(upscale):
 def test_one_window_is_the_picture_itself_and_many_are_one_picture(pipe):
     """Predictions that are a function of the pixel alone come back as they were, whatever the windows."""
     whole = torch.randn(3, 100, 71)
-    again = blend(cut(whole, 32), 100, 71, 32)
-    torch.testing.assert_close(again, whole, atol=1e-5, rtol=0)
-    assert torch.equal(blend(cut(whole, 128), 100, 71, 128), whole)
+
+    def again(picture, size):
+        pieces = Blend(*picture.shape[1:], size)
+        for top, left in windows(*picture.shape[1:], size):
+            pieces.add(picture[:, top : top + size, left : left + size].clone(), top, left)
+        return pieces.whole()
+
+    torch.testing.assert_close(again(whole, 32), whole, atol=1e-5, rtol=0)
+    assert torch.equal(again(whole, 128), whole)
     narrow = whole[:, :, :20]
-    torch.testing.assert_close(blend(cut(narrow, 32), 100, 20, 32), narrow, atol=1e-5, rtol=0)
+    torch.testing.assert_close(again(narrow, 32), narrow, atol=1e-5, rtol=0)
 
 
 def test_a_prediction_with_flaws_at_window_borders_leaves_no_seam():

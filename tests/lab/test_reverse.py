@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.diffusion.layout import layout_of
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.engine.trace import Budget, Recorder, Trace
 from studio.lab import pack
@@ -239,5 +240,7 @@ def test_insight_into_a_step(pipe):
                     step = list(stage)[1]
                     seen = insight(listener(pipe), prompt, stage, step)
                     v = step.alpha * step.eps - step.sigma * step.x0
-                    np.testing.assert_allclose(seen.prediction, v, atol=2e-4)
-                    np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)
+                    layout = layout_of(prompt, 16)
+                    shown = layout.covered().numpy() if layout else np.ones_like(v[:1])  # by a window
+                    np.testing.assert_allclose(seen.prediction, v * shown, atol=2e-4)
+                    np.testing.assert_allclose(seen.merged.sum(0), shown[0], atol=1e-4)

@@ -25,7 +25,6 @@ def batch(count: int, task: Task = Task.TEXT_TO_IMAGE, caption: str = "a cat") -
         torch.full((count,), int(task)),
         torch.zeros(count),
         [caption] * count,
-        torch.ones(count, 1, 8, 8),
     )
 
 
@@ -75,17 +74,6 @@ def test_the_loss_is_the_velocitys_mean_square_error(schedule):
     rows, times = losses(exact, None, given, tokens(1, 16), tokens(0, 1), schedule, torch.Generator().manual_seed(0))
     torch.testing.assert_close(rows, torch.full((16,), 0.25), atol=1e-3, rtol=0)
     assert ((times >= 0) & (times <= 999)).all()
-
-
-def test_an_error_counts_only_where_it_is_asked_for(schedule):
-    given, generator = batch(4), torch.Generator()
-    plain, _ = losses(Reader(), None, given, tokens(1, 4), tokens(0, 1), schedule, generator.manual_seed(0))
-    given.weight[:, :, :, 4:] = 0
-    half, _ = losses(Reader(), None, given, tokens(1, 4), tokens(0, 1), schedule, generator.manual_seed(0))
-    given.weight = 1 - given.weight
-    rest, _ = losses(Reader(), None, given, tokens(1, 4), tokens(0, 1), schedule, generator.manual_seed(0))
-    torch.testing.assert_close((half + rest) / 2, plain)
-    assert (half - rest).abs().min() > 0
 
 
 def test_times_are_drawn_from_all_of_the_run():

@@ -1,0 +1,55 @@
+"""English nouns as prompts name things: with an article, several of them, one of them."""
+
+from __future__ import annotations
+
+import re
+
+_ARTICLE = re.compile(r"(?:an?|the|one|some)\s", re.IGNORECASE)
+_SINGULAR = ("ss", "bus", "cactus", "octopus", "lotus")  # ends of words that are singular for all their s
+_TOGETHER = re.compile(  # pictured, and named, as several
+    r"(?:.*(?:fish|sheep|shrimp)|.*\b(?:blueberries|cherries|fries|grapes|jeans|pancakes|pants|scissors|shorts|socks"
+    r"|sunglasses|(?<!wine )(?<!cocktail )glasses))",
+    re.IGNORECASE,
+)
+_ODD = {  # to their singular
+    **{"mice": "mouse", "geese": "goose", "children": "child", "people": "person", "leaves": "leaf"},
+    **{"wolves": "wolf", "knives": "knife", "axes": "axe", "shoes": "shoe", "cookies": "cookie", "ties": "tie"},
+    **{"neckties": "necktie", "pies": "pie", "dies": "die", "zombies": "zombie", "rhinoceros": "rhinoceros"},
+}
+
+
+def with_article(thing: str) -> str:
+    """ "a red apple", "an owl", "grapes", "the moon": names that are already plural, or have an article, take none."""
+    if _ARTICLE.match(thing) or (thing.endswith("s") and not thing.endswith(_SINGULAR)):
+        return thing
+    return f"{'an' if thing[0].lower() in 'aeiou' and not thing.lower().startswith(('one', 'uni')) else 'a'} {thing}"
+
+
+def plural(thing: str) -> str:
+    if thing.endswith(("s", "fish", "sheep", "shrimp")):
+        return thing + "es" if thing.endswith(_SINGULAR) else thing
+    if thing.endswith(("x", "ch", "sh", "o")) and not thing.endswith(("oo", "io", "eo")):
+        return thing + "es"
+    if thing.endswith("y") and thing[-2] not in "aeiou":
+        return thing[:-1] + "ies"
+    return thing + "s"
+
+
+def of_several(things: str) -> bool:
+    """Whether the words are the same for one and for several: "sheep", "scissors"."""
+    return bool(_TOGETHER.fullmatch(things))
+
+
+def singular(things: str) -> str:
+    """One of the things: "red foxes" -> "red fox". By the rules that most words follow."""
+    head, _, word = things.rpartition(" ")
+    low = word.lower()
+    if low in _ODD:
+        word = _ODD[low]
+    elif low.endswith("ies"):
+        word = word[:-3] + "y"
+    elif low.endswith(("xes", "ches", "shes", "oes")) or low.endswith("es") and low[:-2].endswith(_SINGULAR):
+        word = word[:-2]
+    elif low.endswith("s") and not low.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    return things if of_several(things) else f"{head} {word}".lstrip()
