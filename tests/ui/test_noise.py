@@ -413,6 +413,7 @@ def test_the_tour_leads_through_all_views(noise):
     for number in range(1, 12):
         noise.wait_for_selector(f"[data-slot=tour] >> text={number} of 11")
         seen.add(noise.get_attribute("#noise [data-go][aria-selected=true]", "data-go"))
+        noise.wait_for_selector("[data-pointed]")  # seen once its view has come
         assert noise.locator("[data-pointed]:visible").count() == 1
         noise.keyboard.press("ArrowRight")
     assert seen == {"forward", "reverse", "compare", "plane"}
