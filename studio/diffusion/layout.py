@@ -5,8 +5,9 @@ is laid out: "a cat" and "a dog" in two windows of a larger canvas, each as larg
 predicts each window with its own words, and the predictions are put together by place, as in MultiDiffusion (Bar-Tal et
 al. 2023, arXiv 2302.08113), with words put together as in Composable Diffusion (Liu et al. 2022, arXiv 2206.01714).
 
-What makes one picture of them: the windows overlap; they begin from noise whose coarse part is the same, which decides
-things like the ground; and where no window is, the picture goes on as the windows end there.
+What makes one picture of them: the windows overlap; they begin from noise whose coarse part is the same; their
+outermost pixels, which show the ground, are predicted the same in all; where no window is, the picture goes on as they
+end.
 
 Knows English words for places and numbers, and where windows lie; knows nothing of networks.
 """
@@ -22,12 +23,12 @@ import torch.nn.functional as F
 
 from studio.diffusion.nouns import of_several, singular, with_article
 
-# Corners (top, left) of the windows, in eighths of a window's side; they overlap by two eighths.
-_BESIDE = ((3, 0), (3, 6))
-_BELOW = ((0, 3), (6, 3))
-_OF_A_KIND = {2: _BESIDE, 3: ((0, 3), (6, 0), (6, 6)), 4: ((0, 0), (0, 6), (6, 0), (6, 6))}
-_PERIOD = 6  # eighths from one window to the next
-_SIDE = 14  # of the canvas
+# Corners (top, left) of the windows, in sixteenths of a window's side. They overlap where things seldom reach.
+_BESIDE = ((7, 0), (7, 14))
+_BELOW = ((0, 7), (14, 7))
+_OF_A_KIND = {2: _BESIDE, 3: ((0, 7), (14, 0), (14, 14)), 4: ((0, 0), (0, 14), (14, 0), (14, 14))}
+_SIDE = 30  # sixteenths, of the canvas
+_PERIOD = 7  # eighths from one window to the next
 # Where the first thing is and where the second, by what the prompt says.
 _CORNERS = {"left": _BESIDE, "right": _BESIDE[::-1], "top": _BELOW, "bottom": _BELOW[::-1]}
 _PLACES = {
@@ -72,23 +73,32 @@ class Layout:
         shared = means[..., across, :][..., across]
         return noise + F.interpolate(shared - means, scale_factor=self.block, mode="nearest")[0]
 
-    def filled(self, x_0: torch.Tensor) -> torch.Tensor:
-        """x0 (3, side, side) with the mean of the windows' rims where no window is, nearer ones counting for more: by
-        the inverse square of the distance (Shepard 1968)."""
+    def joined(self, x_0: torch.Tensor) -> torch.Tensor:
+        """x0 (3, side, side) on one ground: the windows' outermost pixels are the mean over all windows; where there is
+        none, the mean of those beside it, nearer ones counting for more (Shepard 1968), by the inverse square."""
+        places = [(..., slice(top, top + self.window), slice(left, left + self.window)) for top, left in self.corners]
+        mean = torch.stack([x_0[place] for place in places]).mean(0)
+        inside = slice(self.window * 3 // 32, -(self.window * 3 // 32))
+        outermost = torch.ones_like(mean[:1])
+        outermost[:, inside, inside] = 0
+        total, count = torch.zeros_like(x_0), torch.zeros_like(x_0[:1])
+        for place in places:
+            total[place] += mean * outermost
+            count[place] += outermost
+        x_0 = torch.where(count > 0, total / count.clamp(min=1), x_0)
         outside, rim, weights = (part.to(x_0.device) for part in _shepard(self.corners, self.window, self.side))
-        x_0 = x_0.clone()
         x_0[:, outside] = x_0[:, rim] @ weights.to(x_0.dtype)
         return x_0
 
 
 def layout_of(prompt: str, window: int) -> Layout | None:
     """Of a prompt that puts one thing left of, right of, above, below or beside another, or asks for two to four of a
-    kind; None of any other. window: px, a multiple of 8."""
+    kind; None of any other. window: px, a multiple of 16."""
     captions, corners = _related(prompt) or _of_a_kind(prompt) or ((), ())
     if not captions:
         return None
-    block = window // 8
-    return Layout(captions, tuple((top * block, left * block) for top, left in corners), window, _SIDE * block)
+    unit = window // 16
+    return Layout(captions, tuple((top * unit, left * unit) for top, left in corners), window, _SIDE * unit)
 
 
 def _related(prompt: str) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]] | None:

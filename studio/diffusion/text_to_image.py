@@ -136,7 +136,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         if layout:  # where it has no window, the picture stays as it is, or goes on as the windows end
             device = self._execution_device
             outside = (1 - layout.covered()).to(device)
-            constrain = layout.filled if begun is None else partial(held_to, begun.to(device), outside)
+            constrain = layout.joined if begun is None else partial(held_to, begun.to(device), outside)
         return self._stage(
             Task.TEXT_TO_IMAGE,
             Condition(size),

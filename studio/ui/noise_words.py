@@ -63,9 +63,9 @@ _WORDS = {
         σ<sub>next</sub> ε with a new ε, the mean of what may be there under fresh noise (arXiv 2112.05146).</p>
         <p>Attention: softmax(q kᵀ/√d) over the words, here averaged over heads and layers. At every pixel the words'
         shares sum to one, the marks for the beginning and the end of the prompt included.</p>
-        <p>“A cat left of a dog” is painted in two overlapping windows, in one of which the network is asked for “a cat”, in
-        the other for “a dog”: one prediction, put together by place (arXiv 2302.08113). The words are those of both;
-        where no window is, nothing was asked, and x̂<sub>0</sub> goes on as the windows end.</p>
+        <p>“A cat left of a dog” is painted in two overlapping windows: in one of them the network is asked for “a cat”,
+        in the other for “a dog”, and x̂<sub>0</sub> is put together by place (arXiv 2302.08113), with one ground for
+        both. The words are those of both; where no window is, x̂<sub>0</sub> goes on as the windows end.</p>
         <p class="nv-source">Salimans &amp; Ho 2022, arXiv 2202.00512, appendix D; Lu et al. 2022, arXiv
         2211.01095, algorithm 2;
         Ho &amp; Salimans 2022, arXiv 2207.12598, equation 6; Hertz et al. 2022, arXiv 2208.01626.</p>""",

@@ -47,7 +47,8 @@ def vocabulary_panel(vocabulary: Vocabulary) -> str:
         f'<section class="vocabulary" style="{style}" aria-label="What the model knows">'
         f'<div class="head"><h2>What this model can paint <span>{count} things</span></h2>'
         '<input type="search" class="find" data-find placeholder="Find a word" aria-label="Find a word">'
-        '</div><p class="two">Several at once: <q>an owl left of a cactus</q>, right of, above, below, next to; or <q>three foxes</q>.</p>'
+        '</div><p class="two">Several at once: <q>an owl left of a cactus</q>, right of, above, below, next to; '
+        "or <q>three foxes</q>.</p>"
         f'<div class="groups" tabindex="0" role="group" aria-label="Words by category">{groups}'
         '<p class="none" hidden>No such word here.</p></div></section>'
     )

@@ -13,7 +13,7 @@ from studio.diffusion.layout import Layout, layout_of
 from studio.diffusion.windows import Blend
 
 PAIR = "a red apple left of a blue cat"
-LEFT, RIGHT, TOP, BOTTOM = (12, 0), (12, 24), (0, 12), (24, 12)
+LEFT, RIGHT, TOP, BOTTOM = (14, 0), (14, 28), (0, 14), (28, 14)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ LEFT, RIGHT, TOP, BOTTOM = (12, 0), (12, 24), (0, 12), (24, 12)
     ],
 )
 def test_a_prompt_of_two_things_is_laid_out(prompt, first, second, corners):
-    assert layout_of(prompt, 32) == Layout((first, second or first), corners, 32, 56)
+    assert layout_of(prompt, 32) == Layout((first, second or first), corners, 32, 60)
 
 
 @pytest.mark.parametrize(("prompt", "count"), [("three owls", 3), ("a flat picture of four red balls in oil", 4)])
@@ -93,20 +93,17 @@ LAYOUTS = [layout_of(prompt, 32) for prompt in (PAIR, "a cat above a dog", "thre
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_windows_begin_with_the_same_coarse_noise_and_each_with_white_noise(layout):
-    noise = torch.randn(3, 56, 56, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3, 60, 60, generator=torch.Generator().manual_seed(0))
     attuned = layout.attuned(noise)
     fine = noise - blocks(noise).repeat_interleave(4, 1).repeat_interleave(4, 2)
     torch.testing.assert_close(attuned - blocks(attuned).repeat_interleave(4, 1).repeat_interleave(4, 2), fine)
-    means = [
-        blocks(attuned[:, top : top + 32, left : left + 32])[:, :6, :6].flatten(1).sort(1).values
-        for top, left in layout.corners
-    ]
-    for other in means[1:]:
-        torch.testing.assert_close(other, means[0])
-    many = torch.stack([layout.attuned(torch.randn(3, 56, 56)) for _ in range(200)])
+    coarse = blocks(attuned)
+    torch.testing.assert_close(coarse[:, 7:], coarse[:, :8])
+    torch.testing.assert_close(coarse[:, :, 7:], coarse[:, :, :8])
+    many = torch.stack([layout.attuned(torch.randn(3, 60, 60)) for _ in range(200)])
     assert many.std().item() == pytest.approx(1, abs=0.01)
     top, left = layout.corners[-1]
-    window = many[:, :, top : top + 24, left : left + 24]  # of one period: no two of its pixels have a part in common
+    window = many[:, :, top : top + 28, left : left + 28]  # of one period: no two of its pixels have a part in common
     assert (window[..., :-4] * window[..., 4:]).mean().abs() < 0.01
     assert (window[..., :-1] * window[..., 1:]).mean().abs() < 0.01
 
@@ -116,20 +113,27 @@ def blocks(picture):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_where_no_window_is_the_picture_goes_on(layout):
+def test_all_is_on_one_ground(layout):
     covered = layout.covered()
     assert covered.mean() > 0.5 and set(covered.unique().tolist()) <= {0.0, 1.0}
-    flat = torch.where(covered > 0, 0.3, 9.0).expand(3, 56, 56)
-    torch.testing.assert_close(layout.filled(flat), torch.full((3, 56, 56), 0.3))
-    picture = torch.rand(3, 56, 56)
-    filled = layout.filled(picture)
-    assert torch.equal(filled * covered, picture * covered)
-    assert ((filled >= 0) & (filled <= 1)).all()
+    flat = torch.where(covered > 0, 0.3, 9.0).expand(3, 60, 60)
+    torch.testing.assert_close(layout.joined(flat), torch.full((3, 60, 60), 0.3))
+    grounds = flat.clone()  # windows that disagree: red here, green there
+    for number, (top, left) in enumerate(layout.corners):
+        grounds[number % 2, top + 4 : top + 28, left + 4 : left + 28] = 9.0  # things
+        grounds[2, top : top + 32, left : left + 32] = number
+    picture = layout.joined(grounds)
+    torch.testing.assert_close(picture[:2] * (1 - covered), 0.3 * (1 - covered).expand(2, 60, 60))  # nothing of things
+    rim = picture[2, layout.corners[0][0], layout.corners[0][1] : layout.corners[0][1] + 28]
+    torch.testing.assert_close(rim, torch.full((28,), (len(layout.corners) - 1) / 2))  # and the grounds have met
+    for top, left in layout.corners:
+        inside = (slice(None), slice(top + 4, top + 28), slice(left + 4, left + 28))
+        assert torch.equal(picture[inside], grounds[inside])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_windows_that_agree_make_the_whole(layout):
-    picture, blend = torch.randn(3, 56, 56), Blend(56, 56, 32, layout.corners)
+    picture, blend = torch.randn(3, 60, 60), Blend(60, 60, 32, layout.corners)
     for top, left in layout.corners:
         blend.add(picture[:, top : top + 32, left : left + 32], top, left)
     torch.testing.assert_close(blend.whole(), picture * layout.covered())
@@ -137,18 +141,20 @@ def test_windows_that_agree_make_the_whole(layout):
 
 @pytest.mark.parametrize("options", [{}, {"guidance_scale": 1.0}, {"one_pass": True}, {"sampler": "ddim"}])
 def test_each_window_is_painted_by_its_own_words(pipe, options):
-    """Where only one window is, a step is that of its words alone."""
+    """Inside a window, a step is that of its words alone."""
     given = {"num_inference_steps": 5, "seeds": [3], "size": 16} | options
     (pair,) = pipe.prepare([PAIR], **given)
     begun = pair.sample.clone()
-    assert begun.shape == (3, 28, 28)
+    assert begun.shape == (3, 30, 30)
     alone = pipe.prepare(list(layout_of(PAIR, 16).captions), **given | {"seeds": [3, 3]})
-    for row, left in zip(alone, (0, 12), strict=True):
-        row.stage.sample = begun[:, 6:22, left : left + 16].clone()
+    for row, left in zip(alone, (0, 14), strict=True):
+        row.stage.sample = begun[:, 7:23, left : left + 16].clone()
     pipe.denoise_step([pair, *alone])
     apple, cat = (row.sample for row in alone)
-    torch.testing.assert_close(pair.sample[:, 6:22, :12], apple[:, :, :12], atol=1e-5, rtol=0)
-    torch.testing.assert_close(pair.sample[:, 6:22, 16:], cat[:, :, 4:], atol=1e-5, rtol=0)
+    inside = slice(2, -2)  # where a window's prediction is its own
+    for painted, left in ((apple, 0), (cat, 14)):
+        window = pair.sample[:, 7:23, left : left + 16]
+        torch.testing.assert_close(window[:, inside, inside], painted[:, inside, inside], atol=1e-5, rtol=0)
     assert (apple - cat).abs().max() > 1e-3
 
 
@@ -161,12 +167,12 @@ def test_a_pair_is_as_large_as_any_picture(pipe):
 
 
 def test_a_variation_leaves_alone_what_no_window_shows(pipe):
-    image = Image.effect_noise((28, 28), 60).convert("RGB")
+    image = Image.effect_noise((30, 30), 60).convert("RGB")
     (row,) = pipe.prepare([PAIR], seeds=[1], images=[image], size=16, num_inference_steps=4)
     while not row.finished:
         pipe.denoise_step([row])
     changed = (row.sample - from_pil(image)).abs().amax(0) > 1e-3
-    assert not changed[:6].any() and not changed[22:].any() and changed[6:22].any()
+    assert not changed[:7].any() and not changed[23:].any() and changed[7:23].any()
 
 
 def test_of_a_picture_that_is_no_square_a_pair_is_one_prompt(pipe):

@@ -241,6 +241,10 @@ def test_insight_into_a_step(pipe):
                     seen = insight(listener(pipe), prompt, stage, step)
                     v = step.alpha * step.eps - step.sigma * step.x0
                     layout = layout_of(prompt, 16)
-                    shown = layout.covered().numpy() if layout else np.ones_like(v[:1])  # by a window
-                    np.testing.assert_allclose(seen.prediction, v * shown, atol=2e-4)
-                    np.testing.assert_allclose(seen.merged.sum(0), shown[0], atol=1e-4)
+                    shown = own = np.ones(v.shape[1:])
+                    if layout:
+                        probe = torch.randn(v.shape)
+                        shown, own = layout.covered()[0].numpy(), (layout.joined(probe) == probe).all(0).numpy()
+                        assert own.sum() > 300  # pixels that are as the network said, not joined to the others
+                    np.testing.assert_allclose(seen.prediction * own, v * own, atol=2e-4)
+                    np.testing.assert_allclose(seen.merged.sum(0), shown, atol=1e-4)
