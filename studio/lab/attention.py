@@ -156,7 +156,7 @@ class Insight:
 
     @property
     def merged(self) -> np.ndarray:
-        """(words, H, W): the mean over all sizes. Over the words they sum to 1 at every pixel."""
+        """(words, H, W): the mean over all sizes. Over the words they sum to 1 wherever a window is."""
         return np.mean(list(self.maps.values()), axis=0)
 
 
