@@ -23,8 +23,8 @@ from studio.library.store import Library
 PAINTED = (
     TextToImage("a red apple", style="glossy", ground="blue", seed=2),
     TextToImage("a sunflower", style="twemoji", ground="purple", seed=2),
-    TextToImage("a rocket", style="flat", ground="pink", seed=3),
-    TextToImage("a cactus", style="twemoji", ground="white", seed=4),
+    TextToImage("three foxes", style="noto", ground="pink", seed=3),
+    TextToImage("an owl left of a cactus", style="noto", ground="white", seed=2),
     TextToImage("a hamburger", style="flat", ground="green", seed=2),
     TextToImage("a pizza", style="glossy", ground="gray", seed=6),
 )
