@@ -49,7 +49,7 @@ const reverse = {
   furnish(look) {
     slot("maps").innerHTML = look.words.map(() => '<figure class="nv-fig"><canvas role="img"></canvas><figcaption><b></b> <span></span></figcaption></figure>').join("");
     for (const [i, figure] of [...slot("maps").children].entries()) {
-      const marks = look.words.slice(0, i).filter((word) => !word).length; // of two regions each has a start and an end
+      const marks = look.words.slice(0, i).filter((word) => !word).length; // of several windows each has a start and an end
       const name = look.words[i] || (marks % 2 ? "(end)" : "(start)");
       $("b", figure).textContent = name;
       $("canvas", figure).setAttribute("aria-label", `attention to ${name}`);
