@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image, DiffusionPipeline
+from torch.utils.flop_counter import FlopCounterMode
 
 import studio.diffusion  # noqa: F401  registers with diffusers
 import studio.diffusion.windows as windows
@@ -81,6 +82,10 @@ def test_it_keeps_its_budget(bundled):
     in_unet = sum(p.numel() for p in bundled.unet.parameters())
     assert in_unet <= 12e6
     assert in_unet + sum(p.numel() for p in bundled.text_encoder.parameters()) <= 16e6
+    text, mask = bundled.encode(["a red apple, glossy style, on a blue background"])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        bundled.unet(torch.zeros(1, bundled.unet.config.in_channels, 64, 64), 500.0, text, mask)
+    assert 1e9 < counter.get_total_flops() <= 2e9
 
 
 def test_the_ground_is_the_one_asked_for(bundled):

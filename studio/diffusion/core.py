@@ -21,7 +21,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.calls import denoise_call
-from studio.diffusion.conditioning import Condition, Task, project
+from studio.diffusion.conditioning import Condition, Task, enlarge, project
 from studio.diffusion.guidance import Guidance
 from studio.diffusion.layout import Layout
 from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps, Words
@@ -232,18 +232,25 @@ class StudioPipeline(DiffusionPipeline):
         generator: torch.Generator,
         picture: torch.Tensor,
         known: tuple[torch.Tensor, torch.Tensor] | None = None,
+        layout: Layout | None = None,
+        begun: bool = False,
     ) -> Stage:
         """The stage that paints a painted picture (3, h, w) at `size` (H, W), its flaws hidden under a little noise.
 
         known: a picture (3, H, W) and where it is known (1, H, W), if it is: there x0 is held to it.
+        layout: of that size, if there is one. begun: from a picture, to which all is held that no window shows.
         """
         low = picture.clamp(-1, 1).cpu()
         low = low + noise_level * torch.randn(low.shape, generator=generator)
         steps = self._steps("studio", num_inference_steps)
         condition = Condition.super_resolution(low, size)
-        constrain = None if known is None else partial(held_to, *(part.to(self._execution_device) for part in known))
+        constrain = layout.joined if layout else None
+        if layout and begun:
+            known = enlarge(picture[None].clamp(-1, 1), size)[0], 1 - layout.covered()
+        if known is not None:
+            constrain = partial(held_to, *(part.to(self._execution_device) for part in known))
         return self._stage(
-            Task.SUPER_RESOLUTION, condition, generator, Guidance(), steps, noise_level, constrain=constrain
+            Task.SUPER_RESOLUTION, condition, generator, Guidance(), steps, noise_level, None, constrain, layout
         )
 
     @torch.no_grad()

@@ -62,6 +62,12 @@ class Layout:
         """Side in px of the squares whose mean noise all windows share."""
         return self.window // 8
 
+    @property
+    def doubled(self) -> Layout:
+        """The same at twice the size."""
+        corners = tuple((2 * top, 2 * left) for top, left in self.corners)
+        return Layout(self.captions, corners, 2 * self.window, 2 * self.side)
+
     def covered(self) -> torch.Tensor:
         """(1, side, side), 1 where there is a window and 0 elsewhere."""
         return _covered(self.corners, self.window, self.side)

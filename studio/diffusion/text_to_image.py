@@ -94,7 +94,8 @@ class StudioTextToImagePipeline(StudioPipeline):
                 )
             )
             finishes.append(finish)
-            then.append(self._finishing(height, width, side // self.sample_size, finishing_steps, generator))
+            factor, of_picture = side // self.sample_size, begun is not None
+            then.append(self._finishing((height, width), factor, finishing_steps, generator, layout, of_picture))
             layouts.append(layout)
         guidance = Guidance(guidance_scale, *guidance_interval, one_pass=one_pass)
         return self._rows(stages, finishes, prompts, negative_prompts, guidance, seeds, generators, then, layouts)
@@ -149,17 +150,35 @@ class StudioTextToImagePipeline(StudioPipeline):
         )
 
     def _finishing(
-        self, height: int, width: int, factor: int, num_inference_steps: int, generator: torch.Generator
+        self,
+        size: tuple[int, int],
+        factor: int,
+        num_inference_steps: int,
+        generator: torch.Generator,
+        layout: Layout | None,
+        begun: bool,
     ) -> tuple[Next, ...]:
-        """The stages that make a painted picture so many times as large: by 4 last, where that is exact."""
+        """The stages that make a painted picture so many times as large as `size`: by 4 last, where that is exact.
+
+        What has a layout is sharpened to twice its canvas first, each thing by its own words where the network's
+        windows allow it: larger than it is asked for, or nearly as large.
+        """
         stages = []
         done = 1
+        if layout and factor > 1:
+            done, twice = min(factor, 4), layout.doubled
+            options = {"layout": twice, "begun": begun} if twice.window == self.window_size else {}
+            stages.append(((twice.side, twice.side), options))
         while done < factor:
             done *= 2 if (factor // done) in (2, 8) else 4
-            size = (height * done, width * done)
-            make = partial(self._sharpened, size, num_inference_steps, FINISHING_NOISE, generator)
-            stages.append(Next(make, num_inference_steps))
-        return tuple(stages)
+            stages.append(((size[0] * done, size[1] * done), {}))
+        return tuple(
+            Next(
+                partial(self._sharpened, larger, num_inference_steps, FINISHING_NOISE, generator, **options),
+                num_inference_steps,
+            )
+            for larger, options in stages
+        )
 
     @property
     def default_size(self) -> int:

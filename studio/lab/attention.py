@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from studio.diffusion.conditioning import CONDITION_CHANNELS, Task
 from studio.diffusion.layout import layout_of
+from studio.diffusion.text_to_image import FINISHING_NOISE
 from studio.diffusion.unet import StudioUNet, TransformerBlock, attention_weights
 from studio.diffusion.windows import Blend, windows
 
@@ -177,8 +178,10 @@ def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6) ->
     if stage.condition is not None:
         condition = torch.from_numpy(np.array(stage.condition, dtype=np.float32))
     window = pipe.window_size if task == Task.SUPER_RESOLUTION else pipe.sample_size
-    layout = layout_of(prompt, window) if task == Task.TEXT_TO_IMAGE else None
-    if layout and (height, width) != (layout.side, layout.side):  # begun from a picture that is no square
+    # things have windows of their own where words become a picture, and where what they became is finished
+    of_words = task == Task.TEXT_TO_IMAGE or task == Task.SUPER_RESOLUTION and stage.noise_level == FINISHING_NOISE
+    layout = layout_of(prompt, window) if of_words else None
+    if layout and (height, width) != (layout.side, layout.side):  # begun from a picture that is no square, or larger
         layout = None
     captions = layout.captions if layout else (prompt,)
     corners = list(layout.corners) if layout else windows(height, width, window)

@@ -35,7 +35,8 @@ from studio.training.sprites import Sprites
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
 
 TEACHER_EVERY = 1000  # updates after which the teacher of guidance takes over the averaged weights; see `losses`
-GUIDED = 0.3  # share of the rows with words that learn guidance as an input
+GUIDED = 0.3  # share of the rows with words that learn guidance as an input,
+GUIDED_AFTER = 0.4  # after this share of the time where the network begins from nothing: who teaches must know words
 NOISE_BINS = 4  # losses are logged apart for this many equal parts of the time axis
 
 
@@ -58,13 +59,14 @@ class Preset:
 
 
 UNET = {
-    "block_out_channels": (32, 128, 256),
+    "block_out_channels": (80, 128, 192),
     "layers_per_block": (1, 1, 1),
+    "subpixel": True,
     "mid_layers": 2,
     "guidance_embeds": True,
 }
 PRESETS = {
-    "cpu": Preset("concepts.txt", 32, 96, 64, 32, 8, 8e-4, 100, 0.5, 0.995, 0.4, UNET),
+    "cpu": Preset("concepts.txt", 32, 24, 64, 8, 8, 5e-4, 100, 0.5, 0.998, 0.4, UNET),
     "gpu": Preset("all", 64, 512, 64, 512, 5, 1e-3, 500, 0.4, 0.9995, 1.0, UNET),
 }
 
@@ -192,7 +194,8 @@ class Run:
 
     def _model(self, state: dict) -> Model:
         torch.manual_seed(self.args.seed)
-        init = self.folder if (self.folder / "tokenizer").exists() else self.args.init
+        reads = self.args.init or self.args.text_encoder
+        init = self.folder if (self.folder / "tokenizer").exists() else reads
         if init:
             self.tokenizer = CLIPTokenizer.from_pretrained(Path(init) / "tokenizer")
         else:
@@ -204,11 +207,13 @@ class Run:
             before = StudioUNet.from_pretrained(self.args.init, subfolder="unet", dtype=torch.float32)
             unet = StudioUNet.from_config(before.config, guidance_embeds=True)  # which older weights lack
             unet.load_state_dict(before.state_dict(), strict=False)
-            text_encoder = CLIPTextModel.from_pretrained(self.args.init, subfolder="text_encoder", dtype=torch.float32)
         else:
             unet = StudioUNet(sample_size=self.preset.size, **self.preset.unet)
+        if reads and not state:
+            text_encoder = CLIPTextModel.from_pretrained(reads, subfolder="text_encoder", dtype=torch.float32)
+        else:
             text_encoder = new_text_encoder(self.tokenizer)
-        if not state and (self.args.text_minutes or not self.args.init):
+        if not state and (self.args.text_minutes or not reads):
             text_encoder.to(self.accelerator.device)
             bf16 = self.accelerator.mixed_precision == "bf16"
             loss = teach_reading(text_encoder, self.tokenizer, self.scenes, self.args.text_minutes or 4, bf16=bf16)
@@ -271,20 +276,19 @@ class Run:
         saved = logged = sheeted = began
         sums = torch.zeros(2, len(Task) + NOISE_BINS, dtype=torch.float64)  # losses and counts, by task, by noise
         done_before = self.pictures
-        knows = bool(self.args.init) or self.updates >= TEACHER_EVERY  # whether the teacher has anything to teach
+        teacher = None  # of guidance, as soon as there is something to teach
         while self.seconds < budget and time.monotonic() - began < 60 * self.args.stretch:
             spent = self.seconds / budget
             batch = self.next_batch()
-            if self.updates and self.updates % TEACHER_EVERY == 0:
-                self.average.write_to(self.teacher)
-                knows = True
+            if (self.args.init or spent >= GUIDED_AFTER) and (teacher is None or self.updates % TEACHER_EVERY == 0):
+                teacher = self.teacher
+                self.average.write_to(teacher)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(spent)
             with accelerator.autocast():
                 tokens = self.tokens(batch.captions)
                 silence = self.tokens([""], length=tokens["input_ids"].shape[1])
-                models = self.trained, self.teacher if knows else None
-                rows, times = losses(*models, batch, tokens, silence, self.schedule, self.generator)
+                rows, times = losses(self.trained, teacher, batch, tokens, silence, self.schedule, self.generator)
             accelerator.backward(rows.mean())
             accelerator.clip_grad_norm_(self.trained.parameters(), 1.0)
             self.optimizer.step()
@@ -339,9 +343,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90, help="of training in all, over all stretches")
     parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
     parser.add_argument("--init", help="begin from the weights of this pipeline folder")
+    parser.add_argument("--text-encoder", help="read as this pipeline folder does; the rest begins from nothing")
     parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")
-    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--learning-rate", type=float, help="the highest; default: the preset's. Less after --init")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-every", type=float, default=30, help="seconds")

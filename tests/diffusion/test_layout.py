@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.core import from_pil
 from studio.diffusion.layout import Layout, layout_of
 from studio.diffusion.windows import Blend
@@ -158,8 +159,29 @@ def test_each_window_is_painted_by_its_own_words(pipe, options):
     assert (apple - cat).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("image", [None, Image.effect_noise((64, 64), 60).convert("RGB")])
+def test_each_thing_is_sharpened_by_its_own_words(pipe, image):
+    """As the thing alone would be, of the same pixels and from the same noise."""
+    given = {"num_inference_steps": 1, "finishing_steps": 2, "size": 32}
+    (pair,) = pipe.prepare([PAIR], seeds=[3], images=image and [image], **given)
+    pipe.denoise_step([pair])
+    assert pair.stage.task == Task.SUPER_RESOLUTION and pair.stage.layout == layout_of(PAIR, 32)
+    alone = pipe.prepare(list(layout_of(PAIR, 16).captions), seeds=[3, 3], **given)
+    pipe.denoise_step(alone)
+    places = [(slice(None), slice(14, 46), slice(left, left + 32)) for left in (0, 28)]
+    for row, place in zip(alone, places, strict=True):
+        row.stage.sample, row.stage.given = (
+            pair.sample[place].clone(),
+            Condition((32, 32), None, pair.stage.given.enlarged[place]),
+        )
+    pipe.denoise_step([pair, *alone])
+    for row, place in zip(alone, places, strict=True):
+        inside = (slice(None), slice(3, -3), slice(5, -5))  # where a window's prediction is its own
+        torch.testing.assert_close(pair.sample[place][inside], row.sample[inside], atol=1e-5, rtol=0)
+
+
 def test_a_pair_is_as_large_as_any_picture(pipe):
-    for side in (16, 32):
+    for side in (16, 32, 64, 128):
         assert pipe(PAIR, size=side, num_inference_steps=2).images[0].size == (side, side)
     for side in (16, 50):
         image = Image.effect_noise((side, side), 60).convert("RGB")
@@ -198,6 +220,6 @@ def test_rows_are_counted(pipe):
     assert pair.call_rows == 4  # two windows, with words and without
     pipe.denoise_step([pair])
     pipe.denoise_step([pair])
-    assert pair.call_rows == 1  # it is being sharpened
+    assert pair.call_rows == 2  # it is being sharpened, each thing by its words
     (three,) = pipe.prepare(["three cats"], seeds=[1], num_inference_steps=2, guidance_scale=1.0)
     assert three.call_rows == 3
