@@ -34,17 +34,17 @@ def act(page, what: str, caption: str) -> None:
 
 def test_a_refresh_in_mid_run_finds_it_again_and_it_ends(studio_url, open_page):
     page = open_page(studio_url)
-    start(page, "a red apple", 400)
+    start(page, "a red apple", 240)
     page.wait_for_selector(RUNNING)
     page.reload()
-    page.wait_for_selector(f"{RUNNING}:has-text('of 400')")
+    page.wait_for_selector(f"{RUNNING}:has-text('of 240')")
     assert page.is_enabled("#stop") and page.inner_text(".label .title") == "a red apple"
     page.wait_for_selector(DONE)
     page.wait_for_selector("#stop:disabled")
-    assert page.inner_text("[data-slot=steps]") == "400"
+    assert page.inner_text("[data-slot=steps]") == "240"
     page.reload()  # and what is done is there, too
     page.wait_for_selector(DONE)
-    assert page.inner_text("[data-slot=steps]") == "400"
+    assert page.inner_text("[data-slot=steps]") == "240"
     assert page.locator("#strip [data-pick^='picture:']").count() == 1
 
 
