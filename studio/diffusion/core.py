@@ -238,20 +238,33 @@ class StudioPipeline(DiffusionPipeline):
         """The stage that paints a painted picture (3, h, w) at `size` (H, W), its flaws hidden under a little noise.
 
         known: a picture (3, H, W) and where it is known (1, H, W), if it is: there x0 is held to it.
-        layout: of that size, if there is one. begun: from a picture, to which all is held that no window shows.
+        layout: of that size, if there is one. begun: whether what was painted was begun from a picture.
         """
         low = picture.clamp(-1, 1).cpu()
         low = low + noise_level * torch.randn(low.shape, generator=generator)
         steps = self._steps("studio", num_inference_steps)
         condition = Condition.super_resolution(low, size)
-        constrain = layout.joined if layout else None
-        if layout and begun:
-            known = enlarge(picture[None].clamp(-1, 1), size)[0], 1 - layout.covered()
-        if known is not None:
-            constrain = partial(held_to, *(part.to(self._execution_device) for part in known))
+        constrain = None if known is None else partial(held_to, *(part.to(self._execution_device) for part in known))
+        if layout:
+            constrain = self._together(layout, enlarge(picture[None].clamp(-1, 1), size)[0] if begun else None)
         return self._stage(
-            Task.SUPER_RESOLUTION, condition, generator, Guidance(), steps, noise_level, None, constrain, layout
+            Task.SUPER_RESOLUTION,
+            condition,
+            generator,
+            Guidance(),
+            steps,
+            noise_level,
+            constrain=constrain,
+            layout=layout,
         )
+
+    def _together(self, layout: Layout, begun: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What makes one picture of a layout's windows: where there is none, it goes on as they end, or stays what it
+        was begun from (3, side, side)."""
+        if begun is None:
+            return layout.joined
+        device = self._execution_device
+        return partial(held_to, begun.to(device), (1 - layout.covered()).to(device))
 
     @torch.no_grad()
     def denoise_step(self, rows: Sequence[Row]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from studio.diffusion.arguments import Generators, Prompts, as_list, repeated, seeded, spread
 from studio.diffusion.conditioning import Condition, Task
-from studio.diffusion.core import Finish, StudioPipeline, from_pil, held_to
+from studio.diffusion.core import Finish, StudioPipeline, from_pil
 from studio.diffusion.guidance import Guidance
 from studio.diffusion.layout import Layout, layout_of
 from studio.diffusion.rows import Next, Row, Stage
@@ -94,8 +94,10 @@ class StudioTextToImagePipeline(StudioPipeline):
                 )
             )
             finishes.append(finish)
-            factor, of_picture = side // self.sample_size, begun is not None
-            then.append(self._finishing((height, width), factor, finishing_steps, generator, layout, of_picture))
+            options = {"layout": layout, "begun": begun is not None}
+            then.append(
+                self._finishing((height, width), side // self.sample_size, finishing_steps, generator, **options)
+            )
             layouts.append(layout)
         guidance = Guidance(guidance_scale, *guidance_interval, one_pass=one_pass)
         return self._rows(stages, finishes, prompts, negative_prompts, guidance, seeds, generators, then, layouts)
@@ -133,11 +135,6 @@ class StudioTextToImagePipeline(StudioPipeline):
         guidance: Guidance,
     ) -> Stage:
         steps = self._steps(sampler, num_inference_steps, strength, fitted_for=guidance if begun is None else None)
-        constrain = None
-        if layout:  # where it has no window, the picture stays as it is, or goes on as the windows end
-            device = self._execution_device
-            outside = (1 - layout.covered()).to(device)
-            constrain = layout.joined if begun is None else partial(held_to, begun.to(device), outside)
         return self._stage(
             Task.TEXT_TO_IMAGE,
             Condition(size),
@@ -145,7 +142,7 @@ class StudioTextToImagePipeline(StudioPipeline):
             guidance,
             steps,
             picture=begun,
-            constrain=constrain,
+            constrain=self._together(layout, begun) if layout else None,
             layout=layout,
         )
 

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 
 from studio.diffusion.conditioning import CONDITION_CHANNELS, Task
 from studio.diffusion.layout import layout_of
-from studio.diffusion.text_to_image import FINISHING_NOISE
 from studio.diffusion.unet import StudioUNet, TransformerBlock, attention_weights
 from studio.diffusion.windows import Blend, windows
 
@@ -162,12 +161,13 @@ class Insight:
 
 
 @torch.no_grad()
-def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6) -> Insight:
+def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6, from_words: bool = True) -> Insight:
     """Makes the network call of a step of a trace once more, with the prompt's words, and says what went on in it.
 
     A prompt of several things has the words of each, which count where its window does.
 
     pipe: a `StudioPipeline` that nobody else uses at the same time, such as a `listener`.
+    from_words: whether the run began as text to image: in no other have things windows of their own.
     """
     unet = pipe.unet
     device, dtype = unet.device, unet.dtype
@@ -178,9 +178,7 @@ def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6) ->
     if stage.condition is not None:
         condition = torch.from_numpy(np.array(stage.condition, dtype=np.float32))
     window = pipe.window_size if task == Task.SUPER_RESOLUTION else pipe.sample_size
-    # things have windows of their own where words become a picture, and where what they became is finished
-    of_words = task == Task.TEXT_TO_IMAGE or task == Task.SUPER_RESOLUTION and stage.noise_level == FINISHING_NOISE
-    layout = layout_of(prompt, window) if of_words else None
+    layout = layout_of(prompt, window) if from_words else None
     if layout and (height, width) != (layout.side, layout.side):  # begun from a picture that is no square, or larger
         layout = None
     captions = layout.captions if layout else (prompt,)

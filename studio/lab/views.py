@@ -161,13 +161,14 @@ def _condition(condition: np.ndarray | None) -> dict[str, str]:
     return told
 
 
-def looking_view(pipe: Any, prompt: str, stage: Any, most: int = LOOKED_AT) -> dict[str, Any]:
-    """Into the network at up to `most` steps of a stage: attention to each word, and what each level holds."""
+def looking_view(pipe: Any, prompt: str, trace: Any, number: int = 0, most: int = LOOKED_AT) -> dict[str, Any]:
+    """Into the network at up to `most` steps of a trace's stage: attention to each word, and what each level holds."""
+    stage, from_words = trace.stages[number], not trace.stages[0].task  # text to image is task 0
     steps = list(stage)
     chosen = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(most, len(steps)))})
     looks, found = [], None
     for index in chosen:
-        found = insight(pipe, prompt, stage, steps[index])
+        found = insight(pipe, prompt, stage, steps[index], from_words=from_words)
         looks.append(
             {
                 "index": index,
@@ -317,7 +318,7 @@ def example_run(pipe: Any, prompt: str, seed: int, steps: int = 12) -> dict[str,
         step.next_x_t = after.x_t
     stage = _Steps(taken)
     trace = SimpleNamespace(stages=(stage,), num_steps=steps)
-    looks = looking_view(pipe, prompt, stage)
+    looks = looking_view(pipe, prompt, trace)
     return {"caption": prompt, "sampler": "Studio", "stages": reverse_view(trace), "looks": [looks]}
 
 

@@ -162,7 +162,7 @@ class Room:
             pipe = self._own_listener()
             if pipe is None:
                 raise ValueError("This model's network cannot be looked into.")
-            return looking_view(pipe, run.caption, run.trace.stages[stage])
+            return looking_view(pipe, run.caption, run.trace, stage)
 
     def animate(self, asked: Any) -> Any:
         return _answer(self._animate, asked)

@@ -170,14 +170,19 @@ def test_each_thing_is_sharpened_by_its_own_words(pipe, image):
     pipe.denoise_step(alone)
     places = [(slice(None), slice(14, 46), slice(left, left + 32)) for left in (0, 28)]
     for row, place in zip(alone, places, strict=True):
-        row.stage.sample, row.stage.given = (
-            pair.sample[place].clone(),
-            Condition((32, 32), None, pair.stage.given.enlarged[place]),
-        )
+        row.stage.sample = pair.sample[place].clone()
+        row.stage.given = Condition((32, 32), enlarged=pair.stage.given.enlarged[place])
     pipe.denoise_step([pair, *alone])
     for row, place in zip(alone, places, strict=True):
         inside = (slice(None), slice(3, -3), slice(5, -5))  # where a window's prediction is its own
         torch.testing.assert_close(pair.sample[place][inside], row.sample[inside], atol=1e-5, rtol=0)
+
+
+def test_where_its_windows_are_not_twice_as_large_it_is_sharpened_by_the_whole_prompt(pipe, monkeypatch):
+    monkeypatch.setattr(type(pipe), "window_size", 16)
+    (pair,) = pipe.prepare([PAIR], seeds=[3], num_inference_steps=1, size=32)
+    pipe.denoise_step([pair])
+    assert pair.stage.layout is None and pair.sample.shape == (3, 60, 60) and pair.call_shape == (16, 16)
 
 
 def test_a_pair_is_as_large_as_any_picture(pipe):

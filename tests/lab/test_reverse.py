@@ -13,10 +13,12 @@ from studio.engine.trace import Budget, Recorder, Trace
 from studio.lab import pack
 from studio.lab.attention import insight, listener, places, strongest, twin, watching, words
 from studio.lab.reverse import Weights, accounts, approach, recomputed, written
+from studio.lab.views import looking_view
 from tests.diffusion.conftest import random_pipeline
 from tests.diffusion.test_tables import with_tables
 
 PROMPT = "a red apple, on a boat"
+PAIR = "a red apple left of a boat"
 
 
 @pytest.fixture(scope="module")
@@ -231,16 +233,16 @@ def test_insight_into_a_step(pipe):
         np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)
         assert strongest(seen.merged).max() == 1
         assert seen.levels[0].channels == 16 and seen.levels[0].shown.shape[0] == 4
-        if size == 16:
+        if size < 64:
             # without a second row the call says what the trace has: v from x_t and x0
             for options in ({"guidance_scale": 1.0}, {"guidance_scale": 3.0, "one_pass": True}):
-                for prompt in (PROMPT, "a red apple left of a boat"):
-                    (row,) = pipe.prepare([prompt], seeds=[3], size=16, num_inference_steps=3, **options)
-                    (stage,) = traced(pipe, row).stages
-                    step = list(stage)[1]
+                for prompt in (PROMPT, PAIR):
+                    (row,) = pipe.prepare([prompt], seeds=[3], size=size, num_inference_steps=5, **options)
+                    stage = traced(pipe, row).stages[-1]
+                    step = list(stage)[-2]
                     seen = insight(listener(pipe), prompt, stage, step)
                     v = step.alpha * step.eps - step.sigma * step.x0
-                    layout = layout_of(prompt, 16)
+                    layout = layout_of(prompt, size)
                     shown = own = np.ones(v.shape[1:])
                     if layout:
                         probe = torch.randn(v.shape)
@@ -248,3 +250,18 @@ def test_insight_into_a_step(pipe):
                         assert own.sum() > 300  # pixels that are as the network said, not joined to the others
                     np.testing.assert_allclose(seen.prediction * own, v * own, atol=2e-4)
                     np.testing.assert_allclose(seen.merged.sum(0), shown, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", [30, 60])
+def test_what_is_enlarged_is_not_laid_out(pipe, side):
+    """Even where it is as large as a layout's canvas: its words are those of the whole prompt."""
+    upscale = StudioUpscalePipeline(**pipe.components)
+    picture = Image.effect_noise((side // 2, side // 2), 60).convert("RGB")
+    trace = traced(upscale, upscale.prepare([picture], 2, prompts=[PAIR], seeds=[1], noise_level=0.05)[0])
+    view = looking_view(listener(pipe), PAIR, trace, most=1)
+    assert view["words"] == [word.text for word in words(pipe.tokenizer, PAIR)]
+    (pair,) = pipe.prepare([PAIR], seeds=[3], size=32, num_inference_steps=2)
+    painted = traced(pipe, pair)
+    apart = [word.text for caption in ("a red apple", "a boat") for word in words(pipe.tokenizer, caption)]
+    for number in range(2):
+        assert looking_view(listener(pipe), PAIR, painted, number, most=1)["words"] == apart

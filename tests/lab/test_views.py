@@ -48,7 +48,7 @@ def test_reverse_and_looking_views(pipe):  # noqa: F811
     assert np.abs(sheet[:, -16:].transpose(2, 0, 1) - last).max() <= 0.51
     assert "difference" in stages[0]["sheets"] and "difference" not in stages[1]["sheets"]
     assert list(stages[1]["condition"]) == ["low-resolution picture"]
-    look = json.loads(json.dumps(views.looking_view(listener(pipe), PROMPT, trace.stages[0], most=3)))
+    look = json.loads(json.dumps(views.looking_view(listener(pipe), PROMPT, trace, most=3)))
     assert [found["index"] for found in look["looks"]] == [0, 2, 4] and len(look["words"]) == 8
     assert opened(look["looks"][0]["maps"]).shape == (16, 8 * 16)
     assert sum(look["looks"][0]["shares"]) == pytest.approx(1, abs=1e-4)
