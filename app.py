@@ -39,7 +39,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     option("data-dir", "outputs", "folder for pictures and jobs; default: %(default)s")
     option("auth", None, "user:password to ask for; required when others can reach the page")
     options = parser.parse_args(arguments)
-    if not options.port.isdigit() or not 1 <= int(options.port) <= 65535:
+    if not options.port.isdecimal() or not 1 <= int(options.port) <= 65535:
         parser.error(f"--port must be a whole number from 1 to 65535; it was {options.port!r}.")
     options.port = int(options.port)
     if options.auth is not None:

@@ -226,8 +226,10 @@ class Engine:
         start = time.perf_counter()
         problem = self._denoise([seat.row for seat in seats])
         seconds = time.perf_counter() - start
-        stuck = [seat for seat in seats if seat.row.progress == seat.progress]
-        self._step([seat for seat in seats if seat.row.progress != seat.progress], seconds / rows)
+        stuck = {seat: seat.progress for seat in seats if seat.row.progress <= seat.progress}
+        self._step([seat for seat in seats if seat not in stuck], seconds / rows)
+        for seat in stuck:
+            seat.look()  # a fault may have taken from it what it had of its step
         if problem is None:
             self._schedule.measured(shape, rows, seconds)
         elif len(seats) == 1:
@@ -236,8 +238,8 @@ class Engine:
             log.info("%d network rows of %s do not fit into the memory", rows, shape)
             self._schedule.out_of_memory(shape, rows)
         else:
-            for seat in stuck:
-                if not seat.run.job.ended:
+            for seat, progress in stuck.items():
+                while seat.row.progress <= progress and not seat.run.job.ended:
                     self._call([seat])
 
     def _denoise(self, rows: list[SampledRow]) -> Exception | None:

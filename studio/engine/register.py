@@ -27,6 +27,7 @@ PREVIEW_SIDE = 256  # px: larger predictions are thinned out
 LINE_SECONDS = 0.5  # how old an estimate may be, and how often those who wait in line are told
 KEEPING = 16  # jobs that wait to be kept; more, and none are started
 WAITING_BYTES = 512_000_000  # of pictures in the requests that wait
+RUNNING_PIXELS = 32_000_000  # of the results of jobs that run, or wait to be kept: some 80 bytes of memory each
 SUSPECT = 2  # crashes after which a job runs alone, so that the next one tells whether it was at fault
 ENDED = 256  # ended jobs that are still known, with at most ENDED_BYTES of pictures in their requests
 ENDED_BYTES = 64_000_000
@@ -251,7 +252,10 @@ class Register:
             return False
         if self._waiting[0].job.crashes >= SUSPECT:
             return not self._running and not self._keeping
-        return len(self._running) < self._most_active and self._keeping < KEEPING
+        if len(self._running) >= self._most_active or self._keeping >= KEEPING:
+            return False
+        pixels = sum(run.job.request.pixels for run in self._runs.values() if run.job.state == "running")
+        return not pixels or pixels + self._waiting[0].job.request.pixels <= RUNNING_PIXELS
 
     # ---- stopping ----
 

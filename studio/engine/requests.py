@@ -86,6 +86,18 @@ class _Asked:
         """One seed a picture: picture i of many is the picture that its seed gives alone."""
         return [(self.seed + i) % (MAX_SEED + 1) for i in range(self.count)]
 
+    @property
+    def pixels(self) -> int:
+        """Of all results together, or of as many of what they begin with where that is larger; where words alone decide
+        and no size is asked for, the model does, and this is 0."""
+        sizes = [picture.width * picture.height for picture in self.pictures().values()]
+        return self.count * max(self._painted_pixels, *sizes, 0)
+
+    @property
+    def _painted_pixels(self) -> int:
+        """Of one picture as it is painted, where that is known and not what it begins with."""
+        return 0
+
     def settings(self) -> dict[str, Any]:
         """The task and all fields but the pictures as plain values, for metadata and JSON."""
         names = [field.name for field in fields(self) if field.name not in self._pictures]
@@ -139,7 +151,7 @@ class TextToImage(_Asked):
         _check_real("strength", self.strength, 0.0, 1.0)
         if self.strength == 0:
             raise InvalidRequest("The strength must be above 0: at 0 nothing changes.")
-        if self.finish is not None and (isinstance(self.finish, bool) or self.finish not in FINISHES):
+        if self.finish is not None and (type(self.finish) is not int or self.finish not in FINISHES):
             allowed = ", ".join(map(str, FINISHES))
             raise InvalidRequest(f"The size to finish at must be one of {allowed}; it was {_shown(self.finish)}.")
         if self.image is not None:
@@ -149,6 +161,13 @@ class TextToImage(_Asked):
     def caption(self) -> str:
         """The whole prompt that the model reads, style and ground included."""
         return caption(self.prompt, self.style, self.ground)
+
+    @property
+    def _painted_pixels(self) -> int:
+        if self.finish is None:
+            return 0
+        longer = 1.0 if self.image is None else max(self.image.size) / min(self.image.size)
+        return round(self.finish**2 * longer)
 
 
 @dataclass(frozen=True)
@@ -239,13 +258,12 @@ class SuperResolve(_Asked):
         if self.target is not None:
             self._aim()
         width, height = self.output_size
-        pixels = max(width * height, self.image.width * self.image.height * self.scale**2) * self.count
-        if pixels > MAX_PIXELS:
+        if self.pixels > MAX_PIXELS:
             times = f"{self.scale} times as large"
             to = times if self.target is None else f"painted {times}, then resized to {width} x {height} px"
             raise InvalidRequest(
                 f"The larger pictures may have {_megapixels(MAX_PIXELS)} together; these would have "
-                f"{_megapixels(pixels)}: {self.count} x {_size(self.image)} px, {to}."
+                f"{_megapixels(self.pixels)}: {self.count} x {_size(self.image)} px, {to}."
             )
 
     def _aim(self) -> None:
@@ -268,6 +286,10 @@ class SuperResolve(_Asked):
     def output_size(self) -> tuple[int, int]:
         """(width, height) of the results."""
         return self.target or (self.image.width * self.scale, self.image.height * self.scale)
+
+    @property
+    def _painted_pixels(self) -> int:
+        return self.image.width * self.image.height * self.scale**2
 
 
 @dataclass(frozen=True)
@@ -367,6 +389,11 @@ def _shown(value: object) -> str:
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise InvalidRequest(f"The {name} must be text, not {_shown(value)}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as problem:  # half of a surrogate pair, which no tokenizer reads
+        half = f"U+{ord(value[problem.start]):04X}"
+        raise InvalidRequest(f"The {name} holds {half}, which is half a character: please type it again.") from problem
     if len(value) > MAX_PROMPT:
         raise InvalidRequest(f"The {name} may have at most {MAX_PROMPT:,} characters; this one has {len(value):,}.")
 
@@ -388,5 +415,5 @@ def _check_whole(name: str, value: object, low: int, high: int) -> None:
 
 def _check_real(name: str, value: object, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high:
+    if not number or not low <= value <= high:
         raise InvalidRequest(f"The {name} must be a number from {low:g} to {high:g}; it was {_shown(value)}.")

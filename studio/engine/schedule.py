@@ -6,10 +6,11 @@ its user's lock is around it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from studio.engine.requests import Request, SuperResolve
+from studio.engine.requests import Denoise, Request
 from studio.engine.sampler import SampledRow
 from studio.engine.trace import Recorder
 
@@ -19,6 +20,7 @@ EXPLORE_EVERY = 32  # every so many calls of a shape may be half as large again,
 MOST_ROWS = 64  # network rows of a call, so that it is soon over; a row that takes as many goes by itself
 GROW_EVERY = 100  # calls of a shape after which a limit that memory has set is raised by a quarter
 MOST_KNOWN = 48  # numbers of rows for which a shape's seconds are remembered
+WINDOW_PIXELS = 4096  # what a network row sees of a larger picture, about
 FORGET = 0.2  # weight of a new measurement over the older ones of as many rows
 
 
@@ -153,30 +155,36 @@ class Pace:
 
 
 class Costs:
-    """Seconds of the engine's time that a request takes, learned from those of its task that are done."""
+    """Seconds of the engine's time that a request takes, learned from those of its task and like size that are done."""
 
     def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}  # of a unit of `work`, by task
+        self._seconds: dict[str, dict[int, float]] = {}  # of a unit of `work`, by task and octave of size
 
     def learn(self, request: Request, seconds: float) -> None:
-        new = seconds / work(request)
-        known = self._seconds.get(request.task, new)
-        self._seconds[request.task] = known + FORGET * (new - known)
+        new, octave = seconds / work(request), _octave(request)
+        of_task = self._seconds.setdefault(request.task, {})
+        known = of_task.get(octave, new)
+        of_task[octave] = known + FORGET * (new - known)
 
     def expected(self, request: Request) -> float | None:
         """Seconds; None while no task was measured."""
-        if not self._seconds:
-            return None
-        mean = sum(self._seconds.values()) / len(self._seconds)
-        return self._seconds.get(request.task, mean) * work(request)
+        of_task = self._seconds.get(request.task)
+        if of_task:
+            nearest = min(of_task, key=lambda octave: abs(octave - _octave(request)))
+            return of_task[nearest] * work(request)
+        known = [seconds for of_task in self._seconds.values() for seconds in of_task.values()]
+        return sum(known) / len(known) * work(request) if known else None
 
 
 def work(request: Request) -> float:
-    """Network rows that a request takes, up to a factor that is its task's."""
-    rows = request.steps * request.count * (1 if request.guidance == 1 else 2)
-    if isinstance(request, SuperResolve):
-        return rows * max(1.0, request.image.width * request.image.height * request.scale**2 / 4096)
-    return float(rows)
+    """Network rows that a request takes, up to a factor that is its task's and its size's."""
+    steps = 1 if isinstance(request, Denoise) and request.way == "mean" else request.steps
+    return steps * (1 if request.guidance == 1 else 2) * max(float(request.count), request.pixels / WINDOW_PIXELS)
+
+
+def _octave(request: Request) -> int:
+    """Of the size of one of its pictures: larger ones are seen in windows, and finished in stages."""
+    return round(math.log2(max(1.0, request.pixels / request.count / WINDOW_PIXELS)))
 
 
 def _least_served(seat: Seat) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import base64
 import hmac
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -46,14 +47,14 @@ class Drafts:
                 picture.load()
                 picture.info = {}
                 return picture.copy()
-        except (OSError, ValueError, SyntaxError):
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
 
     def note(self, owner: str, tab: str, what: str) -> str:
         try:
             with Image.open(self._path(owner, tab, what), formats=["PNG"]) as picture:
                 return str(picture.info.get(_NOTE, ""))
-        except (OSError, ValueError, SyntaxError):
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return ""
 
     def path(self, owner: str, tab: str, what: str) -> Path | None:
@@ -82,5 +83,6 @@ class Drafts:
             if number and (total > MOST_BYTES or touched < oldest):
                 remove(path)
         for part in self.folder.glob(f".*{PART}"):
-            if part.stat().st_mtime < oldest:  # left by a crash
-                remove(part)
+            with suppress(OSError):  # it may be another thread's, and done by now
+                if part.stat().st_mtime < oldest:  # left by a crash
+                    remove(part)

@@ -12,9 +12,10 @@ import logging
 import sqlite3
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
@@ -28,7 +29,8 @@ from studio.library.shelves import Shelves
 
 log = logging.getLogger(__name__)
 
-PAINTED_BYTES = 100_000  # more than a picture painted from words takes up
+PAINTED_BYTES = 100_000  # more than a picture painted from words takes up, without its words
+WORD_BYTES = 30  # a character of a prompt in a picture's metadata, at most: it stands there as text and as JSON
 
 MOST_CRASHES = 4
 
@@ -64,7 +66,8 @@ class DiskJournal:
                 self._folder_lock.release()
                 raise
             try:
-                self._files.remove_other_traces({row["id"] for row in self._db.all("SELECT id FROM pictures")})
+                traced = self._db.all("SELECT id FROM pictures WHERE trace_bytes > 0")
+                self._files.remove_other_traces({row["id"] for row in traced})
                 self._files.sweep_inputs(self._inputs_in_use)
             except BaseException:
                 self.close()
@@ -84,7 +87,7 @@ class DiskJournal:
             self._check_room(job)
             try:
                 with self._files.inputs_written(pictures.values()) as inputs, self._db.transaction() as db:
-                    self._check_room(job)  # another of the owner's may have come meanwhile
+                    self._check_room(job, dict(inputs))  # another of the owner's may have come meanwhile
                     number = _insert(
                         db,
                         "jobs",
@@ -270,19 +273,23 @@ class DiskJournal:
     def _inputs_in_use(self) -> set[str]:
         return {row["name"] for row in self._db.all("SELECT DISTINCT name FROM inputs")}
 
-    def _used(self, owner: str) -> int:
+    def _used(self, owner: str, inputs: Mapping[str, int] = MappingProxyType({})) -> int:
+        """Bytes of the owner's pictures and of what they began with, and of these inputs, by name."""
         (pictures,) = self._db.one("SELECT SUM(bytes) FROM pictures WHERE owner = ? AND deleted IS NULL", owner)
-        (inputs,) = self._db.one(
-            "SELECT SUM(bytes) FROM (SELECT DISTINCT name, bytes FROM inputs JOIN jobs ON number = job WHERE owner = ? "
-            "AND (state = 'queued' OR EXISTS (SELECT 1 FROM pictures WHERE job = jobs.number AND deleted IS NULL)))",
+        kept = self._db.all(
+            "SELECT DISTINCT name, bytes FROM inputs JOIN jobs ON number = job WHERE owner = ? "
+            "AND (state = 'queued' OR EXISTS (SELECT 1 FROM pictures WHERE job = jobs.number AND deleted IS NULL))",
             owner,
         )
-        return (pictures or 0) + (inputs or 0)
+        return (pictures or 0) + sum(({row["name"]: row["bytes"] for row in kept} | dict(inputs)).values())
 
-    def _check_room(self, job: Job) -> None:
-        """Raises Refusal if the owner's pictures, and what unfinished jobs and this one may add, exceed the quota."""
+    def _check_room(self, job: Job, inputs: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Raises Refusal if the owner's pictures, and what unfinished jobs and this one may add, exceed the quota.
+
+        inputs: bytes of what this one begins with, by name, once that is written.
+        """
         (reserved,) = self._db.one("SELECT SUM(reserved) FROM jobs WHERE owner = ?", job.owner)
-        used, more = self._used(job.owner), (reserved or 0) + _most_bytes(job.request)
+        used, more = self._used(job.owner, inputs), (reserved or 0) + _most_bytes(job.request)
         if used + more > self._quota:
             raise Refusal(
                 f"Your pictures take up {used / 1e6:,.1f} of {self._quota / 1e6:,.1f} MB, and this, with what is "
@@ -296,12 +303,10 @@ def _insert(db: sqlite3.Connection, table: str, **row: object) -> int:
 
 
 def _most_bytes(request: Request) -> int:
-    """More than the pictures of a request will take up: three bytes a pixel, where their size is known."""
-    if request.image is None:
-        pixels = (getattr(request, "finish", None) or 0) ** 2
-    else:
-        pixels = request.image.width * request.image.height * getattr(request, "scale", 1) ** 2
-    return (3 * pixels + PAINTED_BYTES) * request.count
+    """More than the pictures of a request will take up: a byte a value, where their size is known, and their words."""
+    bands = 3 if request.image is None else len(request.image.getbands())
+    words = len(request.caption) + len(request.negative_prompt)
+    return bands * request.pixels + (PAINTED_BYTES + WORD_BYTES * words) * request.count
 
 
 def storable(text: str) -> str:

@@ -7,7 +7,6 @@ follow from the job's id, so that a job that runs again after a crash writes the
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import secrets
 import threading
@@ -85,20 +84,20 @@ class Shelves:
             if path.stem not in ids:
                 remove(path)
 
-    # ---- inputs: named by their content, so that what many jobs begin with is there once ----
+    # ---- inputs: named by what they show, so that what many jobs begin with is there once ----
 
     @contextmanager
     def inputs_written(self, pictures: Iterable[Image.Image]) -> Iterator[list[tuple[str, int]]]:
         """Writes pictures and gives the (name, bytes) of each. They are safe from `sweep_inputs` inside: long enough to
         write down that they are in use."""
         pictures = list(pictures)
-        names = [_content(picture) for picture in pictures]
+        names = [self._input_name(picture) for picture in pictures]
         with self._inputs_lock:
             self._claimed.update(names)
         try:
             sizes = []
             for name, picture in zip(names, pictures, strict=True):
-                path = self._inputs / f"{name}.png"
+                path = self.input_path(name)
                 if not path.exists():
                     with written(path) as file:
                         picture.save(file, "PNG", compress_level=1)  # quick
@@ -108,7 +107,7 @@ class Shelves:
             yield list(zip(names, sizes, strict=True))
         finally:
             with self._inputs_lock:
-                self._claimed.subtract(names)
+                self._claimed -= Counter(names)
 
     def input_path(self, name: str) -> Path:
         return self._inputs / f"{name}.png"
@@ -126,12 +125,13 @@ class Shelves:
             in_use = used() if names else set()
             for name in names:
                 if name not in in_use and not self._claimed[name]:
-                    remove(self._inputs / f"{name}.png")
+                    remove(self.input_path(name))
 
-
-def _content(picture: Image.Image) -> str:
-    """The SHA-256 of what the picture shows: mode, size and pixels."""
-    return hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).hexdigest()
+    def _input_name(self, picture: Image.Image) -> str:
+        """Follows from what the picture shows, mode, size and pixels, and from this folder's secret: who has a picture
+        cannot tell whether somebody else has brought it here."""
+        shown = f"{picture.mode} {picture.size}".encode() + picture.tobytes()
+        return hmac.digest(self.secret.encode(), shown, "sha256").hex()
 
 
 def _secret(file: Path) -> str:

@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 GIGABYTE = 1_000_000_000
 UNDO_SECONDS = 600.0  # a deleted picture can be brought back for so long
 PURGE_SECONDS = 60.0  # how often, at most, what was deleted is looked for
-FORGET_SECONDS = 7 * 86_400.0  # jobs that left no picture are remembered for so long
+FORGET_SECONDS = 7 * 86_400.0  # jobs that left no picture, and pictures of PASSING owners, are kept for so long
+PASSING = "call:"  # how the names of owners begin who come once, and can never ask for their pictures again
 MAX_WORDS = 100  # of a search
 MAX_LIMIT = 1000  # pictures or jobs in one answer
 
@@ -184,10 +185,14 @@ class Library(DiskJournal):
 
     def purge(self) -> None:
         """Removes for good what was deleted UNDO_SECONDS ago, or sooner, the oldest first, where what an owner has
-        deleted exceeds the quota by itself; and forgets jobs that left nothing. Happens now and then by itself."""
+        deleted exceeds the quota by itself; forgets jobs that left nothing, and what owners left who cannot come back.
+        Happens now and then by itself."""
         with refusing("What was deleted could not be removed"):
             self._reserve.give()
+            forgotten = time.time() - FORGET_SECONDS
             with self._db.transaction() as db:
+                passed = "UPDATE pictures SET deleted = created WHERE deleted IS NULL AND created < ? AND owner GLOB ?"
+                db.execute(passed, (forgotten, f"{PASSING}*"))
                 gone = db.execute(
                     "SELECT number, id FROM (SELECT number, id, deleted, SUM(bytes) OVER (PARTITION BY owner "
                     "ORDER BY deleted DESC, number DESC) AS total FROM pictures WHERE deleted IS NOT NULL) "
@@ -199,8 +204,7 @@ class Library(DiskJournal):
                 db.executemany("DELETE FROM pictures WHERE number = ?", [(row["number"],) for row in gone])
                 empty = "state != 'queued' AND NOT EXISTS (SELECT 1 FROM pictures WHERE job = jobs.number)"
                 inputs = db.execute(f"SELECT name FROM inputs JOIN jobs ON number = job WHERE {empty}").fetchall()
-                before = time.time() - FORGET_SECONDS
-                db.execute(f"DELETE FROM jobs WHERE {empty} AND (state = 'done' OR ended < ?)", (before,))
+                db.execute(f"DELETE FROM jobs WHERE {empty} AND (state = 'done' OR ended < ?)", (forgotten,))
             self._files.sweep_inputs(self._inputs_in_use, {row["name"] for row in inputs})
             self._reserve.take()
 

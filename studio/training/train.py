@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -277,7 +278,7 @@ class Run:
         sums = torch.zeros(2, len(Task) + NOISE_BINS, dtype=torch.float64)  # losses and counts, by task, by noise
         done_before = self.pictures
         teacher = None  # of guidance, as soon as there is something to teach
-        while self.seconds < budget and time.monotonic() - began < 60 * self.args.stretch:
+        while self.seconds < budget and self.seconds - before < 60 * self.args.stretch:
             spent = self.seconds / budget
             batch = self.next_batch()
             if (self.args.init or spent >= GUIDED_AFTER) and (teacher is None or self.updates % TEACHER_EVERY == 0):
@@ -301,7 +302,7 @@ class Run:
                 values = torch.stack([rows.detach(), torch.ones_like(rows)]).double().cpu()
                 sums.index_add_(1, place.cpu(), values)
             now = time.monotonic()
-            self.seconds = before + now - began
+            self.seconds = self._agreed(before + now - began)
             if now - logged >= self.args.log_every:
                 self.log(sums, (self.pictures - done_before) / (now - logged))
                 sums.zero_()
@@ -316,6 +317,11 @@ class Run:
         self.write_sheet()
         if self.args.export and self.seconds >= budget and accelerator.is_main_process:
             export(load_averaged(self.folder), self.sprites, Path(self.args.export))
+
+    def _agreed(self, seconds: float) -> float:
+        """The main process's clock: all stop after the same update, and take the same steps until then."""
+        told = torch.tensor([seconds], dtype=torch.float64, device=self.accelerator.device)
+        return broadcast(told).item()
 
     def log(self, sums: torch.Tensor, speed: float) -> None:
         if not self.accelerator.is_main_process:

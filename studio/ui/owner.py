@@ -12,6 +12,8 @@ import threading
 from collections import OrderedDict
 from typing import Protocol
 
+from studio.library.store import PASSING
+
 SESSIONS = 4096  # first visits whose token is remembered, until their browsers bring it along
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")  # what secrets.token_urlsafe(32) gives
 
@@ -43,7 +45,7 @@ class Owners:
         """The owner of what a program asks for."""
         if request is not None and request.username:
             return f"user:{request.username}"
-        return f"call:{(request and request.session_hash) or secrets.token_urlsafe(16)}"
+        return f"{PASSING}{(request and request.session_hash) or secrets.token_urlsafe(16)}"
 
     def _token(self, session: str | None) -> str:
         with self._lock:

@@ -222,7 +222,7 @@ def expected_seconds(studio: Studio, asked: SuperResolve | Denoise) -> float:
     scale = asked.scale if isinstance(asked, SuperResolve) else 1
     steps = 1 if isinstance(asked, Denoise) and asked.way == "mean" else asked.steps
     windows = window_count(max(asked.image.height * scale, WINDOW), max(asked.image.width * scale, WINDOW), WINDOW)
-    known = studio.engine.expected_seconds(asked) if isinstance(asked, SuperResolve) else None
+    known = studio.engine.expected_seconds(asked)
     return known or seconds_of(windows, steps, SECONDS_PER_WINDOW, asked.guidance != 1, asked.count)
 
 

@@ -56,7 +56,7 @@ def test_a_sketch_is_shown_and_not_kept(start):
     gate = threading.Semaphore(0)
     engine = start(FakeSampler(gate=gate), journal)
     ids = [engine.submit(TextToImage("another", steps=4), "me", keep=False) for _ in range(2)]
-    assert engine.move(ids[1], "me", "first") in (True, False) and engine.cancel(ids[1], "me")
+    assert not engine.move(ids[1], "me", "down") and engine.cancel(ids[1], "me")
     assert list(journal.entries) == [picture.id]
 
 
@@ -311,6 +311,19 @@ def test_large_pictures_in_line_are_bounded(start, monkeypatch):
     engine.submit(LONG, "you")
 
 
+def test_large_jobs_run_after_one_another_however_many_may_run(start, monkeypatch):
+    large = SuperResolve(PICTURE, 4, steps=40)
+    monkeypatch.setattr(register, "RUNNING_PIXELS", 2 * large.pixels)
+    gate = threading.Semaphore(0)
+    engine = start(FakeSampler(gate=gate))
+    ids = [engine.submit(request, "me") for request in (large, large, large, LONG)]
+    eventually(lambda: states(engine, ids) == ["running", "running", "queued", "queued"])
+    gate.release(10_000)
+    eventually(lambda: set(states(engine, ids)) == {"done"})
+    monkeypatch.setattr(register, "RUNNING_PIXELS", 1)  # what is too large for company runs alone
+    assert done(engine, large).state == "done"
+
+
 # ---- cancel ----
 
 
@@ -437,6 +450,30 @@ def test_only_the_job_at_fault_fails(start, problem):
     assert kept(journal, ids[2]) == kept(other, alone.id)
     assert done(engine, TextToImage("a cow")).state == "done"
     eventually(lambda: engine._budget.left == TOTAL_BYTES)
+
+
+def test_a_row_torn_in_a_call_is_tried_again_alone(start):
+    """A fault may take from a row what it had of its step: then it has not come on."""
+    gate = threading.Semaphore(0)
+    sampler = FakeSampler(gate=gate, calls_per_step=3)
+    whole = sampler.denoise_step
+
+    def torn(rows):
+        bad = [row for row in rows if row.request.prompt == "torn" and row.calls == 2]
+        whole(rows if not bad else [row for row in rows if row not in bad])
+        for row in bad:
+            row.calls = 0
+        if bad:
+            raise RuntimeError("torn")
+
+    sampler.denoise_step = torn
+    engine = start(sampler)
+    ids = [engine.submit(SuperResolve(PICTURE, prompt=name, steps=300), "me") for name in ("torn", "a cat")]
+    gate.release(30)
+    eventually(lambda: engine.view(ids[0], "me").ended)
+    assert states(engine, ids) == ["failed", "running"]
+    gate.release(10_000)
+    eventually(lambda: states(engine, ids) == ["failed", "done"])
 
 
 def test_a_fault_outside_of_the_calls_does_not_end_the_engine(start, monkeypatch):

@@ -36,6 +36,8 @@ from studio.engine.requests import (
         ("guidance", math.inf, "it was inf"),
         ("guidance", -0.1, "it was -0.1"),
         ("guidance", False, "it was False"),
+        ("guidance", 10**400, "from 0 to 30"),
+        ("finish", 64.0, "The size to finish at must be one of 64, 128, 256, 512; it was 64.0."),
         ("count", 1000, "The number of pictures must be a whole number from 1 to 9; it was 1000."),
         ("count", 0, "from 1 to 9"),
         ("seed", -1, "The seed must be a whole number from 0 to 4294967295; it was -1."),
@@ -48,6 +50,7 @@ from studio.engine.requests import (
         ("style", ["noto"], "The style must be one of any, noto"),
         ("ground", "mauve", "The ground colour must be one of any, white"),
         ("prompt", None, "The prompt must be text, not empty."),
+        ("prompt", "half an apple \ud83c", "The prompt holds U+D83C, which is half a character: please type it again."),
         ("prompt", "x" * 10_001, "The prompt may have at most 10,000 characters; this one has 10,001."),
         ("negative_prompt", 3, "The negative prompt must be text, not 3."),
     ],
@@ -239,6 +242,16 @@ def test_the_largest_pictures_are_allowed():
     SuperResolve(Image.new("1", (1000, 1000)), 4)
     Inpaint("x", Image.new("L", (4000, 4000)), Image.new("1", (4000, 4000), 1))
     Inpaint("x", Image.new("L", (16_000, 1)), Image.new("1", (16_000, 1), 1))
+
+
+def test_pixels_are_those_of_all_results():
+    picture = Image.new("RGB", (30, 20))
+    assert TextToImage("a", count=3).pixels == 0 and TextToImage("a", count=3, finish=64).pixels == 3 * 64 * 64
+    assert TextToImage("a", image=picture).pixels == 600 and TextToImage("a", image=picture, finish=64).pixels == 6144
+    assert Inpaint("a", picture, Image.new("L", (30, 20), 255), count=2).pixels == 1200
+    assert SuperResolve(picture, 4, count=2).pixels == 2 * 16 * 600
+    assert SuperResolve(picture, target=(31, 20)).pixels == 4 * 600  # painted twice as large, then reduced
+    assert Denoise(picture).pixels == 600
 
 
 def test_a_target_takes_the_scale_that_reaches_it():

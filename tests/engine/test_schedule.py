@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 from PIL import Image
 
-from studio.engine.requests import SuperResolve, TextToImage
+from studio.engine.requests import Denoise, SuperResolve, TextToImage
 from studio.engine.schedule import (
     EXPLORE_EVERY,
     GROW_EVERY,
@@ -193,3 +193,10 @@ def test_costs_are_learned_by_task_and_size():
     costs.learn(SuperResolve(small, steps=2), 1.0)
     assert costs.expected(SuperResolve(large, steps=2)) == pytest.approx(8.0)
     assert work(SuperResolve(small, 4, steps=2)) == 4 * work(SuperResolve(small, steps=2))
+    costs.learn(TextToImage("a", steps=10, finish=512), 18.0)  # each size by its own, the rest by the nearest
+    assert costs.expected(TextToImage("b", steps=10)) == pytest.approx(1.0)
+    assert costs.expected(TextToImage("b", steps=20, finish=512)) == pytest.approx(36.0)
+    assert costs.expected(TextToImage("b", steps=10, finish=256)) == pytest.approx(18.0 / 4)
+    costs.learn(Denoise(small), 0.1)  # the mean takes one call, whatever the steps of a run
+    assert costs.expected(Denoise(small, steps=50)) == pytest.approx(0.1)
+    assert costs.expected(Denoise(small, way="run", steps=50)) == pytest.approx(5.0)

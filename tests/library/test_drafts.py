@@ -1,11 +1,13 @@
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from studio.library import drafts
 from studio.library.drafts import Drafts
+from studio.library.files import PART
 
 
 def test_a_draft_is_its_owners_over_a_restart(tmp_path):
@@ -31,6 +33,23 @@ def test_a_broken_file_is_no_draft(tmp_path):
     kept.put("ann", "inpaint", "picture", Image.new("RGB", (2, 2)))
     kept.path("ann", "inpaint", "picture").write_bytes(b"torn")
     assert kept.get("ann", "inpaint", "picture") is None and kept.note("ann", "inpaint", "picture") == ""
+
+
+def test_what_another_thread_finishes_meanwhile_is_no_fault(tmp_path, monkeypatch):
+    kept = Drafts(tmp_path, "secret")
+    kept.put("ann", "inpaint", "picture", Image.new("RGB", (2, 2)))
+    part = kept.folder / f".abc{PART}"
+    part.write_bytes(b"half")
+    glob = Path.glob
+
+    def late(folder, pattern):
+        found = list(glob(folder, pattern))
+        part.unlink(missing_ok=True)  # its thread has given it its name
+        return found
+
+    monkeypatch.setattr(Path, "glob", late)
+    kept.put("ann", "inpaint", "mask", Image.new("L", (2, 2)))
+    assert kept.get("ann", "inpaint", "mask")
 
 
 def test_the_oldest_go_when_there_are_many(tmp_path, monkeypatch):
