@@ -16,12 +16,12 @@ import studio.diffusion  # noqa: F401  registers with diffusers
 import studio.diffusion.windows as windows
 import studio.pictures.canvas as canvas
 from studio.diffusion.core import from_pil
-from studio.diffusion.nouns import with_article
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.diffusion.process import velocity
 from studio.diffusion.samplers import SAMPLERS
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.diffusion.tables import fingerprint
+from studio.nouns import with_article
 from studio.pictures.canvas import window_starts
 from studio.training.scenes import GROUNDS, default_prompt
 

@@ -21,7 +21,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-from studio.diffusion.nouns import of_several, singular, with_article
+from studio.nouns import of_several, singular, with_article
 
 # Corners (top, left) of the windows, in sixteenths of a window's side. They overlap where things seldom reach.
 _BESIDE = ((7, 0), (7, 14))

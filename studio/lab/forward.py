@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from studio.lab.schedules import Curves
+from studio.pictures.modes import over, plain
 
 SIZES = (16, 32, 64, 128)
 BINS = 61
@@ -47,9 +48,10 @@ def prepare(picture: Image.Image, size: int = 64, standardize: bool = False) -> 
     """
     if size not in SIZES:
         raise ValueError(f"size is {size}; it must be one of {', '.join(map(str, SIZES))}")
+    picture = plain(picture)  # what is transparent lies on white
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = flattened(picture).resize(
+    square = over(picture).resize(
         (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side), reducing_gap=3.0
     )
     pixels = np.asarray(square, dtype=np.float32).transpose(2, 0, 1) / 255
@@ -59,15 +61,6 @@ def prepare(picture: Image.Image, size: int = 64, standardize: bool = False) -> 
     x0 = standard if standardize else scaled
     moments = (Moments.of(values) for values in (pixels, scaled, standard))
     return Prepared(np.ascontiguousarray(x0, dtype=np.float32), *moments, standardize)
-
-
-def flattened(picture: Image.Image) -> Image.Image:
-    """RGB; what is transparent lies on white."""
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        over = picture.convert("RGBA")
-        ground = Image.new("RGBA", over.size, "white")
-        return Image.alpha_composite(ground, over).convert("RGB")
-    return picture.convert("RGB")
 
 
 def noise_like(x0: np.ndarray, seed: int) -> np.ndarray:

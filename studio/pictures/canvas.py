@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
+from studio.pictures.files import check_size
 from studio.pictures.modes import over
 
 Box = tuple[int, int, int, int]
@@ -241,12 +242,19 @@ def extended(
     """Outpainting: a larger canvas with the picture on it, and the mask L, white where it is to be painted.
 
     Lengths are px or percentages of the picture's own side, 0 or more. The border's colours stand in the new part.
+    Raises ValueError, with a sentence: also where the canvas would be larger than pictures may be.
     """
     width, height = picture.size
     left, right = pixels(left, width), pixels(right, width)
     top, bottom = pixels(top, height), pixels(bottom, height)
     if min(left, top, right, bottom) < 0:
         raise ValueError("A picture can be extended by 0 or more on each side; to cut it, crop it.")
+    check_size("The larger canvas", left + width + right, top + height + bottom)
+    return _padded(picture, left, top, right, bottom)
+
+
+def _padded(picture: Image.Image, left: int, top: int, right: int, bottom: int) -> tuple[Image.Image, Image.Image]:
+    width, height = picture.size
     values = np.pad(np.asarray(picture), ((top, bottom), (left, right), (0, 0)), mode="edge")
     mask = Image.new("L", (left + width + right, top + height + bottom), 255)
     mask.paste(0, (left, top, left + width, top + height))
@@ -268,7 +276,7 @@ def panned(picture: Image.Image, right: int | str = 0, down: int | str = 0) -> t
     across, down = pixels(right, width), pixels(down, height)
     if abs(across) >= width or abs(down) >= height:
         raise ValueError(f"Nothing of the picture would be left: it is {width} x {height} px.")
-    whole, mask = extended(picture, max(-across, 0), max(-down, 0), max(across, 0), max(down, 0))
+    whole, mask = _padded(picture, max(-across, 0), max(-down, 0), max(across, 0), max(down, 0))
     left, top = max(across, 0), max(down, 0)
     box = (left, top, left + width, top + height)
     return whole.crop(box), mask.crop(box)

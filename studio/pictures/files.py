@@ -33,7 +33,7 @@ def open_picture(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow remarks on odd files; what matters is said below
             with Image.open(file, formats=FORMATS) as image:
-                _check_size(name, *image.size)
+                check_size(name, *image.size)
                 frames = getattr(image, "n_frames", 1)
                 image.load()
                 picture = read(image)
@@ -50,7 +50,8 @@ class _TooLarge(ValueError):
     pass
 
 
-def _check_size(name: str, width: int, height: int) -> None:
+def check_size(name: str, width: int, height: int) -> None:
+    """Raises ValueError, with one sentence, for a size that is not read."""
     if not 1 <= width * height <= MAX_PIXELS:
         raise _TooLarge(
             f"{name} has {width} x {height} px; a picture may have from one pixel to {MAX_PIXELS / 1e6:g} megapixels."

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from studio.diffusion.nouns import plural, with_article
+from studio.nouns import plural, with_article
 from studio.training.detector import Found
 from studio.training.scenes import COUNTS, GROUNDS, TINTS, Scene, SceneMaker, default_prompt
 from studio.training.sprites import STYLES, Sprites

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from studio.diffusion.nouns import with_article
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.nouns import with_article
 from studio.training.classifier import (
     SIZE,
     Classifier,

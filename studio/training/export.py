@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from studio.diffusion.nouns import with_article
 from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.diffusion.unet import StudioUNet
+from studio.nouns import with_article
 from studio.training.scenes import GROUNDS, default_prompt
 from studio.training.sprites import STYLES, Sprites
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from studio.diffusion.nouns import plural, with_article
+from studio.nouns import plural, with_article
 from studio.training.sprites import STYLES, Sprites
 
 GROUNDS = {  # the named colours, sRGB in [0, 1]

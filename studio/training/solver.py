@@ -26,12 +26,12 @@ import torch
 from torch import Tensor
 
 from studio.diffusion.guidance import guided
-from studio.diffusion.nouns import with_article
 from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.diffusion.process import to_original_and_noise
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.tables import SolverTable, SolverTables, fingerprint
+from studio.nouns import with_article
 from studio.training.scenes import default_prompt
 
 EVALUATIONS = (4, 5, 6, 8, 10)

@@ -42,8 +42,8 @@ window.studio.album = (element, trigger, watch) => {
 
   function chooseTo(id) {
     const ids = pieces().map((item) => item.dataset.id);
-    const [from, to] = [ids.indexOf(anchor ?? id), ids.indexOf(id)].sort((a, b) => a - b);
-    for (const other of ids.slice(Math.max(from, 0), to + 1)) chosen.add(other);
+    const [from, to] = [ids.indexOf(ids.includes(anchor) ? anchor : id), ids.indexOf(id)].sort((a, b) => a - b);
+    for (const other of ids.slice(from, to + 1)) chosen.add(other);
     mark();
   }
 
@@ -53,7 +53,8 @@ window.studio.album = (element, trigger, watch) => {
     current = (left.find((item) => pieces().indexOf(item) > at) ?? left.at(-1))?.dataset.id ?? null;
     for (const id of ids) chosen.delete(id);
     mark();
-    ask("delete", ids);
+    const undo = document.querySelector("#notice [data-act=undo]"); // what it brings back, it goes on to bring back
+    ask("delete", ids, { before: undo?.dataset.ids.split(" ") ?? [] });
   }
 
   function star(id) {
@@ -124,7 +125,7 @@ window.studio.album = (element, trigger, watch) => {
   viewer.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (by) open(beside(by)?.dataset.id);
-    else if (event.key === "Delete") viewer.querySelector("[data-act=delete]").click();
+    else if (event.key === "Delete" && !event.repeat) viewer.querySelector("[data-act=delete]").click();
     else if (event.key === "f") star(viewer.dataset.id);
     else return;
     event.preventDefault();
@@ -177,7 +178,9 @@ window.studio.album = (element, trigger, watch) => {
         mark();
         to.querySelector(".open").focus();
       }
-    } else if (event.key === "Delete" || event.key === "Backspace") remove(chosen.size ? [...chosen] : [id]);
+    } else if (event.key === "Delete" || event.key === "Backspace") {
+      if (!event.repeat) remove(chosen.size ? [...chosen] : [id]);
+    }
     else if (event.key === " " && event.target.matches(".open")) choose(id);
     else if (event.key === "f") star(id);
     else return;

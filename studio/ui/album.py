@@ -49,10 +49,10 @@ def nothing_yet(examples: Sequence[Shown]) -> str:
     )
 
 
-def deleted(count: int, ids: Sequence[str]) -> str:
-    """What is said after pictures were deleted, with the way back."""
+def deleted(ids: Sequence[str]) -> str:
+    """What is said after pictures were deleted, with the way back for all of them."""
     return (
-        f'<p class="notice" role="status"><span>{counted(count, "picture")} deleted.</span>'
+        f'<p class="notice" role="status"><span>{counted(len(ids), "picture")} deleted.</span>'
         f'<button type="button" data-act="undo" data-ids="{escape(" ".join(ids))}">Undo</button>{_CLOSE}</p>'
     )
 

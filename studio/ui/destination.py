@@ -9,7 +9,10 @@ from typing import Any
 from gradio.components import Component
 from PIL import Image
 
-from studio.engine.job import Picture
+from studio.engine.job import Picture, Refusal
+from studio.library.store import Library
+
+GONE = "This picture is not there any more."
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,13 @@ class Destination:
     fill: Callable[[str, Picture], dict[Component, Any]]
     takes: Callable[[Picture], bool] = lambda picture: True
 
+    def fill_from(self, library: Library, owner: str, id: str) -> dict[Component, Any]:
+        """`fill`, given a picture's id. Raises Refusal if the picture is gone."""
+        picture = library.picture(owner, id)
+        if picture is None:
+            raise Refusal(GONE)
+        return self.fill(owner, picture)
+
     @classmethod
     def working_on(
         cls,
@@ -38,7 +48,11 @@ class Destination:
         """A tab that works on pictures: `use` gets the owner, and the picture as RGB or RGBA."""
 
         def fill(owner: str, picture: Picture) -> dict[Component, Any]:
-            with Image.open(picture.path) as file:
-                return use(owner, file.convert("RGBA" if file.has_transparency_data else "RGB"))
+            try:
+                with Image.open(picture.path) as file:
+                    shown = file.convert("RGBA" if file.has_transparency_data else "RGB")
+            except OSError as problem:
+                raise Refusal(GONE) from problem
+            return use(owner, shown)
 
         return cls(label, tab, outputs, fill)

@@ -107,7 +107,7 @@ window.studio.editor = (element, send, watch) => {
 
   function tell() {
     state();
-    send({ painted: message() });
+    send();
   }
 
   // ---- strokes ----
@@ -142,7 +142,7 @@ window.studio.editor = (element, send, watch) => {
   }
 
   element.addEventListener("pointerdown", (event) => {
-    if (event.target !== canvas || event.button !== 0) return;
+    if (event.target !== canvas || event.button !== 0 || !event.isPrimary) return;
     event.preventDefault();
     canvas.setPointerCapture(event.pointerId);
     remember();
@@ -150,7 +150,7 @@ window.studio.editor = (element, send, watch) => {
     stroke(last, last);
   });
   element.addEventListener("pointermove", (event) => {
-    if (event.target !== canvas) return;
+    if (event.target !== canvas || !event.isPrimary) return;
     follow(event);
     if (!last) return;
     for (const step of event.getCoalescedEvents?.() ?? []) {
@@ -163,8 +163,8 @@ window.studio.editor = (element, send, watch) => {
     last = next;
   });
   for (const end of ["pointerup", "pointercancel"]) {
-    element.addEventListener(end, () => {
-      if (!last) return;
+    element.addEventListener(end, (event) => {
+      if (!last || !event.isPrimary) return;
       last = null;
       tell();
     });
@@ -194,7 +194,7 @@ window.studio.editor = (element, send, watch) => {
     }
   });
 
-  // What is painted goes along with Fill, so that neither can overtake the other.
+  // What is painted when it is sent goes along, with Fill as after a stroke: so none overtakes another.
   window.studio.painted = (values) => [...values.slice(0, -1), message()];
   watch("value", begin);
   begin();

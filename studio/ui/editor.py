@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 
 # Gradio takes up the event "paint" because it is named here.
-SCRIPT = "window.studio.editor(element, (told) => trigger('paint', told), watch)"
+SCRIPT = "window.studio.editor(element, () => trigger('paint'), watch)"
 
 
 def editor(picture: str, mask: str, size: tuple[int, int], key: str, notes: Sequence[str] = ()) -> str:

@@ -75,7 +75,7 @@ def build_inpaint(studio: Studio, page: gr.Blocks, token: gr.BrowserState) -> In
     sheet = Sheet(studio)
     example = shipped(studio.examples / TAB, "picture", "result")
     watched = ticket(TAB)
-    strokes = gr.Textbox("", visible="hidden", elem_id="inpaint-strokes")  # filled in by editor.js when Fill is pressed
+    strokes = gr.Textbox("", visible="hidden", elem_id="inpaint-strokes")  # filled in by editor.js as it is sent
 
     with gr.Row(elem_id="inpaint-bench", elem_classes="bench", equal_height=False):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
@@ -223,11 +223,11 @@ def build_inpaint(studio: Studio, page: gr.Blocks, token: gr.BrowserState) -> In
             return {message: said(["There was no other picture before this one."])}
         return {editor: sheet.html(owner), message: ""}
 
-    def paint(request: gr.Request, event: gr.EventData, browser: str) -> dict[Component, Any]:
+    def paint(request: gr.Request, browser: str, strokes: str) -> dict[Component, Any]:
         """A stroke: kept, so that a refresh finds it."""
         owner, known = studio.owners.of_page(request, browser)
         try:
-            sheet.painted(owner, event._data.get("painted"))
+            sheet.painted(owner, strokes)
         except (Refusal, ValueError, OSError) as problem:
             return {message: said([str(problem)], "alert")}
         return {token: gr.skip() if browser == known else known}
@@ -236,10 +236,12 @@ def build_inpaint(studio: Studio, page: gr.Blocks, token: gr.BrowserState) -> In
         """What was painted becomes what is worked on."""
         owner, _ = studio.owners.of_page(request, browser)
         kind, _, id = str(event._data.get("key")).partition(":")
-        picture = studio.library.picture(owner, id) if kind == "picture" else None
-        if event._data.get("pick") != "input" or picture is None:
+        if event._data.get("pick") != "input" or kind != "picture":
             return {message: gr.skip()}
-        return tab.destination.fill(owner, picture)
+        try:
+            return tab.destination.fill_from(studio.library, owner, id)
+        except Refusal as problem:
+            return {message: said([str(problem)], "alert")}
 
     changed = [editor, message, token]
     fill.click(
@@ -253,7 +255,10 @@ def build_inpaint(studio: Studio, page: gr.Blocks, token: gr.BrowserState) -> In
     zoom.click(with_owner(on_zoom), [token, factor], changed, **QUICK)
     pan.click(with_owner(on_pan), [token, across, down], changed, **QUICK)
     back.click(with_owner(on_back), [token], changed, **QUICK)
-    editor.paint(paint, [token], [message, token], trigger_mode="always_last", **QUICK)
+    editor.paint(
+        paint, [token, strokes], [message, token], js="(...values) => window.studio.painted(values)",
+        trigger_mode="always_last", **QUICK,
+    )  # fmt: skip
     stage.click(pick, [token], [editor, message], trigger_mode="multiple", **QUICK)
     names = ["prompt", "negative", "style", "ground", "count", "steps", "guidance", "seed", "area", "grow", "feather",
              "invert", "randomize"]  # fmt: skip

@@ -13,6 +13,7 @@ import gradio as gr
 from studio.engine.job import Refusal
 from studio.ui import album as show
 from studio.ui.destination import Destination
+from studio.ui.parts import QUICK
 from studio.ui.studio import Studio
 from studio.ui.text_to_image import TAB, Bench
 from studio.ui.wording import TASKS, day_name
@@ -21,7 +22,6 @@ PAGE = 60  # pictures that come at a time
 Asks = tuple[str, str, str, bool]  # words, task, day, favourites: what the filters say
 _ALL: Asks = ("", "", "", False)
 _EVERY_TASK, _EVERY_DAY = ("Every task", ""), ("Every day", "")
-_PRIVATE = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 
 
 def build_library(
@@ -78,14 +78,14 @@ def build_library(
     def do(owner: str, said: dict[str, Any], count: int, asks: Asks) -> dict[Any, Any]:
         """What a click on a picture, or on what is said below them, asks for."""
         library, what = studio.library, said.get("act")
-        ids = [id for id in said.get("ids") or () if isinstance(id, str)]
+        ids, before = ([id for id in said.get(name) or () if isinstance(id, str)] for name in ("ids", "before"))
         number = int(said["number"]) if str(said.get("number")).isdigit() else len(ids)
         if what == "star" and ids:
             library.favourite(owner, ids[0], bool(said.get("on")))
             return find(owner, count, asks) if asks[-1] else {}
         if what == "delete" and ids:
-            gone = library.delete(owner, ids)
-            return refresh(owner, count, asks) | {notice: show.deleted(gone, ids)}
+            library.delete(owner, ids)
+            return refresh(owner, count, asks) | {notice: show.deleted(list(dict.fromkeys([*before, *ids])))}
         if what == "undo":
             library.undo_delete(owner, ids)
             return refresh(owner, count, asks) | {notice: ""}
@@ -94,8 +94,8 @@ def build_library(
         if what == "clear":
             return refresh(owner, PAGE, _ALL) | dict(zip(filters, _ALL, strict=True)) | {asked: PAGE}
         if what == "send" and ids and number < len(destinations):
-            if (picture := library.picture(owner, ids[0])) is not None:
-                return destinations[number].fill(owner, picture) | {tabs: gr.update(selected=destinations[number].tab)}
+            to = destinations[number]
+            return to.fill_from(library, owner, ids[0]) | {tabs: gr.update(selected=to.tab)}
         if what == "example" and number < len(bench.examples):
             return bench.use_example(number) | {tabs: gr.update(selected=TAB)}
         return {notice: ""} if what == "dismiss" else {}
@@ -122,15 +122,15 @@ def build_library(
 
     sent = dict.fromkeys([bench.easel.watched, bench.easel.stop, *(part for to in destinations for part in to.outputs)])
     mine = [gallery, notice, used, asked, *filters]
-    tab.select(on_open, [token, asked, *filters], mine, **_PRIVATE)
+    tab.select(on_open, [token, asked, *filters], mine, **QUICK)
     gr.on(
         [search.change, task.input, day.input, favourites.input],
         on_sift,
         [token, *filters],
         [gallery, asked, notice],
         trigger_mode="always_last",
-        **_PRIVATE,
+        **QUICK,
     )
     for place in (gallery, notice):
-        place.click(on_click, [token, asked, *filters], [*mine, tabs, *sent], trigger_mode="multiple", **_PRIVATE)
+        place.click(on_click, [token, asked, *filters], [*mine, tabs, *sent], trigger_mode="multiple", **QUICK)
 

@@ -15,6 +15,7 @@ import gradio as gr
 from studio.engine.requests import SAMPLERS
 from studio.ui.noise_room import Room
 from studio.ui.noise_words import panels
+from studio.ui.parts import PRIVATE
 
 if TYPE_CHECKING:
     from studio.ui.studio import Studio
@@ -44,8 +45,8 @@ class NoiseTab:
     drown: Callable[[str, str], str]
 
 
-def build_noise(studio: Studio, token: Any = None) -> NoiseTab:
-    """The tab's parts; call it inside a gr.Tab. token: the component with the browser's own token, see owner.py."""
+def build_noise(studio: Studio, token: gr.BrowserState) -> NoiseTab:
+    """The tab's parts; call it inside a gr.Tab. token: the browser's own, see owner.py."""
     room = Room(studio)
     view = gr.HTML(
         panels(SAMPLERS),
@@ -60,25 +61,19 @@ def build_noise(studio: Studio, token: Any = None) -> NoiseTab:
         ],
     )
     inbox = gr.HTML("", visible="hidden", html_template="<i></i>", js_on_load=_INBOX, elem_id="noise-inbox")
-    tokens = [] if token is None else [token]
 
-    def owner(request: gr.Request, given: tuple) -> str:
-        return room.owner(request, given[0] if given else None)
+    def run(browser: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
+        yield from room.run(getattr(event, "asked", None), room.owner(request, browser))
 
-    def run(*given: Any, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        yield from room.run(getattr(event, "asked", None), owner(request, given))
+    def compare(browser: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
+        yield from room.compare(getattr(event, "asked", None), room.owner(request, browser))
 
-    def compare(*given: Any, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        yield from room.compare(getattr(event, "asked", None), owner(request, given))
-
-    def fetch(*given: Any, event: gr.EventData, request: gr.Request) -> Iterator[str]:
+    def fetch(browser: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
         show = room.drown if getattr(event, "into", "") == "forward" else room.open
-        yield show(owner(request, given), str(getattr(event, "asked", "")))
+        yield show(room.owner(request, browser), str(getattr(event, "asked", "")))
 
-    private = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-    view.fetch(_with_event(fetch, len(tokens)), tokens, [inbox], **private)
-    view.run(_with_event(run, len(tokens)), tokens, [inbox], **private)
-    view.compare(_with_event(compare, len(tokens)), tokens, [inbox], **private)
+    for event, answer in ((view.fetch, fetch), (view.run, run), (view.compare, compare)):
+        event(answer, [token], [inbox], concurrency_limit=None, **PRIVATE)
     return NoiseTab(view, inbox, room.open, room.drown)
 
 
@@ -90,15 +85,3 @@ def _function(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     function.__name__ = method.__name__
     return function
-
-
-def _with_event(function: Callable, inputs: int) -> Callable:
-    """Gradio counts a function's arguments, so that there must be one for each input."""
-
-    def without(event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        yield from function(event=event, request=request)
-
-    def with_token(token: Any, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        yield from function(token, event=event, request=request)
-
-    return with_token if inputs else without

@@ -44,7 +44,7 @@ def add_noise_endpoints(studio: Studio) -> None:
         from studio.lab.views import forward_numbers
 
         try:
-            picture = uploaded(image, "image").convert("RGB")
+            picture = uploaded(image, "image")
             noised, numbers = forward_numbers(
                 picture, whole(t), schedule, whole(size), checked_seed(seed), bool(standardize), room.config
             )
@@ -85,7 +85,7 @@ def add_noise_endpoints(studio: Studio) -> None:
         }
         try:
             painted = run_request(asked)
-            *_, run = room.runs_of(painted, room.owner(request, None), "reverse")
+            run = room.made(painted, room.owner(request, None))
             stages = reverse_view(run.trace, run.sampler, room.config)
         except (InvalidRequest, Refusal, ValueError) as problem:
             raise gr.Error(str(problem), print_exception=False) from problem

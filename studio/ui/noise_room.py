@@ -13,7 +13,7 @@ import json
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from studio.engine.job import JobView, Refusal
 from studio.engine.requests import MAX_SEED, SAMPLERS, InvalidRequest, TextToImage
 from studio.pictures.animation import KINDS, animated
 from studio.pictures.files import open_picture
+from studio.pictures.modes import over, plain
 from studio.ui.answering import seed_or_new
 from studio.ui.parts import whole
 
@@ -170,9 +171,12 @@ class Room:
     def _animate(self, frames: Any, kind: Any = "webp", seconds: Any = 6.0) -> Any:
         if not isinstance(frames, list) or len(frames) > MOST_FRAMES:
             raise ValueError(f"an animation may have {MOST_FRAMES} pictures at most")
-        shown = [picture_of(uri) for uri in frames]
-        if sum(one.width * one.height for one in shown) > MOST_FRAME_PIXELS:
-            raise ValueError("The pictures of this animation are too large.")
+        shown, room = [], MOST_FRAME_PIXELS
+        for uri in frames:
+            shown.append(over(picture_of(uri)))
+            room -= shown[-1].width * shown[-1].height
+            if room < 0:
+                raise ValueError("The pictures of this animation are too large.")
         made = animated(shown, kind, min(60.0, max(0.1, _number("seconds", seconds))))
         return {"file": f"data:{KINDS[kind]};base64,{base64.b64encode(made).decode()}"}
 
@@ -182,11 +186,7 @@ class Room:
         """One run here: letters of its progress, then its trace."""
         try:
             request = run_request(asked)
-            *_, run = self.runs_of(request, owner, "reverse")
-            if isinstance(run, str):
-                return
-        except StopIteration:
-            return
+            run = yield from self.followed(self.studio.engine.submit(request, owner), request, owner, "reverse")
         except (InvalidRequest, Refusal, ValueError) as problem:
             yield _letter("reverse", problem=str(problem))
             return
@@ -210,7 +210,7 @@ class Room:
             runs: dict[TextToImage, Run] = {}
             for request, job in zip(every, jobs, strict=True):
                 yield _letter("compare", progress=len(runs), of=len(every))
-                *_, runs[request] = self.followed(job, request, owner, "compare")
+                runs[request] = outcome(self.followed(job, request, owner, "compare"))
             view = compare_view(
                 [
                     Compared(
@@ -249,7 +249,7 @@ class Room:
         picture = self.studio.library.picture(owner, picture_id)
         try:
             with Image.open(picture.path if picture else "") as image:
-                shown = image.convert("RGB")
+                shown = plain(image)
         except OSError:
             return _letter("reverse", problem="This picture is not there any more.")
         shown.thumbnail((FORWARD_SIDE, FORWARD_SIDE))
@@ -258,12 +258,12 @@ class Room:
         source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
         return _letter("forward", source=source, picture=picture_id)
 
-    def runs_of(self, request: TextToImage, owner: str, kind: str) -> Iterator[Any]:
-        """Puts a run in line and follows it; the last thing it gives is the Run. Raises Refusal, ValueError."""
-        yield from self.followed(self.studio.engine.submit(request, owner), request, owner, kind)
+    def made(self, request: TextToImage, owner: str) -> Run:
+        """A run, once it is done. Raises Refusal, ValueError."""
+        return outcome(self.followed(self.studio.engine.submit(request, owner), request, owner, "reverse"))
 
-    def followed(self, job: str, request: TextToImage, owner: str, kind: str) -> Iterator[Any]:
-        """Follows a job through the engine; the last thing it gives is the Run. Raises ValueError."""
+    def followed(self, job: str, request: TextToImage, owner: str, kind: str) -> Generator[str, None, Run]:
+        """Follows a job through the engine, with letters of its progress, to what it left. Raises ValueError."""
         view: JobView | None = None
         for view in self.studio.engine.follow(job, owner):
             yield _letter(kind, progress=view.step, of=view.steps)
@@ -273,7 +273,7 @@ class Room:
         if trace is None:
             raise ValueError("No trace was kept of this run: the space for traces is full.")
         settings = view.pictures[0].settings | request.settings() | {"caption": request.caption}
-        yield _run(trace, settings, view.pictures[0].id, from_words=True)
+        return _run(trace, settings, view.pictures[0].id, from_words=True)
 
     def _reverse_letter(self, run: Run) -> str:
         self.await_imports()
@@ -294,10 +294,9 @@ class Room:
         )
 
     def owner(self, request: gr.Request, token: Any) -> str:
-        owners = getattr(self.studio, "owners", None)
-        if owners is not None:
-            return owners.of_page(request, token)[0] if token is not None else owners.of_call(request)
-        return f"call:{request.session_hash}"
+        """token: the page's own; None where a program asks."""
+        owners = self.studio.owners
+        return owners.of_call(request) if token is None else owners.of_page(request, token)[0]
 
     @property
     def config(self) -> Any:
@@ -328,6 +327,15 @@ def _answer(function: Callable[..., Any], asked: Any) -> Any:
         return {"problem": "What was asked for was not understood."}
     except (ValueError, OSError) as problem:
         return {"problem": str(problem)}
+
+
+def outcome(steps: Generator[str, None, Run]) -> Run:
+    """What a generator comes to."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def run_request(asked: Any) -> TextToImage:
@@ -367,12 +375,12 @@ def _number(name: str, value: Any) -> float:
 
 
 def picture_of(uri: Any) -> Image.Image:
-    """The RGB picture in a data URI. Raises ValueError."""
+    """The picture in a data URI, RGB or RGBA. Raises ValueError."""
     try:
         data = base64.b64decode(str(uri).partition(",")[2], validate=True)
     except binascii.Error as problem:
         raise ValueError("The picture did not arrive whole.") from problem
-    return open_picture(io.BytesIO(data), "The picture")[0].convert("RGB")
+    return open_picture(io.BytesIO(data), "The picture")[0]
 
 
 def _letter(kind: str, **contents: Any) -> str:

@@ -3,12 +3,21 @@
 (() => {
   const field = () => document.querySelector("#prompt textarea");
   let inserted = null; // what a click last put into the prompt: the next click may replace it
+  let clicked = false; // that a click has put something there, until it is noticed
 
   function write(text) {
     const area = field();
     if (!area) return;
+    clicked = true;
     area.value = text;
     area.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  // Whether a change of the prompt is somebody's writing.
+  function writing() {
+    const by = clicked || document.activeElement.closest("#prompt") !== null;
+    clicked = false;
+    return by;
   }
 
   // The button of the tab in sight.
@@ -47,7 +56,7 @@
   }
 
   function swapWord(word, known) {
-    const escaped = word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+    const escaped = word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace("'", "['’]");
     const pattern = new RegExp(`(^|[^\\p{L}\\p{N}])${escaped}(?![\\p{L}\\p{N}])`, "giu");
     write(field().value.replace(pattern, (_, before) => before + known));
     field().focus();
@@ -64,8 +73,9 @@
     const stage = cell.closest(".stage");
     const again = cell.getAttribute("aria-pressed") === "true";
     for (const other of stage.querySelectorAll("[data-cell]")) other.setAttribute("aria-pressed", String(other === cell));
-    // A second click on the selected picture shows it alone, a third the grid again.
-    stage.classList.toggle("alone", again && !stage.classList.contains("alone"));
+    // A second click on the selected picture shows it alone, a third the grid again; under the slider, one is alone.
+    const alone = again && !stage.querySelector(".compare") && !stage.classList.contains("alone");
+    stage.classList.toggle("alone", alone);
     stage.dataset.key = cell.dataset.key;
     const after = stage.querySelector(".compare .after");
     if (after) after.src = cell.dataset.url;
@@ -190,11 +200,10 @@
   });
 
   const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
-  const ownDrop = (event) => event.target.closest?.("[data-takes-files], .takes-files");
   let dragged = 0; // elements under the file, one inside the other
 
   function drag(by, event) {
-    if (!carriesFile(event) || ownDrop(event)) return;
+    if (!carriesFile(event)) return;
     event.preventDefault();
     dragged = Math.max(0, dragged + by);
     document.body.dataset.drop = opener() ? "Drop a picture to open it here" : "Drop a picture to take its settings";
@@ -204,7 +213,7 @@
   addEventListener("dragleave", (event) => drag(-1, event));
   addEventListener("dragover", (event) => drag(0, event));
   addEventListener("drop", (event) => {
-    if (!carriesFile(event) || ownDrop(event)) return;
+    if (!carriesFile(event)) return;
     event.preventDefault();
     dragged = 0;
     document.body.classList.remove("dropping");
@@ -233,12 +242,13 @@
       event.target.parentElement.style.setProperty("--split", `${event.target.value}%`);
     }
   });
+  const OWN_ESCAPE = "input[type=search], [role=listbox], input[aria-expanded=true]"; // it clears or closes these
   document.addEventListener("keydown", (event) => {
     if (document.querySelector("dialog[open]")) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       press("button.go");
-    } else if (event.key === "Escape") press("button.halt");
+    } else if (event.key === "Escape" && !event.isComposing && !event.target.matches(OWN_ESCAPE)) press("button.halt");
   }, true);
 
   // Gradio names every radio apart; one name a group gives the arrow keys back, and one stop for Tab.
@@ -257,7 +267,7 @@
   });
   ready.observe(document, { childList: true, subtree: true });
 
-  window.studio = { keep, draft, acts, say };
+  window.studio = { keep, draft, acts, say, writing };
 })();
 
 // A link to a view of the tab Noise opens that tab, which does the rest.

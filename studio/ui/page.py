@@ -15,6 +15,7 @@ import gradio as gr
 
 from studio.engine.job import Refusal
 from studio.ui.destination import Destination
+from studio.ui.easel import Easel
 from studio.ui.endpoint import add_endpoint
 from studio.ui.inpaint import InpaintTab, build_inpaint
 from studio.ui.library_tab import build_library
@@ -187,23 +188,25 @@ def _connect_stages(
     destinations: Sequence[Destination],
 ) -> None:
     """The picture on any stage opens in the tab that a click names."""
-    outputs = list(dict.fromkeys([tabs, *(part for to in destinations for part in to.outputs)]))
 
-    def send(request: gr.Request, event: gr.EventData, browser: str) -> dict[Any, Any]:
-        kind, _, id = str(event._data.get("key")).partition(":")
-        what, _, tab = str(event._data.get("pick")).partition(":")
-        to = next((to for to in destinations if to.tab == tab), None)
-        owner, _ = studio.owners.of_page(request, browser)
-        picture = studio.library.picture(owner, id) if what == "to" and kind == "picture" else None
-        if to is None or picture is None:
-            return {tabs: gr.skip()}
-        try:
-            return to.fill(owner, picture) | {tabs: gr.update(selected=to.tab)}
-        except (Refusal, OSError):  # said there when something is asked for
-            return {tabs: gr.skip()}
+    def connect(easel: Easel) -> None:
+        def send(request: gr.Request, event: gr.EventData, browser: str) -> dict[Any, Any]:
+            kind, _, id = str(event._data.get("key")).partition(":")
+            what, _, tab = str(event._data.get("pick")).partition(":")
+            to = next((to for to in destinations if to.tab == tab), None)
+            if to is None or what != "to" or kind != "picture":
+                return {tabs: gr.skip()}
+            owner, _ = studio.owners.of_page(request, browser)
+            try:
+                return to.fill_from(studio.library, owner, id) | {tabs: gr.update(selected=to.tab)}
+            except Refusal as problem:
+                return {easel.message: said([str(problem)], "alert")}
+
+        outputs = dict.fromkeys([tabs, easel.message, *(part for to in destinations for part in to.outputs)])
+        easel.stage.click(send, [token], list(outputs), trigger_mode="multiple", **QUICK)
 
     for tab in painting:
-        tab.easel.stage.click(send, [token], outputs, trigger_mode="multiple", **QUICK)
+        connect(tab.easel)
 
 
 def header_html(studio: Studio) -> str:

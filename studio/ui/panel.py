@@ -6,7 +6,8 @@ from html import escape
 from urllib.parse import quote
 
 from studio.engine.requests import caption
-from studio.ui.vocabulary import Vocabulary, phrase
+from studio.nouns import with_article
+from studio.ui.vocabulary import Vocabulary
 
 
 def hints(vocabulary: Vocabulary | None, prompt: str, style: str, ground: str) -> str:
@@ -58,5 +59,5 @@ def _word(vocabulary: Vocabulary, index: int, name: str) -> str:
     thumb = ""
     if sheet := vocabulary.thumbnails:
         thumb = f'<i style="--x:{index % sheet.columns};--y:{index // sheet.columns}"></i>'
-    added = escape(phrase(name))
+    added = escape(with_article(name))
     return f'<button type="button" class="word" data-word="{added}">{thumb}{escape(name)}</button>'

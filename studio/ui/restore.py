@@ -1,6 +1,6 @@
 """Settings that came with a picture, as values for the tab's controls, and what could not be taken of them.
 
-Knows requests and PNG files; knows nothing of Gradio. What is in a file was written by anyone: each value is checked as
+Knows requests and PNG files; knows nothing of pages. What is in a file was written by anyone: each value is checked as
 a request would check it.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 from studio.engine.requests import ANY, FINISHES, InvalidRequest, TextToImage
 from studio.library.metadata import read_png
 from studio.library.models import ModelInfo
+from studio.ui.parts import whole
 from studio.ui.wording import TASKS
 
 # Of one's own choosing, not of the picture.
@@ -32,7 +33,7 @@ class Restored:
 
 def restored(settings: Mapping[str, Any], model: ModelInfo | None = None) -> Restored:
     """The settings as a request for text to image would have them. What it would refuse stays as it is on the page."""
-    given = {name: _plain(settings[name]) for name in NAMES if settings.get(name) is not None}
+    given = {name: whole(settings[name]) for name in NAMES if settings.get(name) is not None}
     if "prompt" in given:  # a style or ground of before must not be added to it
         given = {"style": ANY, "ground": ANY} | given
     values, notes = {}, []
@@ -45,7 +46,7 @@ def restored(settings: Mapping[str, Any], model: ModelInfo | None = None) -> Res
             values[name] = value
     task = settings.get("task", TextToImage.task)
     if task == TextToImage.task and "finish" in settings:
-        size = _plain(settings["finish"]) or 0
+        size = whole(settings["finish"]) or 0
         if size in (0, *FINISHES):
             values["finish"] = size
     if task == TextToImage.task and isinstance(settings.get("one_pass"), bool):
@@ -78,11 +79,6 @@ def read_settings(path: str | Path, model: ModelInfo | None = None) -> Restored:
             f"{name} holds no settings. Pictures painted here do, and PNG files of studios that write “parameters”."
         )
     return found
-
-
-def _plain(value: Any) -> Any:
-    """15.0 is 15, which JSON and browsers do not tell apart."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _short(text: str, most: int = 60) -> str:

@@ -30,6 +30,7 @@ from studio.ui.wording import PHOTOGRAPH
 TAB = "inpaint"
 PHOTO = "photograph"  # a kind of picture that the bundled network has never seen
 SEEN = 1600  # px of the longer side of what is shown of a large picture
+CHANGED = "The picture was changed in another tab of the browser; load this page again to see it."
 MOST_MASK = 4_000_000  # characters of a painted mask
 MODELS = (
     "Stable Diffusion XL inpainting (diffusers/stable-diffusion-xl-1.0-inpainting-0.1), FLUX.1 Fill or Kandinsky 2.2"
@@ -46,9 +47,13 @@ class Sheet:
     def picture(self, owner: str) -> Image.Image:
         return self._drafts.get(owner, TAB, "picture") or self._shipped("picture").convert("RGB")
 
+    def size(self, owner: str) -> tuple[int, int]:
+        """Of the picture."""
+        return _size(*_stamp(self._path(owner, "picture")))
+
     def mask(self, owner: str) -> Image.Image:
         """L, of the picture's size, black where nothing was painted."""
-        size = self.picture(owner).size
+        size = self.size(owner)
         mask = self._drafts.get(owner, TAB, "mask")
         if mask is None and self._key(owner) == "example":
             mask = self._shipped("mask")
@@ -60,7 +65,7 @@ class Sheet:
         seen = files["view"] or files["picture"]
         photograph = self._kind(owner) == PHOTO
         notes = (PHOTOGRAPH.format(models=MODELS),) if photograph else ()
-        return editor(_url(seen), _url(files["mask"]), _size(*_stamp(files["picture"])), self._key(owner), notes)
+        return editor(_url(seen), _url(files["mask"]), self.size(owner), self._key(owner), notes)
 
     def put(self, owner: str, picture: Image.Image, mask: Image.Image | None = None, kind: str = "") -> None:
         """Another picture, RGB or RGBA, of a kind as `kind_of` has it; the one before can be brought back."""
@@ -80,7 +85,7 @@ class Sheet:
 
     def put_mask(self, owner: str, mask: Image.Image) -> None:
         """A mask from a file. Raises ValueError if it is of another size than the picture."""
-        size = self.picture(owner).size
+        size = self.size(owner)
         if mask.size != size:
             raise ValueError(
                 f"The mask is {mask.width} x {mask.height} px and the picture {size[0]} x {size[1]} px; both must be "
@@ -95,10 +100,10 @@ class Sheet:
             data, key = told.get("mask"), told.get("key")
         except (ValueError, TypeError, AttributeError) as problem:
             raise ValueError("The mask did not arrive whole; please paint it again.") from problem
+        if key and key != self._key(owner):
+            raise ValueError(CHANGED)
         if data is None:  # as it came
             return
-        if key != self._key(owner):
-            raise ValueError("The picture was changed in another tab of the browser; load this page again to see it.")
         if not isinstance(data, str) or len(data) > MOST_MASK:
             raise ValueError("The mask did not arrive whole; please paint it again.")
         try:
@@ -106,7 +111,7 @@ class Sheet:
         except binascii.Error as problem:
             raise ValueError("The mask did not arrive whole; please paint it again.") from problem
         mask, _ = open_picture(file, "The mask", plain_mask)
-        self._drafts.put(owner, TAB, "mask", _fitted(mask, self.picture(owner).size))
+        self._drafts.put(owner, TAB, "mask", _fitted(mask, self.size(owner)))
 
     def change(self, owner: str, make: Callable[[Image.Image], tuple[Image.Image, Image.Image]]) -> None:
         """Another canvas: `make` gives the picture on it and the mask of what is new. Raises ValueError."""

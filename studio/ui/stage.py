@@ -22,7 +22,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from studio.engine.job import Picture
-from studio.engine.requests import ANY, AREAS, SAMPLERS
+from studio.engine.requests import AREAS, SAMPLERS
 from studio.ui.wording import TASKS
 
 LANCZOS = "Lanczos"
@@ -336,10 +336,6 @@ def shipped(folder: Path, before: str, after: str) -> Shown:
         return Shown(placeholder(3), {"caption": "", "task": folder.name}, "example:0")
     settings.setdefault("caption", settings.get("prompt", ""))
     return Shown(str(files[1]), settings, "example:0", str(files[0]))
-
-
-def style_name(style: str) -> str:
-    return "Any" if style == ANY else style.capitalize()
 
 
 def _notes(notes: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ import gradio as gr
 from gradio.components import Component
 from PIL import Image
 
-from studio.engine.job import Picture, Refusal
+from studio.engine.job import Refusal
 from studio.engine.requests import (
     MAX_GUIDANCE,
     MAX_NOISE_LEVEL,
@@ -28,10 +28,10 @@ from studio.engine.requests import (
 from studio.pictures.canvas import seconds_of, window_count
 from studio.pictures.files import open_picture
 from studio.pictures.measure import noise_sigma
-from studio.ui.destination import Destination
+from studio.ui.destination import GONE, Destination
 from studio.ui.easel import PICK, Easel
 from studio.ui.parts import FILES, QUICK, brought, folded, keep_draft, run_row, said, ticket, whole
-from studio.ui.sheet import PHOTO, kind_of
+from studio.ui.sheet import CHANGED, PHOTO, kind_of
 from studio.ui.stage import lanczos_stage, shipped, url_of
 from studio.ui.studio import Studio
 from studio.ui.watching import example_frame
@@ -129,10 +129,12 @@ def build_super_resolution(studio: Studio, page: gr.Blocks, token: gr.BrowserSta
     def asked(owner: str, seed: Any, *values: Any) -> SuperResolve | Denoise:
         return request_of(open_draft(studio, owner), seed, *values)
 
-    def submit(request: gr.Request, browser: str, *values: Any) -> dict[Component, Any]:
+    def submit(request: gr.Request, browser: str, seen: str, *values: Any) -> dict[Component, Any]:
         *values, number, new_seed = values
         owner, known = studio.owners.of_page(request, browser)
         try:
+            if seen != small_html(studio, owner):
+                raise ValueError(CHANGED)
             number = random.randrange(MAX_SEED + 1) if new_seed else number
             wanted = asked(owner, number, *values)
             job = studio.engine.submit(wanted, owner)
@@ -172,21 +174,25 @@ def build_super_resolution(studio: Studio, page: gr.Blocks, token: gr.BrowserSta
         owner, _ = studio.owners.of_page(request, browser)
         kind, _, id = str(event._data.get("key")).partition(":")
         what = event._data.get("pick")
-        picture = studio.library.picture(owner, id) if kind == "picture" else None
-        if picture is None or what not in ("lanczos", "before"):
-            return gr.skip()
+        if kind != "picture" or what not in ("lanczos", "before"):
+            return {message: gr.skip()}
         if what == "before":
             return {watched: easel.show(kind, id)[watched]}
-        return {stage: lanczos_frame(studio, owner, picture)}
+        try:
+            return {stage: lanczos_frame(studio, owner, id)}
+        except Refusal as problem:
+            return {message: said([str(problem)], "alert")}
 
-    run.click(submit, [token, *controls], [token, watched, seed, stop, message], trigger_mode="multiple", **QUICK)
+    run.click(
+        submit, [token, small, *controls], [token, watched, seed, stop, message], trigger_mode="multiple", **QUICK
+    )
     easel.connect(token)
     upload.upload(take, [token, upload], [small, message, token], **QUICK)
     gr.on(
-        [small.change, page.load, *(part.change for part in settings)],
+        [small.change, page.load, *(part.change for part in settings if part is not prompt)],
         foresee, [token, *settings], [sizes, noisy, creativity, run, expected], trigger_mode="always_last", **QUICK,
     )  # fmt: skip
-    stage.click(pick, [token], [stage, watched], trigger_mode="multiple", **QUICK)
+    stage.click(pick, [token], [stage, watched, message], trigger_mode="multiple", **QUICK)
     names = ["way", "width", "height", "creativity", "sigma", "mean", "prompt", "steps", "guidance", "seed",
              "randomize"]  # fmt: skip
     keep_draft(page, TAB, controls, names)
@@ -254,13 +260,16 @@ def small_html(studio: Studio, owner: str) -> str:
     )
 
 
-def lanczos_frame(studio: Studio, owner: str, picture: Picture) -> str:
-    """Ours beside plain enlargement, which stands where the small picture stood."""
-    path = studio.library.inputs(owner, picture.id).get("image")
-    if path is None:
-        raise Refusal("What this picture was made from is not there any more.")
-    with Image.open(path) as small:
-        plain = small.resize((picture.width, picture.height), Image.Resampling.LANCZOS)
+def lanczos_frame(studio: Studio, owner: str, id: str) -> str:
+    """Ours beside plain enlargement, which stands where the small picture stood. Raises Refusal."""
+    picture, path = studio.library.picture(owner, id), studio.library.inputs(owner, id).get("image")
+    if picture is None or path is None:
+        raise Refusal(GONE)
+    try:
+        with Image.open(path) as small:
+            plain = small.resize((picture.width, picture.height), Image.Resampling.LANCZOS)
+    except OSError as problem:
+        raise Refusal("What this picture was made from is not there any more.") from problem
     studio.drafts.put(owner, TAB, "lanczos", plain)
     kept = studio.drafts.path(owner, TAB, "lanczos")
     return lanczos_stage(picture, f"{url_of(str(kept))}?v={kept.stat().st_mtime_ns}")

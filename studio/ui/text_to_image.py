@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -31,12 +30,12 @@ from studio.engine.requests import (
     TextToImage,
 )
 from studio.ui import stage as show
-from studio.ui.destination import Destination
+from studio.ui.destination import GONE, Destination
 from studio.ui.easel import PICK, Easel
 from studio.ui.endpoint import paint_request
 from studio.ui.examples import PAINTED
 from studio.ui.panel import hints, vocabulary_panel
-from studio.ui.parts import QUICK, folded, keep_draft, named, run_row, said, ticket, whole
+from studio.ui.parts import QUICK, brought, folded, keep_draft, named, run_row, said, ticket, whole
 from studio.ui.restore import Restored, read_settings, restored
 from studio.ui.stage import Shown
 from studio.ui.studio import Studio
@@ -194,9 +193,10 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
     sketches = Audience()
 
     def submit(
-        request: gr.Request, browser: str, new_seed: bool, preset: str | None, *values: Any
+        request: gr.Request, at: str, browser: str, new_seed: bool, preset: str | None, *values: Any
     ) -> dict[Component, Any]:
         owner, known = studio.owners.of_page(request, browser)
+        sketches.enter(request.session_hash, float(at))  # what was asked for before shall not take its place
         try:
             given = dict(zip(FIELDS, values, strict=True))
             if new_seed and preset != LIVE:  # there, what is in sight is to be kept
@@ -212,17 +212,22 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         request: gr.Request, at: str, browser: str, shown: str, preset: str, *values: Any
     ) -> dict[Component, Any]:
         """In live mode, a picture of the words as they stand. It is not kept, and takes the place of the last one."""
-        prompt, style, ground, number = values
+        prompt, negative, style, ground, number, finish = values
         newest = sketches.enter(request.session_hash, float(at))  # under load, older words may come after newer ones
         if preset != LIVE or not str(prompt or "").strip() or not newest():
             return {message: gr.skip()}
         owner, known = studio.owners.of_page(request, browser)
         try:
-            asked = TextToImage(prompt, style=style, ground=ground, seed=whole(number), **PRESETS[LIVE])
+            asked = TextToImage(
+                prompt, negative or "", style, ground, seed=whole(number), finish=whole(finish) or None, **PRESETS[LIVE]
+            )
             easel.drop_sketch(request.session_hash, owner, shown)
             job = studio.engine.submit(asked, owner, keep=False)
         except (InvalidRequest, Refusal) as problem:
             return {message: said([str(problem)], "alert")}
+        if not newest():  # meanwhile
+            studio.engine.cancel(job, owner)
+            return {message: gr.skip()}
         return easel.show_job(job) | {message: ""} | ({} if browser == known else {token: known})
 
     def vary(owner: str, id: str, how: str) -> dict[Component, Any]:
@@ -243,7 +248,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
     def asked_path(owner: str, id: str) -> str:
         picture = studio.library.picture(owner, id)
         if picture is None:
-            raise Refusal("This picture is not there any more.")
+            raise Refusal(GONE)
         return picture.path
 
     def pick(request: gr.Request, event: gr.EventData, browser: str) -> dict[Component, Any]:
@@ -255,8 +260,10 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         if kind == "picture":
             if what != "use":
                 return easel.show(kind, id)
-            picture = studio.library.picture(owner, id)
-            return fill(restored(picture.settings, studio.model)) if picture else {message: ""}
+            try:
+                return bench.destination.fill_from(studio.library, owner, id)
+            except Refusal as problem:
+                return {message: said([str(problem)], "alert")}
         if kind == "example" and id.isdigit() and int(id) < len(samples):
             return fill(restored(samples[int(id)].settings)) if what == "use" else bench.use_example(int(id))
         return {message: ""}
@@ -264,19 +271,17 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
     def take(path: str | None) -> dict[Component, Any]:
         """The settings of a file that was chosen, or dropped anywhere on the page."""
         try:
-            if not path:
-                return {message: ""}
-            found = read_settings(path, studio.model)
+            with brought(path) as file:
+                found = read_settings(file, studio.model)
         except ValueError as problem:
             return {message: said([str(problem)], "alert"), tabs: gr.update(selected=TAB)}
-        finally:
-            Path(path or "").is_file() and Path(path).unlink(missing_ok=True)
-        return fill(found, f"Settings taken from {Path(path).name}.") | {tabs: gr.update(selected=TAB)}
+        return fill(found, f"Settings taken from {file.name}.") | {tabs: gr.update(selected=TAB)}
 
     generate.click(
         submit,
-        [token, randomize, preset, *controls],
+        [moment, token, randomize, preset, *controls],
         [token, watched, seed, stop, message],
+        js="(moment, ...values) => [String(performance.now()), ...values]",
         trigger_mode="multiple",
         **QUICK,
     )
@@ -302,7 +307,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         **QUICK,
     )
     # of words, the change is told, too, where they were not typed but pasted; a draft put back is nobody's writing
-    writing = "document.activeElement.closest('#prompt')"
+    writing = "window.studio.writing()"
     for events, whose in (([prompt.change], f"{writing} && "), ([style.input, ground.input, preset.input], "")):
         gr.on(
             events,
@@ -315,7 +320,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         )
     moment.change(
         sketch,
-        [moment, token, watched, preset, prompt, style, ground, seed],
+        [moment, token, watched, preset, prompt, negative, style, ground, seed, finish],
         [token, watched, stop, message],
         trigger_mode="always_last",
         **QUICK,

@@ -141,13 +141,6 @@ class Vocabulary:
         return tuple(dict.fromkeys(self._concept_of[key] for key in [*inside[:2], *close]))[:3]
 
 
-def phrase(name: str) -> str:
-    """A thing as a prompt names it: "an apple", "boots"."""
-    if name.endswith("s") and not name.endswith(("ss", "us")):
-        return name
-    return f"{'an' if name.startswith(tuple('aeiou')) and not name.startswith(('one', 'uni')) else 'a'} {name}"
-
-
 def _beginning(text: str, most: int = 2000) -> str:
     """As much of a text as is worth checking, in whole words."""
     return text if len(text) <= most else text[:most].rpartition(" ")[0] or text[:most]

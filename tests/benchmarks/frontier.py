@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from studio.diffusion.nouns import with_article
 from studio.diffusion.pipeline import StudioTextToImagePipeline
+from studio.nouns import with_article
 from studio.training.classifier import Classifier, LabelledPictures, Labels, Recipe, Verdict, cached_classifier, judge
 from studio.training.evaluate import PICTURES, REAL_SEED, concept_labels, each, model_digest, spread
 from studio.training.export import paint

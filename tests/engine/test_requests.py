@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from studio.diffusion import samplers
 from studio.engine.requests import (
     ANY,
     GROUNDS,
@@ -21,6 +22,7 @@ from studio.engine.requests import (
     caption,
     request_from,
 )
+from studio.training import scenes
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,6 @@ def test_the_caption_is_phrased_as_in_training():
 
 
 def test_the_caption_is_the_one_that_training_calls_its_default():
-    scenes = pytest.importorskip("studio.training.scenes")
     for style in (None, *STYLES):
         for ground in (None, *GROUNDS):
             assert caption("an owl", style or ANY, ground or ANY) == scenes.default_prompt("an owl", style, ground)
@@ -88,7 +89,6 @@ def test_each_picture_has_its_own_seed():
 
 
 def test_the_page_offers_the_samplers_that_there_are():
-    samplers = pytest.importorskip("studio.diffusion.samplers")
     assert list(SAMPLERS) == list(samplers.SAMPLERS)
 
 

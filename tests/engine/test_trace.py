@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save
 
 from studio.engine import trace as module
@@ -173,7 +174,6 @@ def test_what_is_held_is_what_was_taken(monkeypatch):
 
 
 def test_a_view_does_not_keep_its_whole_batch():
-    torch = pytest.importorskip("torch")
     for batch in (torch.ones(100, 3, 4, 4), np.ones((100, 3, 4, 4), np.float32)):
         record = SimpleNamespace(
             x_t=batch[3],

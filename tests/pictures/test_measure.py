@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from skimage import data
 
 from studio.pictures.measure import looks_drawn, noise_sigma
 
@@ -46,6 +47,5 @@ def test_drawings_are_told_from_photographs():
 
 
 def test_photographs_of_scikit_image():
-    data = pytest.importorskip("skimage.data")
     for name in ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket", "retina", "brick", "grass", "gravel"):
         assert not looks_drawn(Image.fromarray(getattr(data, name)())), name

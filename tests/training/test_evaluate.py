@@ -205,7 +205,6 @@ def test_holes_are_over_things(sprites):
 
 
 def test_telea_fills_a_plain_ground(sprites):
-    pytest.importorskip("cv2")
     picture, mask = Image.new("RGB", (32, 32), (200, 40, 90)), Image.new("L", (32, 32))
     mask.paste(255, (10, 10, 20, 20))
     holed = picture.copy()
@@ -234,7 +233,6 @@ def test_spread_is_even():
 
 
 def test_perfect_pictures_score_as_real_ones_and_wrong_ones_do_not(sprites, trained, detector, tmp_path):
-    pytest.importorskip("cv2")
     perfect = PerfectPainter(sprites)
     report, sheets = evaluate(perfect, bicubic, gray, trained, detector, sprites, sample=12, seed=2)
     columns = report["tasks"]["Text to image"]
@@ -305,7 +303,6 @@ def test_sheets_hold_every_picture():
 
 
 def test_the_program_writes_the_same_report_twice(sprites, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("cv2")
     sprites.save(tmp_path / "sprites")
     random_pipeline().save_pretrained(tmp_path / "model")
     names = {"concepts": [{"name": name} for name in sprites.concepts[:3]]}

@@ -90,7 +90,6 @@ def test_an_alias_is_drawn_as_its_parent(packages):
 
 
 def test_prepared_sprites_are_the_artwork(packages):
-    pytest.importorskip("resvg_py")
     sprites = prepare(packages)
     assert len(sprites) == 3 * len(STYLES)
     assert sprites.concepts == ("red square", "pane", "corner")

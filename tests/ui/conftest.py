@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120  # seconds: a machine may be busy with a training run
@@ -79,8 +80,7 @@ def narrow_url(tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         program = shutil.which("chromium") or shutil.which("google-chrome")
         chromium = driver.chromium.launch(executable_path=program, args=BROWSER)
         yield chromium

@@ -18,6 +18,7 @@ from studio.library.store import Library
 from studio.ui.noise import build_noise
 from studio.ui.noise_endpoints import add_noise_endpoints
 from studio.ui.noise_room import ASSETS
+from studio.ui.owner import Owners
 from studio.ui.theme import studio_theme
 from tests.diffusion.conftest import random_pipeline
 
@@ -26,13 +27,14 @@ def main() -> None:
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
     library = Library(folder)
     engine = Engine(lambda: PipelineSampler(random_pipeline()), library)
-    studio = SimpleNamespace(engine=engine, library=library, examples=ASSETS / "examples")
+    studio = SimpleNamespace(engine=engine, library=library, examples=ASSETS / "examples", owners=Owners())
     with gr.Blocks(fill_width=True, analytics_enabled=False) as page:
+        token = gr.BrowserState("", storage_key="noise", secret=library.secret())
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Other"):
                 gr.Textbox(elem_id="prompt", label="Prompt")
             with gr.Tab("Noise", elem_id="tab-noise"):
-                tab = build_noise(studio)
+                tab = build_noise(studio, token)
         add_noise_endpoints(studio)
         picture = gr.Textbox(label="Picture", elem_id="picture")
         owner = gr.Textbox(label="Owner", elem_id="owner")

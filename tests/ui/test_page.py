@@ -108,8 +108,10 @@ def test_live_paints_as_one_types_and_keeps_nothing_before_it_is_told_to(studio_
     page.keyboard.insert_text(" apple")  # as pasted: no key is pressed
     page.wait_for_selector(".stage[data-kind=sketch] .title:text-is('a red apple')")
     assert "not kept" in page.inner_text(".label") and not page.locator("#strip [data-pick^='picture:']").count()
+    page.click("#vocabulary [data-word='a cat']")  # as written, too
+    page.wait_for_selector(".stage[data-kind=sketch] .title:text-is('a red apple and a cat')")
     page.click("#ground label:has-text('Blue')")
-    page.wait_for_selector(".stage[data-kind=sketch] .title:text-is('a red apple on a blue background')")
+    page.wait_for_selector(".stage[data-kind=sketch] .title:text-is('a red apple and a cat on a blue background')")
     live = page.get_attribute(".wall img", "src")
     assert live.startswith("data:image/png")
     page.click("#generate")
@@ -139,6 +141,11 @@ def test_the_keyboard_runs_and_stops(studio_url, open_page):
     page.keyboard.type("a green pear")
     page.keyboard.press("Control+Enter")
     page.wait_for_selector(".stage[data-kind=running]")
+    page.focus("[data-find]")
+    page.keyboard.press("Escape")  # which empties this field
+    page.wait_for_timeout(500)
+    assert page.is_visible(".stage[data-kind=running]")
+    page.focus("#prompt textarea")
     page.keyboard.press("Escape")
     page.wait_for_selector(".stage[data-kind=stopped]")
     assert page.input_value("#prompt textarea") == "a green pear"  # the key ran it and added no line

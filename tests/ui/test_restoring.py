@@ -53,12 +53,21 @@ def paint(page, *points: tuple[float, float]) -> None:
     page.locator(".board").scroll_into_view_if_needed()
     box = page.locator(".board").bounding_box()
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    with page.expect_response(lambda answer: "/gradio_api/" in answer.url and answer.request.method == "POST"):
-        page.mouse.move(*places[0])
-        page.mouse.down()
-        for place in places[1:]:
-            page.mouse.move(*place, steps=4)
-        page.mouse.up()
+    with kept(page):
+        stroke(page, *places)
+
+
+def stroke(page, *places: tuple[float, float]) -> None:
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
+
+
+def kept(page):
+    """Waits until the server has a mask."""
+    return page.expect_response(lambda answer: "data:image/png" in (answer.request.post_data or ""))
 
 
 def painted(page) -> float:
@@ -127,7 +136,7 @@ def test_undo_redo_eraser_and_clear(studio_url, open_page):
     page = inpaint_page(open_page, studio_url, drawing())
     paint(page, (0.2, 0.2), (0.8, 0.2))
     share = painted(page)
-    with page.expect_response("**/gradio_api/**"):
+    with kept(page):
         page.keyboard.press("Control+z")
     assert painted(page) == 0
     page.click(".tools [data-do=redo]")
@@ -139,6 +148,44 @@ def test_undo_redo_eraser_and_clear(studio_url, open_page):
     assert painted(page) == 0
     page.click("#inpaint-generate")
     alert(page, "The mask is all black, so there is nothing to paint: mark something on the picture.")
+
+
+def test_strokes_that_follow_at_once_are_all_kept(studio_url, open_page):
+    page = inpaint_page(open_page, studio_url, drawing())
+    page.locator(".board").scroll_into_view_if_needed()
+    box = page.locator(".board").bounding_box()
+    sent: list[str] = []
+    page.on("requestfinished", lambda request: sent.append(request.post_data or ""))
+    for step in range(6):  # while the first are on their way
+        x = box["x"] + (0.1 + 0.15 * step) * box["width"]
+        stroke(page, (x, box["y"] + 0.2 * box["height"]), (x, box["y"] + 0.8 * box["height"]))
+    share = painted(page)
+    mask = page.evaluate("JSON.parse(window.studio.painted([''])[0]).mask")
+    for _ in range(200):
+        if any(mask in body for body in sent):
+            break
+        page.wait_for_timeout(50)
+    page.reload()
+    page.click("role=tab[name='Inpaint']")
+    page.wait_for_selector(".board[data-width='96'][data-mask*='v='][data-ready=yes]")
+    assert painted(page) == pytest.approx(share, abs=0.03)
+
+
+def test_a_picture_that_another_tab_has_changed_is_not_worked_on_unseen(studio_url, open_page):
+    page = inpaint_page(open_page, studio_url, drawing())
+    paint(page, (0.4, 0.5), (0.8, 0.5))
+    other = inpaint_page(open_page, studio_url, drawing((50, 40)), context=page.context)
+    page.click("#inpaint-generate")
+    alert(page, "The picture was changed in another tab of the browser; load this page again to see it.")
+    for one, size in ((page, (24, 16)), (other, (16, 24))):
+        open_tab(one, "Super-resolution")
+        choose(one, "#super-resolution-open", png(drawing(size)))
+        one.wait_for_selector(f"#super-resolution-small:has-text('{size[0]} × {size[1]} px')")
+    page.click("#super-resolution-generate")
+    alert(page, "The picture was changed in another tab", "super-resolution")
+    other.click("#super-resolution-generate")
+    other.wait_for_selector(LARGER)
+    assert download(other, "#super-resolution-stage").size == (32, 48)
 
 
 def test_picture_and_mask_survive_a_refresh_and_bad_files(studio_url, open_page):
@@ -194,6 +241,9 @@ def test_the_canvas_grows_and_what_is_new_is_marked(studio_url, open_page):
     page.fill("#inpaint-right input", "half")
     page.click("#inpaint-extend-by")
     alert(page, "A length must be whole pixels or a percentage")
+    page.fill("#inpaint-right input", "99999999")
+    page.click("#inpaint-extend-by")
+    alert(page, "The larger canvas has 100000039 x 30 px; a picture may have from one pixel to 16 megapixels.")
     page.fill("#inpaint-right input", "50%")
     page.click("#inpaint-extend-by")
     page.wait_for_selector(".board[data-width='60'][data-height='30'][data-ready=yes]")

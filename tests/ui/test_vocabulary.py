@@ -1,10 +1,9 @@
 import json
-from importlib import resources
 
 import pytest
 
 from studio.ui.panel import hints, vocabulary_panel
-from studio.ui.vocabulary import Vocabulary, phrase
+from studio.ui.vocabulary import Vocabulary
 from tests.fakes import write_model_folder
 
 
@@ -63,25 +62,6 @@ def test_thumbnails_stay_in_the_folder_and_must_have_a_tile_each(tmp_path):
     ):
         (folder / "vocabulary.json").write_text(json.dumps(content | {"thumbnails": entry}))
         assert Vocabulary.read(folder).thumbnails is None
-
-
-def test_things_are_named_as_in_a_prompt():
-    assert [phrase(name) for name in ("apple", "cat face", "boots", "cactus", "glass")] == [
-        "an apple",
-        "a cat face",
-        "boots",
-        "a cactus",
-        "a glass",
-    ]
-
-
-def test_things_are_named_as_in_training():
-    scenes = pytest.importorskip("studio.training.scenes")
-    listed = resources.files("studio.training").joinpath("concepts.txt").read_text("utf-8")
-    lines = [line for line in listed.splitlines() if not line.startswith("#")]
-    names = [name.replace("-", " ") for line in lines for name in line.split()]
-    names.remove("hibiscus")  # which training takes for a plural
-    assert len(names) > 200 and [phrase(name) for name in names] == [scenes.with_article(name) for name in names]
 
 
 def test_hints_show_the_full_prompt_and_escape_it(vocabulary):

@@ -86,8 +86,9 @@ const forward = {
   },
   async fetch() {
     const asked = { picture: this.source, size: Number(slot("size").value), seed: Number(slot("noise-seed").value), standardize: slot("standardize").checked };
+    this.asked = asked;
     const view = await ask("forward", asked);
-    if (view) this.take(view);
+    if (view && this.asked === asked) this.take(view); // a slower answer to what was asked before is out of date
   },
   async file(file) {
     if (!file) return;

@@ -83,7 +83,7 @@ element.addEventListener("click", (event) => {
 element.addEventListener("keydown", (event) => {
   const field = event.target.closest('input:not([type="range"]):not([type="checkbox"]), select, textarea');
   const guide = event.target === slot("guide");
-  if (field || guide || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (field || guide || event.target.matches(".nv-unet") || event.ctrlKey || event.metaKey || event.altKey) return;
   const tab = event.target.closest("[data-go]");
   const arrow = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
   if (tab && arrow) {

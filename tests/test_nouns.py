@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from studio.diffusion.nouns import of_several, plural, singular, with_article
+from studio.nouns import of_several, plural, singular, with_article
 
-VOCABULARY = Path(__file__).parents[2] / "assets" / "model" / "vocabulary.json"
+VOCABULARY = Path(__file__).parents[1] / "assets" / "model" / "vocabulary.json"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,7 @@ def test_nearly_all_that_the_model_knows_comes_back():
         ("unicorn", "a unicorn"),
         ("one-piece swimsuit", "a one-piece swimsuit"),
         ("grapes", "grapes"),
+        ("glass", "a glass"),
         ("cactus", "a cactus"),
         ("the moon", "the moon"),
         ("an owl", "an owl"),
