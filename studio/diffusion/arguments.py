@@ -15,7 +15,13 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 def seeded(
     seeds: Sequence[int] | None, generators: Sequence[torch.Generator] | None, count: int
 ) -> tuple[Sequence[int] | None, Sequence[torch.Generator]]:
-    """A generator for each of `count` pictures: those given, or of the seeds given, or of seeds drawn now."""
+    """A generator for each of `count` pictures: those given, or of the seeds given, or of seeds drawn now.
+
+    Raises ValueError where they are not as many.
+    """
+    for name, values in (("seeds", seeds), ("generators", generators)):
+        if values is not None and len(values) != count:
+            raise ValueError(f"{len(values)} {name} for {count} pictures; there must be one for each")
     if generators is not None:
         return seeds, generators
     seeds = [secrets.randbits(32) for _ in range(count)] if seeds is None else seeds

@@ -25,40 +25,6 @@ class Task(IntEnum):
     SUPER_RESOLUTION = 2
 
 
-def no_condition(batch: int, height: int, width: int, **tensor_options) -> torch.Tensor:
-    """(B, 7, H, W) of zeros: text to image."""
-    return torch.zeros(batch, CONDITION_CHANNELS, height, width, **tensor_options)
-
-
-def inpaint_condition(picture: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-    """Tell the network what is known around a hole.
-
-    Args:
-        picture: (B, 3, H, W) in [-1, 1].
-        hole: (B, 1, H, W), 1 where the picture is to be painted, 0 where it is known.
-
-    Returns:
-        (B, 7, H, W).
-    """
-    known = 1 - hole
-    return torch.cat([picture * known, known, torch.zeros_like(picture)], dim=1)
-
-
-def super_resolution_condition(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Show the network a low-resolution picture at the size to be painted.
-
-    Args:
-        low_res: (B, 3, h, w) in [-1, 1], with the noise that its stated level says already on it.
-        size: (H, W) to be painted.
-
-    Returns:
-        (B, 7, H, W).
-    """
-    enlarged = enlarge(low_res, size)
-    nothing = torch.zeros_like(enlarged)
-    return torch.cat([nothing, nothing[:, :1], enlarged], dim=1)
-
-
 def enlarge(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Bicubic enlargement, (B, 3, h, w) -> (B, 3, H, W)."""
     return F.interpolate(low_res.float(), size=size, mode="bicubic", align_corners=False).to(low_res.dtype)
@@ -105,7 +71,7 @@ class Condition:
 
     @classmethod
     def super_resolution(cls, low_res: torch.Tensor, size: tuple[int, int]) -> Condition:
-        """low_res: (3, h, w) in [-1, 1]; size: (H, W) to be painted."""
+        """low_res: (3, h, w) in [-1, 1], its stated noise on it already; size: (H, W) to be painted."""
         return cls(size, enlarged=enlarge(low_res[None], size)[0])
 
     def to(self, device: torch.device) -> Condition:

@@ -199,9 +199,10 @@ class StudioPipeline(DiffusionPipeline):
         layouts: of the stages, None for one without; their captions are read, too.
         """
         negative_prompts = negative_prompts or [""] * len(prompts)
-        for name, values in (("negative_prompts", negative_prompts), ("seeds or generators", generators)):
-            if len(values) != len(prompts):
-                raise ValueError(f"{len(values)} {name} for {len(prompts)} prompts; there must be one for each")
+        if len(negative_prompts) != len(prompts):
+            raise ValueError(
+                f"{len(negative_prompts)} negative_prompts for {len(prompts)} prompts; there must be one for each"
+            )
         captions = [layout.captions if layout else () for layout in layouts] or [()] * len(prompts)
         read = map(Words, *self.encode([*prompts, *negative_prompts, *chain(*captions)]))
         words, negatives = (list(islice(read, len(prompts))) for _ in range(2))
@@ -317,26 +318,28 @@ class StudioPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput | tuple:
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type is {output_type!r}; it must be one of pil, np, pt")
-        self._interrupt = False
-        with self.progress_bar(total=rows[0].num_steps) as bar:
-            for number in range(rows[0].num_steps):
-                if self._interrupt:
-                    break
-                time = rows[0].time
-                self.denoise_step(rows)
+        self._interrupt, number = False, 0
+        with self.progress_bar(total=max(row.num_steps for row in rows)) as bar:
+            # pictures of several sizes may take different numbers of steps
+            while not self._interrupt and (left := [row for row in rows if not row.finished]):
+                time = left[0].time
+                self.denoise_step(left)
                 bar.update()
                 if callback_on_step_end is not None:
                     known = {
-                        "latents": torch.stack([row.sample for row in rows]),
-                        "pred_original_sample": torch.stack([row.pred_original_sample for row in rows]),
+                        "latents": _stacked([row.sample for row in left]),
+                        "pred_original_sample": _stacked([row.pred_original_sample for row in left]),
                     }
                     given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
                     changed = callback_on_step_end(self, number, time, given) or {}
-                    for row, sample in zip(rows, changed.get("latents", known["latents"]), strict=True):
+                    for row, sample in zip(left, changed.get("latents", known["latents"]), strict=True):
                         row.stage.sample = sample
+                number += 1
         self.maybe_free_model_hooks()
         images: Any = [self.decode(row) for row in rows]
         if output_type != "pil":
+            if len({image.size for image in images}) > 1:
+                raise ValueError(f"output_type is {output_type!r}; pictures of several sizes can only be had as pil")
             images = np.stack([np.asarray(image, dtype=np.float32) / 255 for image in images])  # (B, H, W, 3)
         if output_type == "pt":
             images = torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, 3, H, W) in [0, 1]
@@ -345,6 +348,11 @@ class StudioPipeline(DiffusionPipeline):
     def interrupt(self) -> None:
         """End the call under way after its present step; it returns the pictures as predicted so far."""
         self._interrupt = True
+
+
+def _stacked(pictures: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+    """(B, 3, H, W); pictures of several sizes stay a list."""
+    return torch.stack(pictures) if len({picture.shape for picture in pictures}) == 1 else pictures
 
 
 def held_to(picture: torch.Tensor, known: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:

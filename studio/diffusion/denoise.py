@@ -80,12 +80,14 @@ class StudioDenoisePipeline(StudioPipeline):
         return self._rows(stages, finishes, prompts, negative_prompts, guidance, seeds, generators)
 
     def _from_noise(self, sigma: float, num_inference_steps: int) -> PlannedSteps:
-        """Evenly spaced in time, from the time at which sigma / alpha is that of the picture."""
+        """Evenly spaced in time, from the time at which sigma / alpha is that of the picture. One step, where that is
+        the schedule's first: there is no time between."""
         scheduler = self.scheduler
         if not isinstance(scheduler, StudioScheduler):
             scheduler = make_sampler("studio", scheduler.config)
         level = torch.tensor(-math.log(sigma / 127.5), dtype=torch.float64)
         time = scheduler.schedule.time_of(level).item()
+        num_inference_steps = num_inference_steps if time else 1
         return PlannedSteps(
             scheduler, timesteps=[time * (1 - i / num_inference_steps) for i in range(num_inference_steps)]
         )

@@ -22,7 +22,6 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_ddim import betas_for_alpha_bar, rescale_zero_terminal_snr
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from diffusers.utils import BaseOutput
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from studio.diffusion.process import PREDICTION_TYPES, NoiseSchedule, not_one_of, to_original_and_noise, velocity
@@ -49,21 +48,17 @@ STUDIO_CONFIG: dict[str, Any] = {
 }
 
 
-def multistep_update(
-    x_t: Tensor, history: Tensor, a: Tensor, b: Tensor, c: Tensor | None = None, noise: Tensor | None = None
-) -> Tensor:
-    """One step of a linear multistep method, coefficients by row: a x_t + sum_j b_j x0_j + c noise.
+def multistep_update(x_t: Tensor, history: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """One step of a linear multistep method, coefficients by row: a x_t + sum_j b_j x0_j.
 
     x_t: (B, ...); history: (B, K, ...), the x0 predictions, newest first, zeros where there are none yet;
-    a: (B,), b: (B, K), c: (B,), taken to x_t's dtype and device; noise: (B, ...) or None for none.
+    a: (B,), b: (B, K), taken to x_t's dtype and device.
     """
     ones = (1,) * (x_t.ndim - 1)
     b = b.to(x_t)
     x_next = a.to(x_t).view(-1, *ones) * x_t
     for j in range(b.shape[1]):  # term by term, so that a row's rounding does not depend on its batch
         x_next = x_next + b[:, j].view(-1, *ones) * history[:, j]
-    if c is not None and noise is not None:
-        x_next = x_next + c.to(x_t).view(-1, *ones) * noise
     return x_next
 
 
@@ -79,7 +74,7 @@ class SamplingPlan:
     sigmas: Tensor  #    (N+1,) sigma likewise
     a: Tensor  #         (N,)
     b: Tensor  #         (N, K)
-    c: Tensor  #         (N,)   0: the method is deterministic
+    c: Tensor  #         (N,)   0 but for a leap: the method is deterministic
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -325,8 +320,9 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
     ) -> StudioSchedulerOutput | tuple[Tensor, Tensor]:
         """Take sample (B, ...) one step on, given the network's output for it, in float32 or better.
 
-        timestep says where a run begins unless `set_begin_index` has; from there steps are counted. Results
-        are in model_output's dtype. Raises ValueError before `set_timesteps` and after the last step.
+        timestep says where a run begins unless `set_begin_index` has; from there steps are counted. generator is not
+        used: no step draws noise. Results are in model_output's dtype. Raises ValueError before `set_timesteps` and
+        after the last step.
         """
         if self.num_inference_steps is None:
             raise ValueError("call set_timesteps before step")
@@ -347,15 +343,12 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         depth = plan.b.shape[1]
         self._history = [x0, *self._history][:depth]
         missing = [torch.zeros_like(x0)] * (depth - len(self._history))
-        noise = randn_tensor(x_t.shape, generator, x_t.device, dtype) if plan.c[i] else None
         rows = len(x_t)
         x_next = multistep_update(
             x_t,
             torch.stack([*self._history, *missing], dim=1),
             plan.a[i].expand(rows),
             plan.b[i].expand(rows, -1),
-            plan.c[i].expand(rows),
-            noise,
         )
         self._step_index += 1
         x_next, x0 = x_next.to(model_output.dtype), x0.to(model_output.dtype)

@@ -226,7 +226,7 @@ class StudioUNet(ModelMixin, ConfigMixin):
             weight = encoder_attention_mask.to(text.dtype)[..., None]  # (B, L, 1)
             counted = (text * weight).sum(1) / weight.sum(1).clamp(min=1)
             text_mask = encoder_attention_mask.bool()[:, None, None]  # (B, 1, 1, L)
-        time = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
+        time = 1.0 * torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
         level = time.new_zeros(batch) if low_res_noise_level is None else low_res_noise_level.expand(batch)
         task = torch.zeros(batch, dtype=torch.long, device=sample.device) if task_ids is None else task_ids
         embedding = self.time_mlp(sinusoid(time).to(sample.dtype))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from studio.diffusion.conditioning import Task, inpaint_condition, super_resolution_condition
+from studio.diffusion.conditioning import Condition, Task
 from studio.training.scenes import Painter, SceneMaker, View
 
 PAINTING = {Task.TEXT_TO_IMAGE: 0.75, Task.INPAINT: 0.25}  # shares of a batch
@@ -55,15 +55,15 @@ class BatchMaker:
             silent = {Task.TEXT_TO_IMAGE: self.text_dropout, Task.INPAINT: 0.3, Task.SUPER_RESOLUTION: 0.5}[task]
             caption = "" if rng.random() < silent else scene.caption
             captions.append(caption)
-            here = slice(row, row + 1)
+            given = Condition((size, size))
             if task == Task.INPAINT:
-                hole = random_hole(size, rng).to(picture)
-                condition[here] = inpaint_condition(picture[here], hole)
+                given = Condition.inpaint(picture[row], random_hole(size, rng)[0].to(picture))
             elif task == Task.SUPER_RESOLUTION:
-                low = degrade(picture[here], rng.choice((2, 4)), rng)
+                low = degrade(picture[row : row + 1], rng.choice((2, 4)), rng)[0]
                 noise_level[row] = rng.choice((0.0, 1.0)) * rng.uniform(0.0, MAX_NOISE_LEVEL)
                 noise = torch.randn(low.shape, generator=self.generator).to(low)
-                condition[here] = super_resolution_condition(low + noise_level[row] * noise, (size, size))
+                given = Condition.super_resolution(low + noise_level[row] * noise, (size, size))
+            condition[row] = given.window(0, 0, size, size, picture)
         return Batch(
             picture,
             condition,

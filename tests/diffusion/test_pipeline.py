@@ -46,6 +46,39 @@ def test_the_call_is_the_loop(pipe):
     assert np.array_equal((called[0] * 255).round().astype(np.uint8), looped)
 
 
+@pytest.mark.parametrize("sides", [(64, 16), (16, 64)])
+def test_pictures_of_several_sizes_are_each_as_alone(pipe, sides):
+    """A larger hole is sharpened after it is filled: it takes more steps."""
+    inpaint = StudioInpaintPipeline(**pipe.components)
+    pictures = [noise_picture(side, side) for side in sides]
+    masks = [Image.new("L", picture.size, 255) for picture in pictures]
+    counted = []
+
+    def watch(pipe, step, time, given):
+        counted.append(len(given["latents"]))
+        return given
+
+    options = {"image": pictures, "mask_image": masks, "num_inference_steps": 2}
+    both = inpaint(["a cat", "a dog"], generator=generators(1, 2), callback_on_step_end=watch, **options).images
+    assert counted[0] == 2 and counted[-1] == 1 and [one.size for one in both] == [p.size for p in pictures]
+    for i, words in enumerate(("a cat", "a dog")):
+        alone = {name: value if name == "num_inference_steps" else value[i] for name, value in options.items()}
+        (one,) = inpaint(words, generator=generators(i + 1), **alone).images
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(both[i])).max() <= 1
+    with pytest.raises(ValueError, match="several sizes"):
+        inpaint(["a cat", "a dog"], output_type="np", **options)
+
+
+def test_a_callback_sees_canvases_of_several_sizes(pipe):
+    seen = []
+    pipe(
+        ["a cat", "a cat left of a dog"],
+        num_inference_steps=2,
+        callback_on_step_end=lambda pipe, step, time, given: seen.append([x.shape for x in given["latents"]]) or {},
+    )
+    assert len(set(seen[0])) == 2
+
+
 def test_rows_of_all_tasks_samplers_and_step_counts_share_calls(pipe):
     """Together, each leaving when it is done, they come out as alone."""
     inpaint, upscale = StudioInpaintPipeline(**pipe.components), StudioUpscalePipeline(**pipe.components)

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 import studio.diffusion.windows as tiling
 import studio.pictures.canvas as canvas
-from studio.diffusion.conditioning import Condition, inpaint_condition, project, super_resolution_condition
+from studio.diffusion.conditioning import Condition, enlarge, project
 from studio.diffusion.core import from_pil
 from studio.diffusion.denoise import uncut
 from studio.diffusion.inpaint import LEAP
@@ -280,11 +280,12 @@ def test_a_prediction_with_flaws_at_window_borders_leaves_no_seam():
     assert step < 4 / 16  # the largest disagreement, spread over an overlap of 16 px
 
 
-def test_a_condition_is_what_training_shows(pipe):
+def test_a_condition_is_seen_in_windows():
     picture, hole, low = torch.randn(3, 40, 48), (torch.rand(1, 40, 48) > 0.5).float(), torch.randn(3, 20, 24)
+    nothing = torch.zeros(4, 40, 48)
     for ours, theirs in (
-        (Condition.inpaint(picture, hole), inpaint_condition(picture[None], hole[None])[0]),
-        (Condition.super_resolution(low, (40, 48)), super_resolution_condition(low[None], (40, 48))[0]),
+        (Condition.inpaint(picture, hole), torch.cat([picture * (1 - hole), 1 - hole, nothing[:3]])),
+        (Condition.super_resolution(low, (40, 48)), torch.cat([nothing, enlarge(low[None], (40, 48))[0]])),
         (Condition((40, 48)), torch.zeros(7, 40, 48)),
     ):
         assert torch.equal(ours.window(0, 0, 40, 48, picture), theirs)
@@ -379,6 +380,16 @@ def test_denoising_begins_at_the_pictures_noise(pipe):
         assert row.num_steps == 3
         (result,) = painted([row], denoise)
         assert result.shape == (24, 40, 3)
+
+
+@pytest.mark.parametrize("sigma", [None, 0.6])
+def test_a_clean_picture_has_nothing_to_run_through(pipe, sigma):
+    """Its noise is less than the schedule's least: one step, not eight at one time."""
+    clean = Image.new("RGB", (20, 20), "teal")
+    denoise = StudioDenoisePipeline(**pipe.components)
+    (row,) = denoise.prepare([clean], [sigma], num_inference_steps=8, seeds=[0])
+    assert row.num_steps == 1
+    assert denoise(clean, sigma, num_inference_steps=8).images[0].size == (20, 20)
 
 
 def test_noise_that_was_cut_off_at_white_is_put_back_on_average():

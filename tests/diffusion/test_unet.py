@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from studio.diffusion.conditioning import inpaint_condition, super_resolution_condition
 from studio.diffusion.unet import StudioUNet, attention_weights, sinusoid
 
 
@@ -75,6 +74,11 @@ def test_attention_weights_sum_to_one_over_the_words_that_count():
 
 
 @torch.no_grad()
+def test_a_whole_timestep_means_the_same_as_a_real_one(pipe, inputs):
+    real = pipe.unet(**inputs | {"timestep": 500.0}).sample
+    torch.testing.assert_close(pipe.unet(**inputs | {"timestep": torch.tensor(500)}).sample, real)
+
+
 def test_guidance_of_one_is_none(pipe, inputs):
     plain = pipe.unet(**inputs | {"guidance": None}).sample
     torch.testing.assert_close(pipe.unet(**inputs | {"guidance": torch.ones(3)}).sample, plain)
@@ -101,21 +105,6 @@ def test_a_size_that_does_not_fit_is_refused(pipe, inputs):
         pipe.unet(**inputs | {"sample": torch.randn(3, 10, 30, 30)})
     with pytest.raises(ValueError, match="10 channels"):
         pipe.unet(**inputs | {"sample": torch.randn(3, 3, 32, 32)})
-
-
-def test_conditions_say_what_is_known():
-    picture = torch.rand(1, 3, 8, 8) * 2 - 1
-    hole = torch.zeros(1, 1, 8, 8)
-    hole[..., 2:5, 3:6] = 1
-    condition = inpaint_condition(picture, hole)
-    assert torch.equal(condition[:, :3] * (1 - hole), picture * (1 - hole))
-    assert not (condition[:, :3] * hole).any()
-    assert torch.equal(condition[:, 3:4], 1 - hole)
-    assert not condition[:, 4:].any()
-    flat = torch.full((1, 3, 4, 4), 0.25)
-    large = super_resolution_condition(flat, (16, 16))
-    torch.testing.assert_close(large[:, 4:], torch.full((1, 3, 16, 16), 0.25))
-    assert not large[:, :4].any()
 
 
 @torch.no_grad()
