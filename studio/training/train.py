@@ -13,6 +13,7 @@ import copy
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -202,6 +203,7 @@ class Run:
         else:
             makers = SceneMaker(self.sprites, self.args.seed)
             self.tokenizer = train_tokenizer(makers.draw().caption for _ in range(50_000))
+        self.accelerator.wait_for_everyone()  # else another might find half of what is written here
         if self.accelerator.is_main_process:
             self.tokenizer.save_pretrained(self.folder / "tokenizer")
         if self.args.init and not state:
@@ -341,7 +343,8 @@ class Run:
             file.write(json.dumps(line) + "\n")
 
 
-def main() -> None:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """From the command line, unless others are given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sprites", required=True, help="folder made by studio.training.sprites")
     parser.add_argument("--run", required=True, help="folder of the run; an existing run is taken up again")
@@ -359,9 +362,12 @@ def main() -> None:
     parser.add_argument("--save-every", type=float, default=4, help="minutes")
     parser.add_argument("--sheet-every", type=float, default=12, help="minutes; a sheet of samples in the run's folder")
     parser.add_argument("--export", help="model folder to write when the time is spent, such as assets/model")
-    args = parser.parse_args()
-    run = Run(args)
-    run.accelerator.print(json.dumps({"preset": args.preset, **asdict(run.preset)}))
+    return parser.parse_args(given)
+
+
+def main() -> None:
+    run = Run(arguments())
+    run.accelerator.print(json.dumps({"preset": run.args.preset, **asdict(run.preset)}))
     run.train()
 
 

@@ -1,15 +1,25 @@
-"""What the network is asked for in training."""
+"""What the network is asked for in training, and a run of two processes that is taken up again by one."""
 
 from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from studio.diffusion.conditioning import Task
+from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.diffusion.process import velocity
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.training import train
 from studio.training.batches import Batch
+from studio.training.export import load_averaged
 from studio.training.train import draw_times, losses
+from tests.ui.conftest import free_port
 
 
 @pytest.fixture
@@ -81,3 +91,54 @@ def test_times_are_drawn_from_all_of_the_run():
     assert times.min() >= 0 and times.max() <= 999
     shares = torch.histc(times, 4, 0, 999) / len(times)
     assert (shares > 0.1).all()  # no quarter of the noise levels is left out
+
+
+# ---- a run ----
+
+SHAPE = {"block_out_channels": (16, 32), "layers_per_block": (1, 1), "mid_layers": 1, "attention_head_dim": 16}
+SHAPE |= {"attention_levels": (False, True), "guidance_embeds": True, "subpixel": True}
+TINY = replace(train.PRESETS["cpu"], batch=4, window_batch=2, window_every=3, warmup=1, unet=SHAPE)
+PROGRAM = """
+import sys
+from studio.diffusion.tables import fingerprint
+from tests.training.test_train import tiny_run
+print(fingerprint(tiny_run(*sys.argv[1:]).model))
+"""
+
+
+def tiny_run(*arguments: str) -> train.Run:
+    """The training program with a small network."""
+    train.PRESETS["cpu"] = TINY
+    run = train.Run(train.arguments(["--precision=no", *arguments]))
+    run.train()
+    return run
+
+
+def test_two_processes_agree_and_one_takes_their_run_up_again(sprites, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "PRESETS", dict(train.PRESETS))
+    sprites.save(tmp_path / "sprites")
+    folder = tmp_path / "run"
+    given = [f"--sprites={tmp_path / 'sprites'}", f"--run={folder}", "--text-minutes=0.005", "--log-every=0"]
+    program = [sys.executable, "-c", PROGRAM, *given, "--minutes=60", "--stretch=0.03"]
+    shared = os.environ | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    shared |= {"MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(program, env=shared | {"RANK": n, "LOCAL_RANK": n}, stdout=subprocess.PIPE, text=True)
+        for n in "01"
+    ]
+    said = [rank.communicate(timeout=120)[0].splitlines() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    assert said[0][-1] == said[1][-1]  # the same weights, after as many updates
+
+    before = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert before["updates"] >= 1 and before["pictures"] % 2 == 0
+    run = tiny_run(*given, f"--minutes={before['seconds'] / 60 + 0.03}", f"--export={tmp_path / 'model'}")
+    assert run.updates > before["updates"] and run.pictures > before["pictures"] and run.seconds > before["seconds"]
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    updates = [line["updates"] for line in lines if "updates" in line]
+    assert updates == sorted(updates) and updates[-1] == run.updates
+    averaged, exported = load_averaged(folder), StudioTextToImagePipeline.from_pretrained(tmp_path / "model")
+    for name, value in averaged.unet.half().state_dict().items():
+        assert torch.equal(exported.unet.state_dict()[name].half(), value)
+    vocabulary = json.loads((tmp_path / "model" / "vocabulary.json").read_text())
+    assert [concept["name"] for concept in vocabulary["concepts"]] == list(sprites.concepts)
