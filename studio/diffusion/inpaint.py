@@ -129,12 +129,14 @@ class StudioInpaintPipeline(StudioPipeline):
         grow: int = 0,
         feather: int = 0,
         invert: bool = False,
+        finishing_steps: int = 2,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagePipelineOutput | tuple:
-        """Repaint the white of `mask_image` in `image`, once for each of `num_images_per_prompt`, or lists of each."""
+        """Repaint the white of `mask_image` in `image`, once for each of `num_images_per_prompt`, or lists of each;
+        arguments as in diffusers and `prepare`."""
         images, masks = as_list(image, "image"), as_list(mask_image, "mask_image")
         prompt = [prompt or ""] * len(images) if prompt is None or isinstance(prompt, str) else prompt
         prompts, negatives, generators = repeated(prompt, negative_prompt, generator, num_images_per_prompt)
@@ -151,6 +153,7 @@ class StudioInpaintPipeline(StudioPipeline):
             grow=grow,
             feather=feather,
             invert=invert,
+            finishing_steps=finishing_steps,
         )
         return self._run(rows, output_type, return_dict, callback_on_step_end, callback_on_step_end_tensor_inputs)
 

@@ -118,7 +118,8 @@ def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | 
     """Every kept step of a stage, for the sampler of that name of a model whose scheduler has this config.
 
     A second stage of a painted picture is always sampled by "studio". The last step's next sample is the picture: the
-    last prediction, but for a fitted solver, which mixes the last ones. Raises ValueError for an unknown sampler.
+    last prediction, but for a fitted solver, which mixes the last ones, and for DDIM (see `_ddim_level`). Raises
+    ValueError for an unknown sampler.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler is {sampler!r}; it must be one of {', '.join(SAMPLERS)}")
@@ -141,16 +142,18 @@ def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | 
                 elif x_next is not None:
                     rest = _rms(x_next - again)
             weights = Weights(a, b, "exact", rest)
-        elif last and step.next_x_t is None:
-            weights = Weights(0.0, (1.0,), "exact", 0.0)
         elif x_next is None:
             weights = Weights(0.0, (), "unknown", 0.0)
         elif sampler == "ddim":
             # DDIM without noise (Song et al. 2021, arXiv 2010.02502, equation 12), its eps written out in x_t and x0
-            alpha, sigma = _level_after(steps, index)
+            alpha, sigma = _ddim_level(steps, index, config)
             a = sigma / step.sigma
             b = (alpha - a * step.alpha,)
-            weights = Weights(a, b, "exact", _rms(x_next - recomputed(step.x_t, history, a, b)))
+            again = recomputed(step.x_t, history, a, b)
+            x_next = again if step.next_x_t is None else x_next
+            weights = Weights(a, b, "exact", _rms(x_next - again))
+        elif last and step.next_x_t is None:
+            weights = Weights(0.0, (1.0,), "exact", 0.0)
         else:
             weights = measured(step.x_t, history, x_next)
         made.append(
@@ -240,8 +243,19 @@ def _history(steps: Sequence[Step], index: int) -> list[np.ndarray]:
     return history
 
 
-def _level_after(steps: Sequence[Step], index: int) -> tuple[float, float]:
-    return steps[index + 1].alpha, steps[index + 1].sigma
+def _ddim_level(steps: Sequence[Step], index: int, config: Mapping[str, Any] | None) -> tuple[float, float]:
+    """alpha and sigma to which diffusers' DDIM goes from a step: those of T // N train steps on. Where N does not
+    divide T, that is not quite where the next call looks, and the last step leaves a trace of noise."""
+    taken = steps[-1].step - steps[0].step
+    if not taken:
+        return 1.0, 0.0
+    schedule = make_sampler("studio", config or STUDIO_CONFIG).schedule
+    count = round(len(schedule) * taken / (steps[0].timestep - steps[-1].timestep))
+    time = steps[index].timestep - len(schedule) // count
+    if time < 0:
+        return 1.0, 0.0
+    alpha, sigma = schedule.alpha_sigma(torch.tensor(time, dtype=torch.float64))
+    return float(alpha), float(sigma)
 
 
 def _rms(values: np.ndarray) -> float:

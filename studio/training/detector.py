@@ -36,11 +36,10 @@ class DetectorRecipe:
     """How it is made; part of the name under which it is cached."""
 
     updates: int = 700
-    minutes: float = 5.0  # at most: fewer updates on a slow machine
     batch: int = 32  # pictures, and a window of each
     learning_rate: float = 1e-3
     seed: int = 0
-    version: int = 1  # raised when the network or what it is shown changes
+    version: int = 2  # raised when the network or what it is shown changes
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def train_detector(
         loss = 0.2 * places / recipe.batch + F.cross_entropy(concepts[named], concept, label_smoothing=0.1)
         return loss + 0.5 * F.cross_entropy(tints[named], tint)
 
-    return fit(model, loss, recipe.updates, recipe.minutes, recipe.learning_rate, "detector")
+    return fit(model, loss, recipe.updates, recipe.learning_rate, "detector")
 
 
 def empty_detector(classifier: Classifier) -> Detector:

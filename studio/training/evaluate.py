@@ -337,10 +337,8 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, help="guidance_scale")
     parser.add_argument("--sampler", help="a name from studio.diffusion.samplers")
     parser.add_argument("--one-pass", action="store_true", help="guidance by the network's own input, where it can")
-    parser.add_argument("--classifier-minutes", type=float, default=Recipe.minutes, help="at most, to train the judge")
-    parser.add_argument(
-        "--detector-minutes", type=float, default=DetectorRecipe.minutes, help="at most, for the second"
-    )
+    parser.add_argument("--classifier-views", type=int, default=Recipe.views, help="of each sprite, to train the judge")
+    parser.add_argument("--detector-updates", type=int, default=DetectorRecipe.updates, help="to train the second")
     args = parser.parse_args()
     command = f"python -m studio.training.evaluate {shlex.join(sys.argv[1:])}"
     folders = {"model": args.model} | ({"before": args.before} if args.before else {})
@@ -350,10 +348,9 @@ def main() -> None:
     began = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sprites = Sprites.load(args.sprites)
-    recipe = Recipe(minutes=args.classifier_minutes)
-    classifier, judge_digest = cached_classifier(sprites, args.cache, recipe, device)
-    detector_recipe = DetectorRecipe(minutes=args.detector_minutes)
-    detector = cached_detector(sprites, args.cache, classifier, judge_digest, detector_recipe, device)
+    classifier, judge_digest = cached_classifier(sprites, args.cache, Recipe(views=args.classifier_views), device)
+    recipe = DetectorRecipe(updates=args.detector_updates)
+    detector = cached_detector(sprites, args.cache, classifier, judge_digest, recipe, device)
     given = {"num_inference_steps": args.steps, "guidance_scale": args.guidance, "sampler": args.sampler}
     given["one_pass"] = args.one_pass or None
     options = {name: value for name, value in given.items() if value is not None}

@@ -73,16 +73,22 @@ PRESETS = {
 }
 
 
+Words = tuple[torch.Tensor, torch.Tensor]  # (B, L, D), and (B, L) of what of it counts
+
+
 class Model(nn.Module):
-    """The two trained networks as one module: captions' tokens and noisy pictures in, prediction out."""
+    """The network, and the text encoder that it reads with: noisy pictures and words in, prediction out."""
 
     def __init__(self, unet: StudioUNet, text_encoder: CLIPTextModel) -> None:
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
 
-    def forward(self, x_t, condition, time, tokens, mask, task, noise_level, guidance=None) -> torch.Tensor:
-        with torch.no_grad():
-            text = self.text_encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
+    @torch.no_grad()
+    def read(self, tokens: dict[str, torch.Tensor]) -> Words:
+        """Of tokens (B, L)."""
+        return self.text_encoder(**tokens).last_hidden_state, tokens["attention_mask"]
+
+    def forward(self, x_t, condition, time, text, mask, task, noise_level, guidance=None) -> torch.Tensor:
         sample = torch.cat([x_t, condition], dim=1)
         return self.unet(sample, time, text, mask, task, noise_level, guidance).sample
 
@@ -98,8 +104,8 @@ def losses(
     model: nn.Module,
     teacher: nn.Module | None,
     batch: Batch,
-    tokens: dict,
-    silence: dict,
+    words: Words,
+    silence: Words,
     schedule: NoiseSchedule,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,7 +114,7 @@ def losses(
     Some rows with words are asked for the guided velocity in one call: what a teacher says with words and without, put
     together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). The teacher stands still for long: of
     the model as it is, words would grow louder with every update, for what is taught with guidance is not at once told
-    from what is taught without. None: no row is guided. silence: the tokens of "", (1, L).
+    from what is taught without. None: no row is guided. words: of the batch's captions; silence: of "", one row.
     """
     device, count = batch.picture.device, len(batch.picture)
     time = draw_times(count, generator, len(schedule) - 1).to(device)
@@ -116,7 +122,6 @@ def losses(
     alpha, sigma = (part[:, None, None, None] for part in schedule.alpha_sigma(time))
     x_t = alpha * batch.picture + sigma * eps
     target = velocity(batch.picture, eps, alpha, sigma)
-    words = (tokens["input_ids"], tokens["attention_mask"])
     guidance = torch.ones(count, device=device)
     says = torch.tensor([bool(caption) for caption in batch.captions]) & (batch.task.cpu() != Task.SUPER_RESOLUTION)
     share = 0.0 if teacher is None else GUIDED
@@ -125,7 +130,7 @@ def losses(
     if len(rows):
         given = (batch.condition[rows], time[rows])
         rest = (batch.task[rows], batch.noise_level[rows])
-        without = (silence[name].expand(len(rows), -1) for name in ("input_ids", "attention_mask"))
+        without = (part.expand(len(rows), *part.shape[1:]) for part in silence)
         with torch.no_grad():
             conditional = teacher(x_t[rows], *given, *(part[rows] for part in words), *rest).float()
             unconditional = teacher(x_t[rows], *given, *without, *rest).float()
@@ -291,7 +296,8 @@ class Run:
             with accelerator.autocast():
                 tokens = self.tokens(batch.captions)
                 silence = self.tokens([""], length=tokens["input_ids"].shape[1])
-                rows, times = losses(self.trained, teacher, batch, tokens, silence, self.schedule, self.generator)
+                words, nothing = self.model.read(tokens), self.model.read(silence)
+                rows, times = losses(self.trained, teacher, batch, words, nothing, self.schedule, self.generator)
             accelerator.backward(rows.mean())
             accelerator.clip_grad_norm_(self.trained.parameters(), 1.0)
             self.optimizer.step()

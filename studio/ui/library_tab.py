@@ -48,9 +48,7 @@ def build_library(
     gallery = gr.HTML(
         "", elem_id="album", apply_default_css=False, js_on_load="window.studio.album(element, trigger, watch)"
     )
-    notice = gr.HTML(
-        "", elem_id="notice", apply_default_css=False, js_on_load="window.studio.acts(element, trigger)"
-    )
+    notice = gr.HTML("", elem_id="notice", apply_default_css=False, js_on_load="window.studio.acts(element, trigger)")
     filters = [search, task, day, favourites]
 
     def find(owner: str, count: int, asks: Asks) -> dict[Any, Any]:
@@ -133,4 +131,3 @@ def build_library(
     )
     for place in (gallery, notice):
         place.click(on_click, [token, asked, *filters], [*mine, tabs, *sent], trigger_mode="multiple", **QUICK)
-

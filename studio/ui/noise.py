@@ -56,7 +56,13 @@ def build_noise(studio: Studio, token: gr.BrowserState) -> NoiseTab:
         server_functions=[
             _function(method)
             for method in (
-                room.first, room.example_run, room.forward, room.plane_start, room.plane_train, room.look, room.animate,
+                room.first,
+                room.example_run,
+                room.forward,
+                room.plane_start,
+                room.plane_train,
+                room.look,
+                room.animate,
             )  # fmt: skip
         ],
     )

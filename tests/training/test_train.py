@@ -38,8 +38,8 @@ def batch(count: int, task: Task = Task.TEXT_TO_IMAGE, caption: str = "a cat") -
     )
 
 
-def tokens(word: int, count: int) -> dict[str, torch.Tensor]:
-    return {"input_ids": torch.full((count, 4), word), "attention_mask": torch.ones(count, 4)}
+def said(word: float, count: int) -> train.Words:
+    return torch.full((count, 4, 1), word), torch.ones(count, 4)
 
 
 class Reader:
@@ -49,7 +49,7 @@ class Reader:
         self.guidance = None
 
     def __call__(self, x_t, condition, time, words, mask, task, noise_level, guidance=None):
-        says = torch.where(words[:, 0] == 1, 2.0, -1.0)
+        says = torch.where(words[:, 0, 0] == 1, 2.0, -1.0)
         if guidance is not None:
             self.guidance = guidance
             says = -1 + guidance * (says + 1)
@@ -59,7 +59,7 @@ class Reader:
 def test_guided_rows_learn_what_two_rows_would_say(schedule):
     reader = Reader()
     generator = torch.Generator().manual_seed(0)
-    rows, _ = losses(reader, Reader(), batch(64), tokens(1, 64), tokens(0, 1), schedule, generator)
+    rows, _ = losses(reader, Reader(), batch(64), said(1.0, 64), said(0.0, 1), schedule, generator)
     guided = reader.guidance > 1
     assert 0.1 < guided.float().mean() < 0.6 and reader.guidance.max() <= 5
     assert rows[guided].abs().max() < 1e-9 < rows[~guided].min()
@@ -69,7 +69,7 @@ def test_guided_rows_learn_what_two_rows_would_say(schedule):
 def test_what_is_not_guided_is_not_taught_guidance(schedule, task, caption):
     reader = Reader()
     generator = torch.Generator().manual_seed(0)
-    losses(reader, Reader(), batch(64, task, caption), tokens(1, 64), tokens(0, 1), schedule, generator)
+    losses(reader, Reader(), batch(64, task, caption), said(1.0, 64), said(0.0, 1), schedule, generator)
     assert (reader.guidance == 1).all()
 
 
@@ -81,7 +81,7 @@ def test_the_loss_is_the_velocitys_mean_square_error(schedule):
         alpha, sigma = (part[:, None, None, None] for part in schedule.alpha_sigma(time))
         return velocity(given.picture, (x_t - alpha * given.picture) / sigma, alpha, sigma) + 0.5
 
-    rows, times = losses(exact, None, given, tokens(1, 16), tokens(0, 1), schedule, torch.Generator().manual_seed(0))
+    rows, times = losses(exact, None, given, said(1.0, 16), said(0.0, 1), schedule, torch.Generator().manual_seed(0))
     torch.testing.assert_close(rows, torch.full((16,), 0.25), atol=1e-3, rtol=0)
     assert ((times >= 0) & (times <= 999)).all()
 
