@@ -137,7 +137,7 @@ class FakeRow:
 
 @dataclass
 class FakeSampler:
-    """Obeys the sampler protocol without a network, for all three tasks.
+    """Obeys the sampler protocol without a network, for all tasks.
 
     A prompt with "unpreparable", "unsteppable" or "undecodable" in it makes that method raise.
     """

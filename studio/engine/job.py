@@ -56,7 +56,7 @@ class Job:
     share: float = 0.0  # of all that is to be computed: what is done
     error: str | None = None  # one sentence, of a job that failed
     notes: tuple[str, ...] = ()  # what the person who asked should know
-    seconds: float = 0.0  # from the first network call to the decoded pictures, without waiting
+    seconds: float = 0.0  # from its start to the decoded pictures, without the wait in line
     pictures: tuple[Picture, ...] = ()  # of a job that is done
     crashes: int = 0  # processes that were killed while it was under way
     kept: bool = True  # else nothing of it is written down, and its pictures are in its views alone

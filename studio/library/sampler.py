@@ -1,6 +1,6 @@
 """The bundled pipeline as the engine's Sampler: a request of any task becomes rows, and rows become pictures.
 
-Knows requests and the three pipelines over one set of components; knows nothing of queues, files of the user, or
+Knows requests and the four pipelines over one set of components; knows nothing of queues, files of the user, or
 pages. Importing it is cheap: torch and diffusers come with the pipeline.
 """
 
@@ -124,7 +124,7 @@ class PipelineSampler:
             raise
 
     def decode(self, row: Row) -> Image.Image:
-        """The row's picture, RGB."""
+        """The row's picture, RGB, or RGBA where what it was made from is."""
         return self.pipeline.decode(row)
 
     def truncated(self, text: str) -> str:

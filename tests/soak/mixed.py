@@ -21,15 +21,26 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.diffusion.pipeline import (
+    StudioDenoisePipeline,
+    StudioInpaintPipeline,
+    StudioTextToImagePipeline,
+    StudioUpscalePipeline,
+)
 from studio.diffusion.samplers import make_sampler
 from studio.engine.engine import Engine
-from studio.engine.requests import MAX_SEED, SAMPLERS, Inpaint, Request, SuperResolve, TextToImage
+from studio.engine.requests import AREAS, MAX_SEED, SAMPLERS, Denoise, Inpaint, Request, SuperResolve, TextToImage
 from studio.library.sampler import PipelineSampler, load_sampler
 from tests.benchmarks.machine import heading, table
 from tests.fakes import MemoryJournal
 
 PROMPTS = ("a red apple", "a cat face, noto style", "a blue butterfly on a yellow background", "two owls", "", "a boat")
+PIPELINES = {
+    TextToImage: StudioTextToImagePipeline,
+    Inpaint: StudioInpaintPipeline,
+    SuperResolve: StudioUpscalePipeline,
+    Denoise: StudioDenoisePipeline,
+}
 WITHIN = 1  # of 255
 OWNER = "soak"
 Pictures = list[Image.Image]
@@ -52,7 +63,7 @@ def random_picture(draw: random.Random, sides: tuple[int, int]) -> Image.Image:
 
 
 def random_request(draw: random.Random, most_steps: int = 24) -> Request:
-    """Any task, with settings of its whole range, up to guidance 10."""
+    """Any task, with settings of its whole range, up to guidance 10 and 128 px."""
     settings: dict[str, Any] = {
         "prompt": draw.choice(PROMPTS),
         "negative_prompt": draw.choice(("", "", "a dog", "blurry")),
@@ -62,16 +73,25 @@ def random_request(draw: random.Random, most_steps: int = 24) -> Request:
         "sampler": draw.choice(tuple(SAMPLERS)),
         "seed": draw.choice((0, MAX_SEED, draw.randrange(MAX_SEED))),
     }
-    task = draw.choice((TextToImage, TextToImage, Inpaint, SuperResolve))
+    task = draw.choice((TextToImage, TextToImage, TextToImage, Inpaint, SuperResolve, Denoise))
     if task is TextToImage:
-        return TextToImage(**settings, style=draw.choice(("any", "glossy")), ground=draw.choice(("any", "blue")))
+        settings |= {"style": draw.choice(("any", "glossy")), "ground": draw.choice(("any", "blue"))}
+        settings |= {"finish": draw.choice((None, 64, 128)), "one_pass": draw.random() < 0.5}
+        if draw.random() < 0.3:
+            settings |= {"image": random_picture(draw, (20, 100)), "strength": round(draw.uniform(0.1, 1), 2)}
+        return TextToImage(**settings)
+    if task is Denoise:
+        del settings["sampler"]
+        way, sigma = draw.choice(("mean", "run")), draw.choice((None, 0.5, 25.0, 100.0))
+        return Denoise(random_picture(draw, (8, 100)), sigma, way, **settings)
     if task is SuperResolve:
         level = draw.choice((0.0, 0.05, 0.3))
         return SuperResolve(random_picture(draw, (8, 40)), draw.choice((2, 4)), noise_level=level, **settings)
     image = random_picture(draw, (20, 100))
     mask = Image.new("L", image.size)
     ImageDraw.Draw(mask).ellipse((2, 2, image.width - 5, image.height - 5), fill=255)
-    return Inpaint(image=image, mask=mask, **settings)
+    settings |= {"area": draw.choice(tuple(AREAS)), "invert": draw.random() < 0.2, "grow": draw.randint(-2, 9)}
+    return Inpaint(image=image, mask=mask, feather=draw.choice((0, 0, 4)), **settings)
 
 
 def plain(sampler: PipelineSampler, request: Request) -> Pictures:
@@ -85,14 +105,20 @@ def plain(sampler: PipelineSampler, request: Request) -> Pictures:
         "guidance_scale": float(request.guidance),
         "generator": [torch.Generator().manual_seed(seed) for seed in request.seeds],
     }
-    kind = {TextToImage: StudioTextToImagePipeline, Inpaint: StudioInpaintPipeline, SuperResolve: StudioUpscalePipeline}
-    pipe = kind[type(request)](**components)
+    pipe = PIPELINES[type(request)](**components)
     pipe.set_progress_bar_config(disable=True)
     if isinstance(request, TextToImage):
+        given |= {"size": request.finish, "one_pass": request.one_pass}
+        given |= {} if request.image is None else {"image": request.image, "strength": request.strength}
         return pipe(request.caption, num_images_per_prompt=request.count, **given).images
     if isinstance(request, Inpaint):
-        return pipe(request.caption, request.image, request.mask, num_images_per_prompt=request.count, **given).images
+        given |= {"whole": request.area == "whole", "invert": request.invert}
+        given |= {"grow": request.grow, "feather": request.feather, "num_images_per_prompt": request.count}
+        return pipe(request.caption, request.image, request.mask, **given).images
     images, prompts = [request.image] * request.count, [request.caption] * request.count
+    if isinstance(request, Denoise):
+        given["num_inference_steps"] = 1 if request.way == "mean" else request.steps
+        return pipe(images, request.sigma, prompts, **given).images
     return pipe(images, request.scale, prompts, noise_level=request.noise_level, **given).images
 
 
