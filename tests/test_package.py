@@ -18,8 +18,9 @@ TOP_LEVEL = {"app.py", "requirements.txt", "studio", "assets", "tests", "README.
 WALLS = {
     "studio.pictures": {"studio.diffusion", "studio.engine", "studio.library", "studio.lab", "torch", "gradio"},
     "studio.diffusion": {"studio.engine", "studio.library", "studio.lab", "studio.training", "studio.ui", "gradio"},
-    "studio.engine": {"studio.diffusion.unet", "studio.training", "studio.ui", "diffusers", "gradio"},
-    "studio.library": {"studio.training", "studio.ui", "gradio"},
+    "studio.engine": {"studio.diffusion", "studio.library", "studio.lab", "studio.training", "studio.ui", "torch"}
+    | {"diffusers", "gradio"},
+    "studio.library": {"studio.lab", "studio.training", "studio.ui", "gradio"},
     "studio.lab": {"studio.engine", "studio.library", "studio.training", "studio.ui", "gradio"},
     "studio.training": {"studio.engine", "studio.library", "studio.ui", "gradio"},
     "studio.ui": {"studio.training", "torch"},

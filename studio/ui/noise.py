@@ -63,7 +63,7 @@ def build_noise(studio: Studio, token: gr.BrowserState) -> NoiseTab:
                 room.plane_train,
                 room.look,
                 room.animate,
-            )  # fmt: skip
+            )
         ],
     )
     inbox = gr.HTML("", visible="hidden", html_template="<i></i>", js_on_load=_INBOX, elem_id="noise-inbox")
