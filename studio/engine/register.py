@@ -6,6 +6,7 @@ moments only, and by no method that hands out control.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from bisect import bisect_left, insort
@@ -27,7 +28,8 @@ PREVIEW_SIDE = 256  # px: larger predictions are thinned out
 LINE_SECONDS = 0.5  # how old an estimate may be, and how often those who wait in line are told
 KEEPING = 16  # jobs that wait to be kept; more, and none are started
 WAITING_BYTES = 512_000_000  # of pictures in the requests that wait
-RUNNING_PIXELS = 32_000_000  # of the results of jobs that run, or wait to be kept: some 80 bytes of memory each
+RUNNING_PIXELS = 32_000_000  # of the results of jobs that run, or wait to be kept: some 80 bytes of memory each,
+SMALL_PIXELS = 1_000_000  # but for jobs of no more than these
 SUSPECT = 2  # crashes after which a job runs alone, so that the next one tells whether it was at fault
 ENDED = 256  # ended jobs that are still known, with at most ENDED_BYTES of pictures in their requests
 ENDED_BYTES = 64_000_000
@@ -161,7 +163,7 @@ class Register:
     def wait_for_work(self) -> bool:
         """Returns when there is something to do; False if that is to stop."""
         with self._lock:
-            self._work.wait_for(lambda: self._stopping or self._running or self._may_start())
+            self._work.wait_for(lambda: self._stopping or self._running or self._next() is not None)
             return not self._stopping
 
     def running(self) -> list[Run]:
@@ -178,11 +180,12 @@ class Register:
             return gone
 
     def start_next(self) -> Run | None:
-        """The first job in line, now running; None if there is none, or enough are."""
+        """The first job in line that there is room for, now running; None if there is none."""
         with self._lock:
-            if self._stopping or not self._may_start():
+            run = None if self._stopping else self._next()
+            if run is None:
                 return None
-            run = self._waiting.pop(0)
+            self._waiting.remove(run)
             self._suspect = run if run.job.crashes >= SUSPECT else None
             run.job.state, run.began = "running", time.perf_counter()
             self._running.append(run)
@@ -247,15 +250,18 @@ class Register:
             seats, run.seats = run.seats, []
             return seats
 
-    def _may_start(self) -> bool:
+    def _next(self) -> Run | None:
+        """The job to start now. Only large ones are passed over where there is no room: a small one fits always."""
         if not self._waiting or (self._suspect is not None and not self._suspect.job.ended):
-            return False
+            return None
         if self._waiting[0].job.crashes >= SUSPECT:
-            return not self._running and not self._keeping
+            return None if self._running or self._keeping else self._waiting[0]
         if len(self._running) >= self._most_active or self._keeping >= KEEPING:
-            return False
-        pixels = sum(run.job.request.pixels for run in self._runs.values() if run.job.state == "running")
-        return not pixels or pixels + self._waiting[0].job.request.pixels <= RUNNING_PIXELS
+            return None
+        taken = sum(run.job.request.pixels for run in self._runs.values() if run.job.state == "running")
+        room = RUNNING_PIXELS - taken if taken else math.inf
+        fit = (run for run in self._waiting if run.job.request.pixels <= max(room, SMALL_PIXELS))
+        return next((run for run in fit if run.job.crashes < SUSPECT), None)
 
     # ---- stopping ----
 

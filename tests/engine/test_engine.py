@@ -314,10 +314,11 @@ def test_large_pictures_in_line_are_bounded(start, monkeypatch):
 def test_large_jobs_run_after_one_another_however_many_may_run(start, monkeypatch):
     large = SuperResolve(PICTURE, 4, steps=40)
     monkeypatch.setattr(register, "RUNNING_PIXELS", 2 * large.pixels)
+    monkeypatch.setattr(register, "SMALL_PIXELS", large.pixels - 1)
     gate = threading.Semaphore(0)
     engine = start(FakeSampler(gate=gate))
-    ids = [engine.submit(request, "me") for request in (large, large, large, LONG)]
-    eventually(lambda: states(engine, ids) == ["running", "running", "queued", "queued"])
+    ids = [engine.submit(request, "me") for request in (large, large, large, LONG)]  # small ones do not wait for them
+    eventually(lambda: states(engine, ids) == ["running", "running", "queued", "running"])
     gate.release(10_000)
     eventually(lambda: set(states(engine, ids)) == {"done"})
     monkeypatch.setattr(register, "RUNNING_PIXELS", 1)  # what is too large for company runs alone
