@@ -101,7 +101,7 @@ class Life(RuleBasedStateMachine):
     def turn(self) -> bool:
         """A turn of the loop, unless it would wait for something to do."""
         register = self.engine._register
-        return bool(register._running or register._may_start()) and self.engine._turn()
+        return bool(register._running or register._next()) and self.engine._turn()
 
     def keep(self) -> bool:
         """A task of the keeper."""
