@@ -227,8 +227,9 @@ class Run:
             loss = teach_reading(text_encoder, self.tokenizer, self.scenes, self.args.text_minutes or 4, bf16=bf16)
             self.accelerator.print(json.dumps({"text_encoder_loss": round(loss, 4)}), flush=True)
         text_encoder.requires_grad_(False)  # it can read: only the U-Net has something left to learn
-        unet.save_config(self.folder / "unet")
-        text_encoder.config.save_pretrained(self.folder / "text_encoder")
+        if self.accelerator.is_main_process:
+            unet.save_config(self.folder / "unet")
+            text_encoder.config.save_pretrained(self.folder / "text_encoder")
         model = Model(unet.float(), text_encoder.float())
         if state:
             model.load_state_dict(state["model"])
