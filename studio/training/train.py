@@ -211,7 +211,9 @@ class Run:
         self.accelerator.wait_for_everyone()  # else another might find half of what is written here
         if self.accelerator.is_main_process:
             self.tokenizer.save_pretrained(self.folder / "tokenizer")
-        if self.args.init and not state:
+        if state:
+            unet = StudioUNet.from_config(StudioUNet.load_config(self.folder, subfolder="unet"))
+        elif self.args.init:
             before = StudioUNet.from_pretrained(self.args.init, subfolder="unet", dtype=torch.float32)
             unet = StudioUNet.from_config(before.config, guidance_embeds=True)  # which older weights lack
             unet.load_state_dict(before.state_dict(), strict=False)

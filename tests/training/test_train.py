@@ -97,7 +97,7 @@ def test_times_are_drawn_from_all_of_the_run():
 
 SHAPE = {"block_out_channels": (16, 32), "layers_per_block": (1, 1), "mid_layers": 1, "attention_head_dim": 16}
 SHAPE |= {"attention_levels": (False, True), "guidance_embeds": True, "subpixel": True}
-TINY = replace(train.PRESETS["cpu"], batch=4, window_batch=2, window_every=3, warmup=1, unet=SHAPE)
+TINY = replace(train.PRESETS["cpu"], batch=4, window_batch=2, window_every=3, warmup=1)
 PROGRAM = """
 import sys
 from studio.diffusion.tables import fingerprint
@@ -106,9 +106,9 @@ print(fingerprint(tiny_run(*sys.argv[1:]).model))
 """
 
 
-def tiny_run(*arguments: str) -> train.Run:
+def tiny_run(*arguments: str, unet: dict = SHAPE) -> train.Run:
     """The training program with a small network."""
-    train.PRESETS["cpu"] = TINY
+    train.PRESETS["cpu"] = replace(TINY, unet=unet)
     run = train.Run(train.arguments(["--precision=no", *arguments]))
     run.train()
     return run
@@ -132,7 +132,8 @@ def test_two_processes_agree_and_one_takes_their_run_up_again(sprites, tmp_path,
 
     before = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert before["updates"] >= 1 and before["pictures"] % 2 == 0
-    run = tiny_run(*given, f"--minutes={before['seconds'] / 60 + 0.03}", f"--export={tmp_path / 'model'}")
+    more = f"--minutes={before['seconds'] / 60 + 0.03}", f"--export={tmp_path / 'model'}"
+    run = tiny_run(*given, *more, unet=SHAPE | {"mid_layers": 2})  # a run stays what it was, whatever the preset is now
     assert run.updates > before["updates"] and run.pictures > before["pictures"] and run.seconds > before["seconds"]
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     updates = [line["updates"] for line in lines if "updates" in line]
