@@ -113,8 +113,6 @@ class StudioUNet(ModelMixin, ConfigMixin):
         num_tasks: size of the task embedding's table.
         time_embedding_dim: width of the vector that carries time, task and noise level to every block.
         guidance_embeds: whether the network was taught guidance as an input (arXiv 2210.03142), as in `guidance`.
-        subpixel: whether on the way up each position becomes four of their own (Shi et al. 2016, arXiv 1609.05158),
-            not four times the same.
     """
 
     _supports_gradient_checkpointing = False
@@ -136,7 +134,6 @@ class StudioUNet(ModelMixin, ConfigMixin):
         num_tasks: int = 3,
         time_embedding_dim: int = 256,
         guidance_embeds: bool = False,
-        subpixel: bool = False,
     ) -> None:
         super().__init__()
         widths, dim = tuple(block_out_channels), time_embedding_dim
@@ -162,14 +159,7 @@ class StudioUNet(ModelMixin, ConfigMixin):
             nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in zip(widths, widths[1:], strict=False)
         )
         self.mid = stages(levels[-1], mid_layers)
-        fold = 4 if subpixel else 1
-        self.grow = nn.ModuleList(
-            nn.Linear(coarse, fold * fine) for fine, coarse in zip(widths, widths[1:], strict=False)
-        )
-        if subpixel:  # alike at first
-            with torch.no_grad():
-                for values in self.grow.parameters():
-                    values.copy_(values[: len(values) // 4].repeat_interleave(4, 0))
+        self.grow = nn.ModuleList(nn.Linear(coarse, fine) for fine, coarse in zip(widths, widths[1:], strict=False))
         self.up = nn.ModuleList(stages(level, layers_per_block[level]) for level in levels)
         self.carry = nn.Linear(dim, out_channels)  # how much of x_t itself is part of the prediction, at this time
         nn.init.zeros_(self.carry.weight)
@@ -255,10 +245,7 @@ class StudioUNet(ModelMixin, ConfigMixin):
                 x = block(x, embedding, text, text_mask)
             if level:
                 x = self.grow[level - 1](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-                if self.config.subpixel:
-                    x = F.pixel_shuffle(x, 2)
-                else:
-                    x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         x = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.config.patch_size)
         # v = (alpha x_t - x0) / sigma: with x_t's share carried past the network, its narrow fine levels are free
         # to paint x0, instead of having to let all of the noise through

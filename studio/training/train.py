@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -57,19 +57,12 @@ class Preset:
     decay: float  # share of the time over which the learning rate falls to zero
     ema: float
     freedom: float  # of a thing's place and size: with less, what it looks like is learned sooner
-    unet: dict
+    unet: dict = field(default_factory=lambda: {"guidance_embeds": True})  # what differs from the network's defaults
 
 
-UNET = {
-    "block_out_channels": (80, 128, 192),
-    "layers_per_block": (1, 1, 1),
-    "subpixel": True,
-    "mid_layers": 2,
-    "guidance_embeds": True,
-}
 PRESETS = {
-    "cpu": Preset("concepts.txt", 32, 24, 64, 8, 8, 5e-4, 100, 0.5, 0.998, 0.4, UNET),
-    "gpu": Preset("all", 64, 512, 64, 512, 5, 1e-3, 500, 0.4, 0.9995, 1.0, UNET),
+    "cpu": Preset("concepts.txt", 32, 24, 64, 8, 8, 5e-4, 100, 0.5, 0.998, 0.4),
+    "gpu": Preset("all", 64, 512, 64, 512, 5, 1e-3, 500, 0.4, 0.9995, 1.0),
 }
 
 

@@ -96,7 +96,7 @@ def test_times_are_drawn_from_all_of_the_run():
 # ---- a run ----
 
 SHAPE = {"block_out_channels": (16, 32), "layers_per_block": (1, 1), "mid_layers": 1, "attention_head_dim": 16}
-SHAPE |= {"attention_levels": (False, True), "guidance_embeds": True, "subpixel": True}
+SHAPE |= {"attention_levels": (False, True), "guidance_embeds": True}
 TINY = replace(train.PRESETS["cpu"], batch=4, window_batch=2, window_every=3, warmup=1)
 PROGRAM = """
 import sys
