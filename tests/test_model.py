@@ -70,7 +70,7 @@ def test_its_config_states_every_value_of_the_schedule(bundled):
 
 def test_its_solver_tables_were_fitted_to_its_weights(bundled):
     tables = bundled.scheduler.tables
-    assert not tables.tables or tables.model == fingerprint(bundled.unet)
+    assert tables.tables and tables.model == fingerprint(bundled.unet)
 
 
 def test_it_keeps_its_budget(bundled):

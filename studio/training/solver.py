@@ -34,7 +34,7 @@ from studio.diffusion.tables import SolverTable, SolverTables, fingerprint
 from studio.nouns import with_article
 from studio.training.scenes import default_prompt
 
-EVALUATIONS = (4, 5, 6, 8, 10)
+EVALUATIONS = (2, 3, 4, 5, 6, 8, 10)
 GUIDANCE = (3.0, 2.0, 1.0, 5.0)  # from the default outward: each begins with the times of the nearest before it
 SPACINGS = (0.9, 1.2, 1.5)  # times fall as (1 - i / N) to this power; DPM-Solver++'s trailing spacing is 1
 TEACHER_STEPS = 48  # of third order: about 0.01 from 160 of them (root mean square, of values in [-1, 1])

@@ -52,7 +52,7 @@ FROM_STAGE = ("use", *(f"vary:{how}" for how in VARIATIONS))  # clicks that mean
 OWN_SIZE = 0  # the model's own choice of a size to finish at
 # What a preset sets: from the table of quality against time in the README.
 PRESETS = {
-    "live": {"steps": 4, "guidance": 3.0, "sampler": "studio", "one_pass": True},
+    "live": {"steps": 3, "guidance": 3.0, "sampler": "studio", "one_pass": True},
     "balanced": {"steps": 10, "guidance": 3.0, "sampler": "studio", "one_pass": False},
     "best": {"steps": 20, "guidance": 3.0, "sampler": "unipc", "one_pass": False},
 }

@@ -102,7 +102,7 @@ def test_what_is_typed_as_soon_as_there_is_a_field_stays(studio_url, open_page):
 def test_live_paints_as_one_types_and_keeps_nothing_before_it_is_told_to(studio_url, open_page):
     page = open_page(studio_url)
     page.click("#preset label:has-text('Live')")
-    page.wait_for_function("() => document.querySelector('#steps input').value == 4")
+    page.wait_for_function("() => document.querySelector('#steps input').value == 3")
     page.locator("#prompt textarea").press_sequentially("a red", delay=20)
     page.wait_for_selector(".stage[data-kind=sketch] .title:text-is('a red')")
     page.keyboard.insert_text(" apple")  # as pasted: no key is pressed
@@ -131,7 +131,7 @@ def test_a_preset_is_its_numbers(studio_url, open_page):
     set_steps(page, 7)
     page.wait_for_function("() => !document.querySelector('#preset input:checked')")
     page.click("#preset label:has-text('Live')")
-    page.wait_for_function("() => document.querySelector('#steps input').value == 4")
+    page.wait_for_function("() => document.querySelector('#steps input').value == 3")
 
 
 def test_the_keyboard_runs_and_stops(studio_url, open_page):
