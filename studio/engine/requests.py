@@ -6,13 +6,21 @@ one sentence that names the field, the value and what is allowed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 from PIL import Image
 
+from studio.engine.checks import (
+    InvalidRequest,
+    check_choice,
+    check_real,
+    check_switch,
+    check_text,
+    check_whole,
+    shown,
+)
 from studio.pictures.canvas import hole_of
 from studio.pictures.files import MAX_PIXELS, MAX_SIDE
 from studio.pictures.modes import plain, plain_mask
@@ -32,7 +40,6 @@ ANY = "any"
 STYLES = ("noto", "twemoji", "flat", "glossy")
 GROUNDS = ("white", "black", "red", "green", "blue", "yellow", "pink", "purple", "orange", "gray")
 
-MAX_PROMPT = 10_000  # characters
 MAX_SEED = 2**32 - 1
 MAX_STEPS = 1000
 MAX_GUIDANCE = 30.0
@@ -44,10 +51,6 @@ SCALES = (2, 4)
 FINISHES = (64, 128, 256, 512)  # px, sides at which pictures from words can be finished
 AREAS = {"painted": "Painted area only", "whole": "Whole picture"}
 DENOISING = {"mean": "Posterior mean (one evaluation)", "run": "Full run"}
-
-
-class InvalidRequest(ValueError):
-    """A request that cannot be run; its text is one sentence for the person who asked."""
 
 
 def caption(prompt: str, style: str = ANY, ground: str = ANY) -> str:
@@ -68,13 +71,13 @@ class _Asked:
     _pictures: ClassVar[tuple[str, ...]] = ()  # names of the fields that hold pictures
 
     def _check(self) -> None:
-        _check_text("prompt", self.prompt)
-        _check_text("negative prompt", self.negative_prompt)
-        _check_whole("number of pictures", self.count, 1, MAX_COUNT)
-        _check_whole("steps", self.steps, 1, MAX_STEPS)
-        _check_real("guidance", self.guidance, 0.0, MAX_GUIDANCE)
-        _check_choice("sampler", self.sampler, tuple(SAMPLERS))
-        _check_whole("seed", self.seed, 0, MAX_SEED)
+        check_text("prompt", self.prompt)
+        check_text("negative prompt", self.negative_prompt)
+        check_whole("number of pictures", self.count, 1, MAX_COUNT)
+        check_whole("steps", self.steps, 1, MAX_STEPS)
+        check_real("guidance", self.guidance, 0.0, MAX_GUIDANCE)
+        check_choice("sampler", self.sampler, tuple(SAMPLERS))
+        check_whole("seed", self.seed, 0, MAX_SEED)
 
     @property
     def caption(self) -> str:
@@ -145,15 +148,15 @@ class TextToImage(_Asked):
 
     def __post_init__(self) -> None:
         self._check()
-        _check_switch("Guidance in one pass", self.one_pass)
-        _check_choice("style", self.style, (ANY, *STYLES))
-        _check_choice("ground colour", self.ground, (ANY, *GROUNDS))
-        _check_real("strength", self.strength, 0.0, 1.0)
+        check_switch("Guidance in one pass", self.one_pass)
+        check_choice("style", self.style, (ANY, *STYLES))
+        check_choice("ground colour", self.ground, (ANY, *GROUNDS))
+        check_real("strength", self.strength, 0.0, 1.0)
         if self.strength == 0:
             raise InvalidRequest("The strength must be above 0: at 0 nothing changes.")
         if self.finish is not None and (type(self.finish) is not int or self.finish not in FINISHES):
             allowed = ", ".join(map(str, FINISHES))
-            raise InvalidRequest(f"The size to finish at must be one of {allowed}; it was {_shown(self.finish)}.")
+            raise InvalidRequest(f"The size to finish at must be one of {allowed}; it was {shown(self.finish)}.")
         if self.image is not None:
             object.__setattr__(self, "image", _picture("picture", self.image))
 
@@ -203,10 +206,10 @@ class Inpaint(_Asked):
 
     def __post_init__(self) -> None:
         self._check()
-        _check_whole("growth of the mask", self.grow, -MAX_RIM, MAX_RIM)
-        _check_whole("feather", self.feather, 0, MAX_RIM)
-        _check_choice("area", self.area, tuple(AREAS))
-        _check_switch("Whether to invert the mask", self.invert)
+        check_whole("growth of the mask", self.grow, -MAX_RIM, MAX_RIM)
+        check_whole("feather", self.feather, 0, MAX_RIM)
+        check_choice("area", self.area, tuple(AREAS))
+        check_switch("Whether to invert the mask", self.invert)
         object.__setattr__(self, "image", _picture("picture", self.image))
         object.__setattr__(self, "mask", _picture("mask", self.mask, plain_mask))
         if self.mask.size != self.image.size:
@@ -252,8 +255,8 @@ class SuperResolve(_Asked):
     def __post_init__(self) -> None:
         self._check()
         if not isinstance(self.scale, int) or self.scale not in SCALES:
-            raise InvalidRequest(f"The scale must be 2 or 4; it was {_shown(self.scale)}.")
-        _check_real("creativity", self.noise_level, 0.0, MAX_NOISE_LEVEL)
+            raise InvalidRequest(f"The scale must be 2 or 4; it was {shown(self.scale)}.")
+        check_real("creativity", self.noise_level, 0.0, MAX_NOISE_LEVEL)
         object.__setattr__(self, "image", _picture("picture", self.image))
         if self.target is not None:
             self._aim()
@@ -270,9 +273,9 @@ class SuperResolve(_Asked):
         """Checks the target and takes the scale that it needs."""
         target = self.target
         if not isinstance(target, tuple | list) or len(target) != 2:
-            raise InvalidRequest(f"The target size must be a width and a height in px; it was {_shown(target)}.")
+            raise InvalidRequest(f"The target size must be a width and a height in px; it was {shown(target)}.")
         for name, length, now in zip(("width", "height"), target, self.image.size, strict=True):
-            _check_whole(f"target {name}", length, 1, MAX_SIDE)
+            check_whole(f"target {name}", length, 1, MAX_SIDE)
             if length > SCALES[-1] * now:
                 raise InvalidRequest(
                     f"The target {name} may be at most {SCALES[-1]} times the picture's, "
@@ -321,9 +324,9 @@ class Denoise(_Asked):
 
     def __post_init__(self) -> None:
         self._check()
-        _check_choice("way", self.way, tuple(DENOISING))
+        check_choice("way", self.way, tuple(DENOISING))
         if self.sigma is not None:
-            _check_real("noise", self.sigma, 0.0, MAX_SIGMA)
+            check_real("noise", self.sigma, 0.0, MAX_SIGMA)
             if self.sigma == 0:
                 raise InvalidRequest("The noise must be above 0: at 0 there is none to take away.")
         object.__setattr__(self, "image", _picture("picture", self.image))
@@ -339,7 +342,7 @@ def request_from(settings: Mapping[str, Any], pictures: Mapping[str, Image.Image
     Raises InvalidRequest: also for a task that there is not, or a field that is missing.
     """
     task = settings.get("task", TextToImage.task)
-    _check_choice("task", task, tuple(_REQUESTS))
+    check_choice("task", task, tuple(_REQUESTS))
     kind = _REQUESTS[task]
     given = {**{k: v for k, v in settings.items() if k not in kind._pictures}, **pictures}
     known = {field.name: field for field in fields(kind) if field.init}
@@ -352,7 +355,7 @@ def request_from(settings: Mapping[str, Any], pictures: Mapping[str, Image.Image
 def _picture(name: str, picture: object, read: Callable[[Image.Image], Image.Image] = plain) -> Image.Image:
     """A plain copy of the picture, if it is one and not too large."""
     if not isinstance(picture, Image.Image):
-        raise InvalidRequest(f"The {name} must be a picture, not {_shown(picture)}.")
+        raise InvalidRequest(f"The {name} must be a picture, not {shown(picture)}.")
     width, height = picture.size
     if not 1 <= width * height <= MAX_PIXELS:
         raise InvalidRequest(
@@ -363,7 +366,7 @@ def _picture(name: str, picture: object, read: Callable[[Image.Image], Image.Ima
     try:
         return read(picture)
     except (OSError, ValueError, SyntaxError) as problem:
-        raise InvalidRequest(f"The {name} cannot be read: {_shown(str(problem))}.") from problem
+        raise InvalidRequest(f"The {name} cannot be read: {shown(str(problem))}.") from problem
 
 
 def _size(picture: Image.Image) -> str:
@@ -372,48 +375,3 @@ def _size(picture: Image.Image) -> str:
 
 def _megapixels(pixels: int) -> str:
     return f"{pixels / 1e6:,.3g} megapixels"
-
-
-def _shown(value: object) -> str:
-    """A value as it may stand in a sentence: short, on one line."""
-    if value is None or value == "":
-        return "empty"
-    if isinstance(value, float) and math.isnan(value):
-        return "NaN"
-    text = value if isinstance(value, str) else repr(value)
-    text = " ".join(text.split())
-    text = text if len(text) <= 40 else text[:39] + "…"
-    return f'"{text}"' if isinstance(value, str) else text
-
-
-def _check_text(name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise InvalidRequest(f"The {name} must be text, not {_shown(value)}.")
-    try:
-        value.encode()
-    except UnicodeEncodeError as problem:  # half of a surrogate pair, which no tokenizer reads
-        half = f"U+{ord(value[problem.start]):04X}"
-        raise InvalidRequest(f"The {name} holds {half}, which is half a character: please type it again.") from problem
-    if len(value) > MAX_PROMPT:
-        raise InvalidRequest(f"The {name} may have at most {MAX_PROMPT:,} characters; this one has {len(value):,}.")
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in allowed:
-        raise InvalidRequest(f"The {name} must be one of {', '.join(allowed)}; it was {_shown(value)}.")
-
-
-def _check_switch(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"{name} must be true or false; it was {_shown(value)}.")
-
-
-def _check_whole(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidRequest(f"The {name} must be a whole number from {low} to {high}; it was {_shown(value)}.")
-
-
-def _check_real(name: str, value: object, low: float, high: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high:
-        raise InvalidRequest(f"The {name} must be a number from {low:g} to {high:g}; it was {_shown(value)}.")

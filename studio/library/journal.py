@@ -12,10 +12,9 @@ import logging
 import sqlite3
 import time
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
@@ -87,7 +86,7 @@ class DiskJournal:
             self._check_room(job)
             try:
                 with self._files.inputs_written(pictures.values()) as inputs, self._db.transaction() as db:
-                    self._check_room(job, dict(inputs))  # another of the owner's may have come meanwhile
+                    self._check_room(job, inputs)  # another of the owner's may have come meanwhile
                     number = _insert(
                         db,
                         "jobs",
@@ -273,8 +272,8 @@ class DiskJournal:
     def _inputs_in_use(self) -> set[str]:
         return {row["name"] for row in self._db.all("SELECT DISTINCT name FROM inputs")}
 
-    def _used(self, owner: str, inputs: Mapping[str, int] = MappingProxyType({})) -> int:
-        """Bytes of the owner's pictures and of what they began with, and of these inputs, by name."""
+    def _used(self, owner: str, inputs: Sequence[tuple[str, int]] = ()) -> int:
+        """Bytes of the owner's pictures and of what they began with, and of these inputs (name, bytes)."""
         (pictures,) = self._db.one("SELECT SUM(bytes) FROM pictures WHERE owner = ? AND deleted IS NULL", owner)
         kept = self._db.all(
             "SELECT DISTINCT name, bytes FROM inputs JOIN jobs ON number = job WHERE owner = ? "
@@ -283,10 +282,10 @@ class DiskJournal:
         )
         return (pictures or 0) + sum(({row["name"]: row["bytes"] for row in kept} | dict(inputs)).values())
 
-    def _check_room(self, job: Job, inputs: Mapping[str, int] = MappingProxyType({})) -> None:
+    def _check_room(self, job: Job, inputs: Sequence[tuple[str, int]] = ()) -> None:
         """Raises Refusal if the owner's pictures, and what unfinished jobs and this one may add, exceed the quota.
 
-        inputs: bytes of what this one begins with, by name, once that is written.
+        inputs: what this one begins with (name, bytes), once that is written.
         """
         (reserved,) = self._db.one("SELECT SUM(reserved) FROM jobs WHERE owner = ?", job.owner)
         used, more = self._used(job.owner, inputs), (reserved or 0) + _most_bytes(job.request)

@@ -262,13 +262,13 @@ def small_html(studio: Studio, owner: str) -> str:
 
 def lanczos_frame(studio: Studio, owner: str, id: str) -> str:
     """Ours beside plain enlargement, which stands where the small picture stood. Raises Refusal."""
-    picture, path = studio.library.picture(owner, id), studio.library.inputs(owner, id).get("image")
-    if picture is None or path is None:
+    picture = studio.library.picture(owner, id)
+    if picture is None:
         raise Refusal(GONE)
     try:
-        with Image.open(path) as small:
+        with Image.open(studio.library.inputs(owner, id)["image"]) as small:
             plain = small.resize((picture.width, picture.height), Image.Resampling.LANCZOS)
-    except OSError as problem:
+    except (KeyError, OSError) as problem:
         raise Refusal("What this picture was made from is not there any more.") from problem
     studio.drafts.put(owner, TAB, "lanczos", plain)
     kept = studio.drafts.path(owner, TAB, "lanczos")

@@ -269,7 +269,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         return {message: ""}
 
     def take(path: str | None) -> dict[Component, Any]:
-        """The settings of a file that was chosen, or dropped anywhere on the page."""
+        """The settings of a file that was chosen, or dropped where no tab takes pictures to work on."""
         try:
             with brought(path) as file:
                 found = read_settings(file, studio.model)
