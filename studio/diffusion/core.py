@@ -203,16 +203,18 @@ class StudioPipeline(DiffusionPipeline):
             raise ValueError(
                 f"{len(negative_prompts)} negative_prompts for {len(prompts)} prompts; there must be one for each"
             )
+        one_pass = [guidance.one_pass and self.guides_in_one_pass(guidance.scale, other) for other in negative_prompts]
+        # a second row that is never shown has no words of its own to read
+        others = [p if alone else n for p, n, alone in zip(prompts, negative_prompts, one_pass, strict=True)]
         captions = [layout.captions if layout else () for layout in layouts] or [()] * len(prompts)
-        read = map(Words, *self.encode([*prompts, *negative_prompts, *chain(*captions)]))
+        read = map(Words, *self.encode([*prompts, *others, *chain(*captions)]))
         words, negatives = (list(islice(read, len(prompts))) for _ in range(2))
         rows = []
         for i, (stage, finish, generator) in enumerate(zip(stages, finishes, generators, strict=True)):
             same = prompts[i] == negative_prompts[i]  # guidance away from the prompt itself does nothing
-            one_pass = guidance.one_pass and self.guides_in_one_pass(guidance.scale, negative_prompts[i])
             rows.append(
                 Row(
-                    stage(Guidance() if same else replace(guidance, one_pass=one_pass)),
+                    stage(Guidance() if same else replace(guidance, one_pass=one_pass[i])),
                     words=words[i],
                     negative=negatives[i],
                     generator=generator,

@@ -31,6 +31,7 @@ class Batch:
     task: torch.Tensor  # (B,) int
     noise_level: torch.Tensor  # (B,) of the low-resolution picture
     captions: list[str]
+    unstyled: list[str]  # the captions without their style, for words that become a picture; "" where none is said
 
 
 class BatchMaker:
@@ -50,11 +51,12 @@ class BatchMaker:
         picture = self.painter(scenes, size, views)
         condition = picture.new_zeros(batch_size, 7, size, size)
         noise_level = torch.zeros(batch_size)
-        captions = []
+        captions, unstyled = [], []
         for row, (task, scene) in enumerate(zip(tasks, scenes, strict=True)):
             silent = {Task.TEXT_TO_IMAGE: self.text_dropout, Task.INPAINT: 0.3, Task.SUPER_RESOLUTION: 0.5}[task]
             caption = "" if rng.random() < silent else scene.caption
             captions.append(caption)
+            unstyled.append(scene.unstyled if caption and task == Task.TEXT_TO_IMAGE else "")
             given = Condition((size, size))
             if task == Task.INPAINT:
                 given = Condition.inpaint(picture[row], random_hole(size, rng)[0].to(picture))
@@ -70,6 +72,7 @@ class BatchMaker:
             torch.tensor(tasks, device=picture.device),
             noise_level.to(picture.device),
             captions,
+            unstyled,
         )
 
 

@@ -40,7 +40,7 @@ class Mix:
 
     one: float = 0.60  # one thing
     pair: float = 0.25  # two things in a relation; the rest are two or three of a kind
-    tinted: float = 0.25  # of things, in a colour that is not their own
+    tinted: float = 0.15  # of things, in a colour that is not their own
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Scene:
     jitter: tuple[float, float, float] = (0.0, 0.0, 0.0)  # added to the ground's colour
     relation: str | None = None
     caption: str = ""
+    unstyled: str = ""  # the same without the style, where the caption says one
     labels: dict = field(default_factory=dict, compare=False)  # what an evaluation asks for
 
 
@@ -216,7 +217,8 @@ class SceneMaker:
         """Put a ground under the things and words to the whole."""
         rng = self.rng
         pattern = rng.choices(PATTERNS, (0.82, 0.06, 0.06, 0.06))[0] if ground is None else "plain"
-        ground = ground or rng.choice(list(GROUNDS))
+        tints = {thing.tint for thing in things}  # a red thing would not be seen on red
+        ground = ground or rng.choice([name for name in GROUNDS if name not in tints])
         ground2 = rng.choice([name for name in GROUNDS if name != ground]) if pattern != "plain" else None
         words = {
             "plain": ground,
@@ -235,6 +237,7 @@ class SceneMaker:
             tuple(rng.uniform(-0.035, 0.035) for _ in range(3)),
             relation,
             phrase(subject, said_style, said_ground, rng),
+            default_prompt(subject, None, said_ground) if said_style else "",
             {"style": style, "concepts": [int(self.sprites.concept[t.sprite]) for t in things]},
         )
 

@@ -13,7 +13,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -36,7 +36,8 @@ from studio.training.scenes import Painter, SceneMaker
 from studio.training.sprites import Sprites
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
 
-TEACHER_EVERY = 1000  # updates after which the teacher of guidance takes over the averaged weights; see `losses`
+TEACHER_EVERY = 1000  # updates after which the teacher takes over the averaged weights; see `losses`
+EMPHASIS = 0.25  # of the style; a teacher that emphasizes it passes that on, so that it ends at 1/4 + 1/16 + ... = 1/3
 GUIDED = 0.3  # share of the rows with words that learn guidance as an input,
 GUIDED_AFTER = 0.4  # after this share of the time where the network begins from nothing: who teaches must know words
 NOISE_BINS = 4  # losses are logged apart for this many equal parts of the time axis
@@ -97,17 +98,19 @@ def losses(
     model: nn.Module,
     teacher: nn.Module | None,
     batch: Batch,
-    words: Words,
-    silence: Words,
+    read: Callable[[list[str]], Words],
     schedule: NoiseSchedule,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean squared error of the velocity for each row (B,), and the times (B,) at which it was asked.
 
-    Some rows with words are asked for the guided velocity in one call: what a teacher says with words and without, put
-    together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). The teacher stands still for long: of
-    the model as it is, words would grow louder with every update, for what is taught with guidance is not at once told
-    from what is taught without. None: no row is guided. words: of the batch's captions; silence: of "", one row.
+    A teacher adds what the network is to say besides the truth; it stands still for long: of the model as it is, words
+    would grow louder with every update. None: the truth alone.
+
+    - Where words with a style become a picture, EMPHASIS of what the style changes in the teacher's prediction, as
+      model-guidance does for all words (Tang et al. 2025, arXiv 2502.12154): guidance makes too little of the style.
+    - Some rows with words are asked for the guided velocity in one call: what the teacher says with words and without,
+      put together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1).
     """
     device, count = batch.picture.device, len(batch.picture)
     time = draw_times(count, generator, len(schedule) - 1).to(device)
@@ -116,20 +119,30 @@ def losses(
     x_t = alpha * batch.picture + sigma * eps
     target = velocity(batch.picture, eps, alpha, sigma)
     guidance = torch.ones(count, device=device)
-    says = torch.tensor([bool(caption) for caption in batch.captions]) & (batch.task.cpu() != Task.SUPER_RESOLUTION)
-    share = 0.0 if teacher is None else GUIDED
-    rows = (says & (torch.rand(count, generator=generator) < share)).nonzero()[:, 0].to(device)
-    scales = 1 + (MAX_GUIDANCE - 1) * torch.rand(len(rows), generator=generator).to(device)
-    if len(rows):
-        given = (batch.condition[rows], time[rows])
-        rest = (batch.task[rows], batch.noise_level[rows])
-        without = (part.expand(len(rows), *part.shape[1:]) for part in silence)
+    if teacher is not None:
+        says = torch.tensor([bool(caption) for caption in batch.captions]) & (batch.task.cpu() != Task.SUPER_RESOLUTION)
+        in_one_call = says & (torch.rand(count, generator=generator) < GUIDED)
+        styled = torch.tensor([bool(caption) for caption in batch.unstyled])
+
+        def taught(chosen: torch.Tensor, captions: list[str]) -> torch.Tensor:
+            """(B, 3, H, W), what the teacher says of the chosen rows with these captions; 0 elsewhere."""
+            said, rows = torch.zeros_like(target), chosen.nonzero()[:, 0].to(device)
+            if len(rows):
+                words = read([captions[row] for row in rows.tolist()])
+                given = (x_t[rows], batch.condition[rows], time[rows], *words)
+                said[rows] = teacher(*given, batch.task[rows], batch.noise_level[rows]).float()
+            return said
+
         with torch.no_grad():
-            conditional = teacher(x_t[rows], *given, *(part[rows] for part in words), *rest).float()
-            unconditional = teacher(x_t[rows], *given, *without, *rest).float()
-        guidance[rows] = scales
-        target[rows] = guided(unconditional, conditional, scales[:, None, None, None])
-    prediction = model(x_t, batch.condition, time, *words, batch.task, batch.noise_level, guidance)
+            conditional = taught(styled | in_one_call, batch.captions)
+            more = EMPHASIS * torch.where(
+                styled[:, None, None, None].to(device), conditional - taught(styled, batch.unstyled), 0.0
+            )
+            scale = 1 + (MAX_GUIDANCE - 1) * torch.rand(count, generator=generator)
+            guidance = torch.where(in_one_call, scale, 1.0).to(device)
+            in_two = guided(taught(in_one_call, [""] * count), conditional + more, guidance[:, None, None, None])
+            target = torch.where(in_one_call[:, None, None, None].to(device), in_two, target + more)
+    prediction = model(x_t, batch.condition, time, *read(batch.captions), batch.task, batch.noise_level, guidance)
     error = (prediction.float() - target).square()
     return error.mean(dim=(1, 2, 3)), time
 
@@ -267,11 +280,9 @@ class Run:
             return self.batches(preset.window_batch, preset.window, SHARPENING)
         return self.batches(preset.batch, preset.size, PAINTING)
 
-    def tokens(self, captions: list[str], length: int | None = None) -> dict[str, torch.Tensor]:
-        """Padded to the longest caption, or to a length."""
-        padding = {"padding": True, "pad_to_multiple_of": 8} if length is None else {"padding": "max_length"}
-        words = self.tokenizer(captions, truncation=True, max_length=length, return_tensors="pt", **padding)
-        return {name: words[name].to(self.accelerator.device) for name in ("input_ids", "attention_mask")}
+    def read(self, captions: list[str]) -> Words:
+        words = self.tokenizer(captions, padding=True, pad_to_multiple_of=8, truncation=True, return_tensors="pt")
+        return self.model.read({k: words[k].to(self.accelerator.device) for k in ("input_ids", "attention_mask")})
 
     def train(self) -> None:
         """Train until the time is spent, or this stretch of it."""
@@ -280,7 +291,7 @@ class Run:
         saved = logged = sheeted = began
         sums = torch.zeros(2, len(Task) + NOISE_BINS, dtype=torch.float64)  # losses and counts, by task, by noise
         done_before = self.pictures
-        teacher = None  # of guidance, as soon as there is something to teach
+        teacher = None  # as soon as there is something to teach
         while self.seconds < budget and self.seconds - before < 60 * self.args.stretch:
             spent = self.seconds / budget
             batch = self.next_batch()
@@ -290,10 +301,7 @@ class Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(spent)
             with accelerator.autocast():
-                tokens = self.tokens(batch.captions)
-                silence = self.tokens([""], length=tokens["input_ids"].shape[1])
-                words, nothing = self.model.read(tokens), self.model.read(silence)
-                rows, times = losses(self.trained, teacher, batch, words, nothing, self.schedule, self.generator)
+                rows, times = losses(self.trained, teacher, batch, self.read, self.schedule, self.generator)
             accelerator.backward(rows.mean())
             accelerator.clip_grad_norm_(self.trained.parameters(), 1.0)
             self.optimizer.step()

@@ -58,6 +58,13 @@ def test_words_become_one_thing_and_what_is_restored_may_be_several(sprites):
     assert not several[painted].any() and several[~painted].sum() > 30
 
 
+def test_only_words_that_become_a_picture_are_told_without_their_style(batch):
+    told = torch.tensor([bool(caption) for caption in batch.unstyled])
+    painted = batch.task == Task.TEXT_TO_IMAGE
+    assert not told[~painted].any() and 0.7 < told[painted].float().mean() < 0.9  # 0.9 of captions, 0.9 of these said
+    assert all(caption for caption, other in zip(batch.captions, batch.unstyled, strict=True) if other)
+
+
 def test_known_pixels_are_the_picture(batch):
     rows = batch.task == Task.INPAINT
     known, mask = batch.condition[rows, :3], batch.condition[rows, 3:4]

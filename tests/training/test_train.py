@@ -18,7 +18,7 @@ from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.training import train
 from studio.training.batches import Batch
 from studio.training.export import load_averaged
-from studio.training.train import draw_times, losses
+from studio.training.train import EMPHASIS, draw_times, losses
 from tests.ui.conftest import free_port
 
 
@@ -27,7 +27,7 @@ def schedule():
     return StudioScheduler.from_config(STUDIO_CONFIG).schedule
 
 
-def batch(count: int, task: Task = Task.TEXT_TO_IMAGE, caption: str = "a cat") -> Batch:
+def batch(count: int, task: Task = Task.TEXT_TO_IMAGE, caption: str = "a cat", unstyled: str = "") -> Batch:
     generator = torch.Generator().manual_seed(1)
     return Batch(
         torch.rand(count, 3, 8, 8, generator=generator) * 2 - 1,
@@ -35,31 +35,40 @@ def batch(count: int, task: Task = Task.TEXT_TO_IMAGE, caption: str = "a cat") -
         torch.full((count,), int(task)),
         torch.zeros(count),
         [caption] * count,
+        [unstyled] * count,
     )
 
 
-def said(word: float, count: int) -> train.Words:
-    return torch.full((count, 4, 1), word), torch.ones(count, 4)
+SAID = {"": -1.0, "a cat": 2.0, "a flat cat": 6.0}
+
+
+def read(captions: list[str]) -> train.Words:
+    """(B, 4, 1) that hold what `Reader` says to them."""
+    values = torch.tensor([SAID[caption] for caption in captions])
+    return values[:, None, None].expand(-1, 4, 1), torch.ones(len(captions), 4)
 
 
 class Reader:
-    """Says 2 to words and -1 to silence, and what the two make together to a guidance scale."""
+    """Says to words what stands in them, and what they and silence make together to a guidance scale."""
 
     def __init__(self) -> None:
         self.guidance = None
 
     def __call__(self, x_t, condition, time, words, mask, task, noise_level, guidance=None):
-        says = torch.where(words[:, 0, 0] == 1, 2.0, -1.0)
+        says = words[:, 0, 0]
         if guidance is not None:
             self.guidance = guidance
-            says = -1 + guidance * (says + 1)
+            says = SAID[""] + guidance * (says - SAID[""])
         return says[:, None, None, None].expand_as(x_t)
+
+
+def drawn() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 def test_guided_rows_learn_what_two_rows_would_say(schedule):
     reader = Reader()
-    generator = torch.Generator().manual_seed(0)
-    rows, _ = losses(reader, Reader(), batch(64), said(1.0, 64), said(0.0, 1), schedule, generator)
+    rows, _ = losses(reader, Reader(), batch(64), read, schedule, drawn())
     guided = reader.guidance > 1
     assert 0.1 < guided.float().mean() < 0.6 and reader.guidance.max() <= 5
     assert rows[guided].abs().max() < 1e-9 < rows[~guided].min()
@@ -68,9 +77,25 @@ def test_guided_rows_learn_what_two_rows_would_say(schedule):
 @pytest.mark.parametrize(("task", "caption"), [(Task.SUPER_RESOLUTION, "a cat"), (Task.TEXT_TO_IMAGE, "")])
 def test_what_is_not_guided_is_not_taught_guidance(schedule, task, caption):
     reader = Reader()
-    generator = torch.Generator().manual_seed(0)
-    losses(reader, Reader(), batch(64, task, caption), said(1.0, 64), said(0.0, 1), schedule, generator)
+    losses(reader, Reader(), batch(64, task, caption), read, schedule, drawn())
     assert (reader.guidance == 1).all()
+
+
+def test_a_said_style_is_learned_with_emphasis(schedule):
+    """What the teacher makes of it is added to the truth, and to what is guided before the scale is."""
+    given, more = batch(64, caption="a flat cat", unstyled="a cat"), EMPHASIS * (SAID["a flat cat"] - SAID["a cat"])
+    asked = []
+
+    def exact(x_t, condition, time, words, mask, task, noise_level, guidance):
+        alpha, sigma = (part[:, None, None, None] for part in schedule.alpha_sigma(time))
+        truth = velocity(given.picture, (x_t - alpha * given.picture) / sigma, alpha, sigma)
+        scale = guidance[:, None, None, None]
+        asked.append(guidance)
+        return torch.where(scale == 1, truth + more, SAID[""] + scale * (SAID["a flat cat"] + more - SAID[""]))
+
+    rows, _ = losses(exact, Reader(), given, read, schedule, drawn())
+    assert 10 < (asked[0] > 1).sum() < 40
+    torch.testing.assert_close(rows, torch.zeros(64), atol=1e-5, rtol=0)
 
 
 def test_the_loss_is_the_velocitys_mean_square_error(schedule):
@@ -81,7 +106,7 @@ def test_the_loss_is_the_velocitys_mean_square_error(schedule):
         alpha, sigma = (part[:, None, None, None] for part in schedule.alpha_sigma(time))
         return velocity(given.picture, (x_t - alpha * given.picture) / sigma, alpha, sigma) + 0.5
 
-    rows, times = losses(exact, None, given, said(1.0, 16), said(0.0, 1), schedule, torch.Generator().manual_seed(0))
+    rows, times = losses(exact, None, given, read, schedule, drawn())
     torch.testing.assert_close(rows, torch.full((16,), 0.25), atol=1e-3, rtol=0)
     assert ((times >= 0) & (times <= 999)).all()
 
