@@ -19,6 +19,7 @@ from studio.training.scenes import Painter, SceneMaker, View
 
 PAINTING = {Task.TEXT_TO_IMAGE: 0.75, Task.INPAINT: 0.25}  # shares of a batch
 SHARPENING = {Task.SUPER_RESOLUTION: 1.0}
+PAINTED_SMALL = 0.5  # share of low-resolution pictures drawn at their size, as those that words become; the rest shrunk
 MAX_NOISE_LEVEL = 0.3  # standard deviation of the noise put on low-resolution pictures
 
 
@@ -61,7 +62,11 @@ class BatchMaker:
             if task == Task.INPAINT:
                 given = Condition.inpaint(picture[row], random_hole(size, rng)[0].to(picture))
             elif task == Task.SUPER_RESOLUTION:
-                low = degrade(picture[row : row + 1], rng.choice((2, 4)), rng)[0]
+                factor = rng.choice((2, 4))
+                if rng.random() < PAINTED_SMALL:
+                    low = self.painter([scene], size // factor, views[row : row + 1])[0]
+                else:
+                    low = degrade(picture[row : row + 1], factor, rng)[0]
                 noise_level[row] = rng.choice((0.0, 1.0)) * rng.uniform(0.0, MAX_NOISE_LEVEL)
                 noise = torch.randn(low.shape, generator=self.generator).to(low)
                 given = Condition.super_resolution(low + noise_level[row] * noise, (size, size))

@@ -62,7 +62,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset("concepts.txt", 32, 24, 64, 8, 8, 5e-4, 100, 0.5, 0.998, 0.4),
+    "cpu": Preset("concepts.txt", 32, 24, 64, 8, 6, 5e-4, 100, 0.5, 0.998, 0.4),
     "gpu": Preset("all", 64, 512, 64, 512, 5, 1e-3, 500, 0.4, 0.9995, 1.0),
 }
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from studio.diffusion.conditioning import Task
+from studio.diffusion.conditioning import Task, enlarge
 from studio.diffusion.layout import layout_of
+from studio.training import batches
 from studio.training.batches import (
     MAX_NOISE_LEVEL,
     PAINTING,
@@ -81,6 +82,27 @@ def test_the_low_resolution_picture_is_the_picture_shrunk(batch):
     seen = F.avg_pool2d(batch.condition[rows, 4:], 4)
     truth = F.avg_pool2d(batch.picture[rows], 4)
     assert (seen - truth).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize(("share", "calls"), [(0.0, 1), (1.0, 13)])
+def test_a_low_resolution_picture_may_be_drawn_at_its_size(sprites, monkeypatch, share, calls):
+    """Of the same scene through the same window."""
+    monkeypatch.setattr(batches, "PAINTED_SMALL", share)
+    painted = []
+
+    class Watched(Painter):
+        def __call__(self, scenes, size, views):
+            painted.append((scenes, size, views))
+            return super().__call__(scenes, size, views)
+
+    batch = BatchMaker(SceneMaker(sprites, 6), Watched(sprites), 6)(12, 32, SHARPENING)
+    assert len(painted) == calls
+    (scenes, _, views), *small = painted
+    for row, ((scene,), size, (view,)) in enumerate(small):
+        assert scene == scenes[row] and view == views[row] and size in (8, 16)
+        if batch.noise_level[row] == 0:
+            low = Painter(sprites)([scene], size, [view])
+            assert torch.equal(batch.condition[row, 4:], enlarge(low, (32, 32))[0])
 
 
 def test_noise_on_the_low_resolution_picture_is_as_stated(sprites):
