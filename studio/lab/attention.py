@@ -153,6 +153,8 @@ class Insight:
     maps: dict[int, np.ndarray]  # side in px at which a block attends -> (words, H, W) in [0, 1], at the picture's size
     levels: list[Level]
     prediction: np.ndarray  # (3, H, W), with the words; guided only where guidance was the network's own input
+    window: tuple[int, int]  # height and width of what the network is shown at once
+    windows: int  # that the picture is seen in; the levels are of the first
 
     @property
     def merged(self) -> np.ndarray:
@@ -161,13 +163,22 @@ class Insight:
 
 
 @torch.no_grad()
-def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6, from_words: bool = True) -> Insight:
+def insight(
+    pipe: Any,
+    prompt: str,
+    stage: Any,
+    step: Any,
+    channels: int = 6,
+    from_words: bool = True,
+    denoised: bool = False,
+) -> Insight:
     """Makes the network call of a step of a trace once more, with the prompt's words, and says what went on in it.
 
     A prompt of several things has the words of each, which count where its window does.
 
     pipe: a `StudioPipeline` that nobody else uses at the same time, such as a `listener`.
     from_words: whether the run began as text to image: in no other have things windows of their own.
+    denoised: whether the run took the noise out of a picture, which is seen in larger windows.
     """
     unet = pipe.unet
     device, dtype = unet.device, unet.dtype
@@ -177,7 +188,7 @@ def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6, fr
     condition = torch.zeros(CONDITION_CHANNELS, height, width)
     if stage.condition is not None:
         condition = torch.from_numpy(np.array(stage.condition, dtype=np.float32))
-    window = pipe.window_size if task == Task.SUPER_RESOLUTION else pipe.sample_size
+    window = pipe.window_size if denoised or task == Task.SUPER_RESOLUTION else pipe.sample_size
     layout = layout_of(prompt, window) if from_words else None
     if layout and (height, width) != (layout.side, layout.side):  # begun from a picture that is no square, or larger
         layout = None
@@ -222,7 +233,7 @@ def insight(pipe: Any, prompt: str, stage: Any, step: Any, channels: int = 6, fr
         by_size.setdefault(weights.shape[3], []).append(torch.stack(of_words).numpy())
     maps = {size: np.mean(found, axis=0) for size, found in sorted(by_size.items(), reverse=True)}
     levels = [_level(name, out, channels) for name, out in seen.features]
-    return Insight(sum(spoken, []), maps, levels, sum(wholes(said)).numpy())
+    return Insight(sum(spoken, []), maps, levels, sum(wholes(said)).numpy(), side, count)
 
 
 def _level(name: str, out: torch.Tensor, channels: int) -> Level:

@@ -5,18 +5,21 @@ Reads a trace, anything with the shape of `studio.engine.trace.Trace`; knows not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from studio.diffusion.process import to_original_and_noise
 from studio.diffusion.samplers import SAMPLERS, make_sampler
 from studio.diffusion.scheduler import STUDIO_CONFIG, SamplingPlan, StudioScheduler, multistep_update
 
 BEFORE = ("", "′", "″", "‴", "⁗", *(f"⁽{digit}⁾" for digit in "⁵⁶⁷⁸⁹"))  # marks of predictions that many calls old
 FITTED = 3  # predictions, newest first, that a stock sampler's step is read as a sum of
+EXPLAINED = 2e-3  # root mean square that a plan may leave over of the first sample it makes; another plan leaves more
 
 
 class Step(Protocol):
@@ -59,15 +62,20 @@ class TraceLike(Protocol):
 class Weights:
     """How the next sample came about: x_next = a x_t + b[0] x0 + b[1] (x0 of the step before) + ... + rest.
 
-    how: "exact" where the sampler's own coefficients are known, "measured" where they were found from the arrays by
-    least squares, "unknown" where the next sample was not kept.
-    rest: root mean square of what the sum leaves over: rounding, or the noise that was added.
+    how: "exact" where the sampler's own coefficients are known, "fitted" where they are those of a solver table,
+    "measured" where they were found from the arrays by least squares, "unknown" where too little was kept.
+    rest: root mean square of what the sum leaves over; None where that cannot be told.
+    drawn: whether that is noise which the sampler drew anew.
     """
 
     a: float
     b: tuple[float, ...]
     how: str
-    rest: float
+    rest: float | None = None
+    drawn: bool = False
+
+
+UNKNOWN = Weights(0.0, (), "unknown")
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class Account:
     x_t: np.ndarray
     x0: np.ndarray
     eps: np.ndarray
-    difference: np.ndarray | None  # conditional minus unconditional prediction
+    difference: np.ndarray | None  # of x0: with the words minus without, or minus with those of a negative prompt
     x_next: np.ndarray | None
     weights: Weights
 
@@ -104,14 +112,16 @@ class Account:
 def written(weights: Weights) -> str:
     """The sum that makes the next sample, as one would write it on a board."""
     if weights.how == "unknown":
-        return "x_next was not kept"
+        return "what makes x_next was not kept"
     terms = [(weights.a, "x_t"), *((b, f"x̂0{mark}") for b, mark in zip(weights.b, BEFORE, strict=False))]
     terms = [(number, name) for number, name in terms if abs(number) >= 5e-5] or [(0.0, "x_t")]
     first, *others = (f"{abs(number):.4f} · {name}" for number, name in terms)
     signs = ["−" if number < 0 else "+" for number, _ in terms]
     text = ("−" if terms[0][0] < 0 else "") + first
     text += "".join(f" {sign} {term}" for sign, term in zip(signs[1:], others, strict=True))
-    return f"x_next = {text}" + (f" + {weights.rest:.4f} · noise" if weights.rest > 1e-3 else "")
+    if weights.drawn:
+        text += " + noise" if weights.rest is None else f" + {weights.rest:.4f} · noise"
+    return f"x_next = {text}"
 
 
 def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | None = None) -> list[Account]:
@@ -123,39 +133,13 @@ def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | 
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler is {sampler!r}; it must be one of {', '.join(SAMPLERS)}")
+    config = config or STUDIO_CONFIG
+    kind = config.get("prediction_type", STUDIO_CONFIG["prediction_type"])
     steps = list(stage)
     plan = own_plan(stage, sampler, config)
     made = []
     for index, step in enumerate(steps):
-        history = _history(steps, index)
-        last = index == len(steps) - 1
-        x_next = step.x0 if step.next_x_t is None and last else step.next_x_t
-        if plan is not None:
-            number = step.step - int(stage.step[0])
-            a, b = float(plan.a[number]), tuple(plan.b[number].tolist())
-            needed = max((j + 1 for j, weight in enumerate(b) if weight), default=0)
-            b, rest = b[: max(needed, 1)], 0.0
-            if needed <= len(history):
-                again = recomputed(step.x_t, history, a, b)
-                if last and step.next_x_t is None:
-                    x_next = again
-                elif x_next is not None:
-                    rest = _rms(x_next - again)
-            weights = Weights(a, b, "exact", rest)
-        elif x_next is None:
-            weights = Weights(0.0, (), "unknown", 0.0)
-        elif sampler == "ddim":
-            # DDIM without noise (Song et al. 2021, arXiv 2010.02502, equation 12), its eps written out in x_t and x0
-            alpha, sigma = _ddim_level(steps, index, config)
-            a = sigma / step.sigma
-            b = (alpha - a * step.alpha,)
-            again = recomputed(step.x_t, history, a, b)
-            x_next = again if step.next_x_t is None else x_next
-            weights = Weights(a, b, "exact", _rms(x_next - again))
-        elif last and step.next_x_t is None:
-            weights = Weights(0.0, (1.0,), "exact", 0.0)
-        else:
-            weights = measured(step.x_t, history, x_next)
+        weights, x_next = _weighed(steps, index, sampler, config, plan)
         made.append(
             Account(
                 step.step,
@@ -166,7 +150,7 @@ def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | 
                 step.x_t,
                 step.x0,
                 step.eps,
-                step.guidance_difference,
+                _of_the_picture(step.guidance_difference, step, kind),
                 x_next,
                 weights,
             )
@@ -174,41 +158,99 @@ def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | 
     return made
 
 
-def own_plan(stage: Stage, sampler: str, config: Mapping[str, Any] | None = None) -> SamplingPlan | None:
-    """The plan that our scheduler followed in this stage, or None if another did or too little was kept to know."""
+def _of_the_picture(difference: np.ndarray | None, step: Step, kind: str) -> np.ndarray | None:
+    """A difference of two predictions of that kind, as the difference that it makes to x0."""
+    if difference is None:
+        return None
+    said = torch.from_numpy(np.array(difference, dtype=np.float32))
+    return to_original_and_noise(said, torch.zeros_like(said), step.alpha, step.sigma, kind)[0].numpy()
+
+
+def _weighed(
+    steps: Sequence[Step], index: int, sampler: str, config: Mapping[str, Any], plan: Plan | None
+) -> tuple[Weights, np.ndarray | None]:
+    """The weights of a step, and the sample (3, H, W) that it made, as far as either is known."""
+    step, last, number = steps[index], index == len(steps) - 1, steps[index].step - steps[0].step
+    history, x_next, drawn, how = _history(steps, index), step.next_x_t, False, "exact"
+    to = _level_to(steps, index, sampler, config)
+    if plan is not None:
+        a, b, drawn = float(plan.own.a[number]), tuple(plan.own.b[number].tolist()), bool(plan.own.c[number])
+        b, how = b[: max((j + 1 for j, weight in enumerate(b) if weight), default=1)], plan.how
+    elif to is not None and sampler == "ddim":
+        # DDIM without noise (Song et al. 2021, arXiv 2010.02502, equation 12), its eps written out in x_t and x0
+        a = to[1] / step.sigma
+        b = (to[0] - a * step.alpha,)
+    elif to is not None and sampler == "ddpm":
+        # the mean of q(x_s | x_t, x0) (Ho et al. 2020, arXiv 2006.11239, equation 7), s being the level it goes to
+        r, drawn = step.alpha / to[0], to[1] > 0
+        a = r * to[1] ** 2 / step.sigma**2
+        b = (to[0] * (1 - r**2) / step.sigma**2,)
+    elif last and sampler != "studio":
+        a, b = 0.0, (1.0,)
+    else:
+        columns = len(history) if sampler == "studio" else FITTED
+        if x_next is None or len(history) < min(columns, number + 1):
+            return UNKNOWN, x_next
+        return measured(step.x_t, history[:columns], x_next), x_next
+    if len(b) > len(history):
+        return Weights(a, b, how, None, drawn), x_next
+    again = recomputed(step.x_t, history, a, b)
+    if last and x_next is None:
+        return Weights(a, b, how, 0.0, drawn), again
+    return Weights(a, b, how, None if x_next is None else _rms(x_next - again), drawn), x_next
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What our scheduler followed in a stage.  how: "exact", or "fitted" where it is a solver table."""
+
+    own: SamplingPlan
+    how: str
+
+
+def own_plan(stage: Stage, sampler: str, config: Mapping[str, Any]) -> Plan | None:
+    """The plan that our scheduler followed in this stage, or None if another did, too little was kept to know, or it
+    is of a solver table that this config does not have."""
     if sampler != "studio":
         return None
-    scheduler = make_sampler("studio", config or STUDIO_CONFIG)
+    scheduler = make_sampler("studio", config)
     assert isinstance(scheduler, StudioScheduler)
     times, numbers = np.asarray(stage.timestep, dtype=np.float64), np.asarray(stage.step) - int(stage.step[0])
+    # first and last steps are always kept, so that the number of the last says how many there were
+    count = int(numbers[-1]) + 1
     try:
-        # first and last steps are always kept, so that the number of the last says how many there were
-        count = int(numbers[-1]) + 1
-        fitted = [scheduler.plan(table=table) for table in scheduler.tables.tables if len(table) == count]
-        plans = [
-            plan
-            for plan in (scheduler.plan(count), *_leaps(scheduler, times, count), *fitted)
-            if np.allclose(plan.timesteps.numpy()[numbers], times, atol=1e-3)
-        ]
-        if plans:  # tables of two guidance scales may share their times: what was sampled tells them apart
-            first = next(iter(stage))
-            return min(plans, key=lambda plan: _left_over(first, plan)) if len(plans) > 1 else plans[0]
-        return scheduler.plan(timesteps=times) if (np.diff(numbers) == 1).all() else None
+        plans = [Plan(scheduler.plan(count), "exact"), *_leaps(scheduler, times, count)]
+        plans += [Plan(scheduler.plan(table=t), "fitted") for t in scheduler.tables.tables if len(t) == count]
+        if (np.diff(numbers) == 1).all():  # begun from a picture, on the way
+            plans.append(Plan(scheduler.plan(timesteps=times), "exact"))
     except ValueError:
         return None
+    first = next(iter(stage))
+    # tables of two guidance scales may share their times: what was sampled tells them apart
+    left = {i: _left_over(first, plan.own) for i, plan in enumerate(plans) if _is_at(plan.own, numbers, times)}
+    best = min(left, key=left.__getitem__, default=None)
+    return None if best is None or left[best] > EXPLAINED else plans[best]
 
 
-def _leaps(scheduler: StudioScheduler, times: np.ndarray, count: int) -> list[SamplingPlan]:
+def _is_at(plan: SamplingPlan, numbers: np.ndarray, times: np.ndarray) -> bool:
+    """Whether these calls of a plan are made at these times."""
+    return np.allclose(plan.timesteps.numpy()[numbers], times, atol=1e-3)
+
+
+def _leaps(scheduler: StudioScheduler, times: np.ndarray, count: int) -> list[Plan]:
     """The plan of a run of so many calls whose first is a leap to where the second is, if that is one."""
     share = float(times[1]) / (len(scheduler) - 1) if len(times) > 1 else 0.0
-    return [scheduler.plan(count, leap=share)] if 0 < share < 1 else []
+    return [Plan(scheduler.plan(count, leap=share), "exact")] if 0 < share < 1 else []
 
 
 def _left_over(first: Step, plan: SamplingPlan) -> float:
-    """What a plan's first step does not explain of the sample that followed it."""
+    """What a plan's first step does not explain of the sample that followed it. Of a leap, which draws noise, that is
+    as much as may be if it is as strong as it should be, lest it be taken for a run that draws none."""
     if first.next_x_t is None:
         return 0.0
-    return _rms(first.next_x_t - recomputed(first.x_t, [first.x0], float(plan.a[0]), plan.b[0, :1].tolist()))
+    left = _rms(first.next_x_t - recomputed(first.x_t, [first.x0], float(plan.a[0]), plan.b[0, :1].tolist()))
+    noise = float(plan.c[0])
+    return left if not noise else EXPLAINED if abs(left / noise - 1) < 0.2 else math.inf
 
 
 def recomputed(x_t: np.ndarray, history: Sequence[np.ndarray], a: float, b: Sequence[float]) -> np.ndarray:
@@ -220,12 +262,11 @@ def recomputed(x_t: np.ndarray, history: Sequence[np.ndarray], a: float, b: Sequ
 
 
 def measured(x_t: np.ndarray, history: Sequence[np.ndarray], x_next: np.ndarray) -> Weights:
-    """The weights with which a stock sampler's step is a sum of what it was given, by least squares.
+    """The weights with which a deterministic sampler's step is a sum of what it was given, by least squares.
 
-    Deterministic samplers are linear in x_t and the last predictions, so that the fit is their own coefficients; what
-    DDPM leaves over is the noise that it adds.
+    Such samplers are linear in x_t and the last predictions, so that the fit is their own coefficients.
     """
-    columns = [np.asarray(part, dtype=np.float64).ravel() for part in (x_t, *history[:FITTED])]
+    columns = [np.asarray(part, dtype=np.float64).ravel() for part in (x_t, *history)]
     matrix = np.stack(columns, -1)
     target = np.asarray(x_next, dtype=np.float64).ravel()
     # Late in a run the predictions hardly differ: without a bound on what counts as zero the weights would run wild.
@@ -243,13 +284,23 @@ def _history(steps: Sequence[Step], index: int) -> list[np.ndarray]:
     return history
 
 
-def _ddim_level(steps: Sequence[Step], index: int, config: Mapping[str, Any] | None) -> tuple[float, float]:
-    """alpha and sigma to which diffusers' DDIM goes from a step: those of T // N train steps on. Where N does not
-    divide T, that is not quite where the next call looks, and the last step leaves a trace of noise."""
+def _level_to(steps: Sequence[Step], index: int, sampler: str, config: Mapping[str, Any]) -> tuple[float, float] | None:
+    """alpha and sigma to which diffusers' DDIM or DDPM goes from a step; None where too little was kept to know."""
+    if sampler == "ddim":
+        return _ddim_level(steps, index, config)
+    if index == len(steps) - 1:
+        return 1.0, 0.0
+    after = steps[index + 1]
+    return (after.alpha, after.sigma) if after.step == steps[index].step + 1 else None
+
+
+def _ddim_level(steps: Sequence[Step], index: int, config: Mapping[str, Any]) -> tuple[float, float]:
+    """Where DDIM goes: T // N train steps on. Where N does not divide T, that is not quite where the next call looks,
+    and the last step leaves a trace of noise."""
     taken = steps[-1].step - steps[0].step
     if not taken:
         return 1.0, 0.0
-    schedule = make_sampler("studio", config or STUDIO_CONFIG).schedule
+    schedule = make_sampler("studio", config).schedule
     count = round(len(schedule) * taken / (steps[0].timestep - steps[-1].timestep))
     time = steps[index].timestep - len(schedule) // count
     if time < 0:
@@ -267,25 +318,25 @@ def _rms(values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Approach:
-    """How a run comes near a picture: by step, the root mean square of x0 - picture, in units of [-1, 1]."""
+    """How a run comes near a picture: by step, the root mean square of x0 - picture, in units of [-1, 1]; and last, at
+    time 0 and without a further call, that of the picture in which it ends."""
 
-    timesteps: np.ndarray  # (N,)
-    calls: np.ndarray  #     (N,) network calls made, this one counted
-    distance: np.ndarray  #  (N,)
+    timesteps: np.ndarray  # (N + 1,)
+    calls: np.ndarray  #     (N + 1,) network calls made, this one counted
+    distance: np.ndarray  #  (N + 1,)
 
 
-def approach(stage: Stage, picture: np.ndarray | None = None) -> Approach:
-    """The distance of every prediction to a converged picture (3, H, W), None: to where this run itself ends.
+def approach(stage: Stage, end: np.ndarray, goal: np.ndarray) -> Approach:
+    """The distances to a converged picture (3, H, W), of every prediction and of where the run ends (3, H, W).
 
-    Raises ValueError if the picture is of another size than the run's.
+    Raises ValueError if the goal is of another size than the run's pictures.
     """
-    steps: Iterable[Step] = list(stage)
-    goal = steps[-1].x0 if picture is None else picture
-    if goal.shape != steps[-1].x0.shape:
-        raise ValueError(f"the picture is {goal.shape}, the run's are {steps[-1].x0.shape}; they must be of one size")
-    first = steps[0].step
+    steps: Sequence[Step] = list(stage)
+    if goal.shape != end.shape:
+        raise ValueError(f"the picture is {goal.shape}, the run's are {end.shape}; they must be of one size")
+    calls = [step.step - steps[0].step + 1 for step in steps]
     return Approach(
-        np.array([step.timestep for step in steps]),
-        np.array([step.step - first + 1 for step in steps]),
-        np.array([_rms(step.x0 - goal) for step in steps]),
+        np.array([*(step.timestep for step in steps), 0.0]),
+        np.array([*calls, calls[-1]]),
+        np.array([_rms(picture - goal) for picture in (*(step.x0 for step in steps), end)]),
     )

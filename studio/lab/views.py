@@ -109,6 +109,8 @@ def step_numbers(step: Account) -> dict[str, Any]:
         "b": list(step.weights.b),
         "how": step.weights.how,
         "rest": step.weights.rest,
+        "drawn": step.weights.drawn,
+        "next": step.x_next is not None,
         "identity_error": step.identity_error,
         "difference": None if step.difference is None else float(np.sqrt(np.mean(np.square(step.difference)))),
     }
@@ -161,19 +163,25 @@ def _condition(condition: np.ndarray | None) -> dict[str, str]:
     return told
 
 
-def looking_view(pipe: Any, prompt: str, trace: Any, number: int = 0, most: int = LOOKED_AT) -> dict[str, Any]:
-    """Into the network at up to `most` steps of a trace's stage: attention to each word, and what each level holds."""
-    stage, from_words = trace.stages[number], not trace.stages[0].task  # text to image is task 0
+def looking_view(
+    pipe: Any, prompt: str, trace: Any, number: int = 0, most: int = LOOKED_AT, denoised: bool = False
+) -> dict[str, Any]:
+    """Into the network at up to `most` steps of a trace's stage: attention to each word, and what each level holds.
+
+    denoised: whether the run took the noise out of a picture; see `insight`.
+    """
+    stage = trace.stages[number]
+    from_words = not trace.stages[0].task and not denoised  # text to image is task 0
     steps = list(stage)
     chosen = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(most, len(steps)))})
     looks, found = [], None
     for index in chosen:
-        found = insight(pipe, prompt, stage, steps[index], from_words=from_words)
+        found = insight(pipe, prompt, stage, steps[index], from_words=from_words, denoised=denoised)
         looks.append(
             {
                 "index": index,
                 "maps": pack.gray_sheet(strongest(found.merged)),
-                "shares": [float(value) for value in found.merged.mean((1, 2))],
+                "shares": _shares(found.merged),
                 "levels": [pack.gray_sheet(level.shown) for level in found.levels],
             }
         )
@@ -181,6 +189,8 @@ def looking_view(pipe: Any, prompt: str, trace: Any, number: int = 0, most: int 
     return {
         "width": width,
         "height": height,
+        "window": found.window,
+        "windows": found.windows,
         "words": [word.text for word in found.words],
         "sizes": list(found.maps),
         "levels": [
@@ -191,29 +201,43 @@ def looking_view(pipe: Any, prompt: str, trace: Any, number: int = 0, most: int 
     }
 
 
+def _shares(maps: np.ndarray) -> list[float]:
+    """Of words' maps (words, H, W), each word's part of the whole; where no window is, nothing counts."""
+    return [float(value) for value in maps.sum((1, 2)) / maps.sum()]
+
+
 @dataclass(frozen=True)
 class Compared:
     """One of several runs: its name, the stage in which words became a picture, and what it should converge to."""
 
     label: str
     stage: Any
-    goal: np.ndarray  # (3, H, W), the last prediction of a run of many steps from the same noise
+    goal: np.ndarray  # (3, H, W), where a run of many steps from the same noise ends
+    sampler: str = "studio"
     picture: str = ""  # id of the picture that was kept
+    windows: int = 1  # of the picture, that the network is shown apart
 
 
-def compare_view(runs: Sequence[Compared]) -> dict[str, Any]:
-    """Several runs on one rail. Raises ValueError where a goal is of another size than its run."""
+def compare_view(runs: Sequence[Compared], config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Several runs on one rail, each up to its picture. Raises ValueError where a goal is of another size than its
+    run."""
     entries = []
     for run in runs:
-        near, steps = approach(run.stage, run.goal), list(run.stage)
-        x0s, calls = np.stack([step.x0 for step in steps]), int(near.calls[-1])
+        steps = list(run.stage)
+        last = accounts(run.stage, run.sampler, config)[-1]
+        end = steps[-1].x0 if last.x_next is None else last.x_next
+        near = approach(run.stage, end, run.goal)
+        x0s, calls = np.stack([*(step.x0 for step in steps), end]), int(near.calls[-1])
         entries.append(
             {
                 "label": run.label,
+                "fitted": last.weights.how == "fitted",
                 "picture": run.picture,
                 "calls": calls,
-                # with guidance a call has two rows; not known where not every step was kept
-                "rows": sum(2 - (s.guidance_difference is None) for s in steps) if len(steps) == calls else None,
+                # with guidance a call has two rows a window; not known where not every step was kept
+                "rows": run.windows * sum(2 - (s.guidance_difference is None) for s in steps)
+                if len(steps) == calls
+                else None,
                 "t": near.timesteps.tolist(),
                 "called": near.calls.tolist(),
                 "distance": near.distance.tolist(),
@@ -293,7 +317,7 @@ def first_view(pictures: Sequence[Image.Image], training_steps: int = 2500) -> d
     }
 
 
-def example_run(pipe: Any, prompt: str, seed: int, steps: int = 12) -> dict[str, Any]:
+def example_run(pipe: Any, prompt: str, seed: int, steps: int = 10) -> dict[str, Any]:
     """A run of the model at its own size, with what the network did at each step."""
     # Not at the head of the file: nothing else here knows how a trace is made.
     from types import SimpleNamespace
@@ -319,7 +343,7 @@ def example_run(pipe: Any, prompt: str, seed: int, steps: int = 12) -> dict[str,
     stage = _Steps(taken)
     trace = SimpleNamespace(stages=(stage,), num_steps=steps)
     looks = looking_view(pipe, prompt, trace)
-    return {"caption": prompt, "sampler": "Studio", "stages": reverse_view(trace), "looks": [looks]}
+    return {"caption": prompt, "sampler": "Studio", "stages": reverse_view(trace, config=pipe.scheduler.config), "looks": [looks]}
 
 
 class _Steps(list):

@@ -34,7 +34,7 @@ def add_noise_endpoints(studio: Studio) -> None:
 
         Args:
             image: any picture; its middle square is used
-            t: train step, 0 (clean) to 999 (noise)
+            t: train step, 0 (nearly clean) to 999 (noise)
             schedule: model, linear, scaled-linear or cosine
             size: side in px, one of 16, 32, 64, 128
             seed: of the noise, 0 to 4294967295
@@ -55,7 +55,7 @@ def add_noise_endpoints(studio: Studio) -> None:
     def reverse_trace(
         prompt: str,
         negative_prompt: str = "",
-        steps: int = 12,
+        steps: int = 10,
         guidance: float = 3.0,
         sampler: str = "studio",
         seed: int | None = None,

@@ -22,7 +22,7 @@ import gradio as gr
 from PIL import Image
 
 from studio.engine.job import JobView, Refusal
-from studio.engine.requests import MAX_SEED, SAMPLERS, InvalidRequest, TextToImage
+from studio.engine.requests import MAX_SEED, SAMPLERS, Denoise, InvalidRequest, TextToImage
 from studio.pictures.animation import KINDS, animated
 from studio.pictures.files import open_picture
 from studio.pictures.modes import over, plain
@@ -75,7 +75,8 @@ class Run:
     caption: str
     sampler: str
     picture: str = ""  # id of the picture that was kept
-    asked: dict[str, Any] | None = None  # what makes the same run again; None where it began with a picture
+    asked: dict[str, Any] | None = None  # what makes the same run again; None where words alone do not
+    denoised: bool = False  # whether it took the noise out of a picture
 
 
 class Room:
@@ -163,7 +164,7 @@ class Room:
             pipe = self._own_listener()
             if pipe is None:
                 raise ValueError("This model's network cannot be looked into.")
-            return looking_view(pipe, run.caption, run.trace, stage)
+            return looking_view(pipe, run.caption, run.trace, stage, denoised=run.denoised)
 
     def animate(self, asked: Any) -> Any:
         return _answer(self._animate, asked)
@@ -196,6 +197,7 @@ class Room:
         """Two to four runs and, to measure each by, one of many steps from its own noise; letters of how many are done,
         then all of them. They share the network's calls."""
         self.await_imports()
+        from studio.diffusion.layout import layout_of
         from studio.lab.views import Compared, compare_view
 
         jobs: list[str] = []
@@ -217,10 +219,13 @@ class Room:
                         str(one.get("label") or "")[:60],
                         runs[request].trace.stages[0],
                         runs[goal].trace.stages[0].x0[-1],
+                        request.sampler,
                         runs[request].picture,
+                        len(getattr(layout_of(request.caption, 16), "corners", (None,))),
                     )
                     for one, request, goal in zip(wanted, requests, converged, strict=True)
-                ]
+                ],
+                self.config,
             )
         except (InvalidRequest, Refusal, ValueError) as problem:
             for job in jobs:  # nobody waits for the others any more
@@ -344,10 +349,11 @@ def run_request(asked: Any) -> TextToImage:
     return TextToImage(
         prompt=asked.get("prompt", ""),
         negative_prompt=asked.get("negative_prompt", ""),
-        steps=whole(asked.get("steps", 12)),
+        steps=whole(asked.get("steps", 10)),
         guidance=asked.get("guidance", 3.0),
         sampler=asked.get("sampler", "studio"),
         seed=seed_or_new(asked.get("seed")),
+        one_pass=bool(asked.get("one_pass", False)),
     )
 
 
@@ -355,10 +361,11 @@ def _run(trace: Any, settings: dict[str, Any], picture: str, from_words: bool) -
     """settings: of the request and of the picture.  from_words: that nothing but these made it."""
     sampler = settings.get("sampler", "studio")
     caption, asked = str(settings.get("caption", "")), None
-    if from_words and settings.get("task") == TextToImage.task:
+    if from_words and settings.get("task") == TextToImage.task and settings.get("finish") is None:
         asked = {name: settings.get(name) for name in ("negative_prompt", "steps", "guidance", "sampler", "seed")}
-        asked["prompt"] = caption
-    return Run(trace, caption, sampler if sampler in SAMPLERS else "studio", picture, asked)
+        asked |= {"prompt": caption, "one_pass": bool(settings.get("one_pass"))}
+    denoised = settings.get("task") == Denoise.task
+    return Run(trace, caption, sampler if sampler in SAMPLERS else "studio", picture, asked, denoised)
 
 
 def checked_seed(value: Any) -> int:

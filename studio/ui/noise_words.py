@@ -5,6 +5,7 @@ Pure functions and texts. What moves is drawn into these places by the scripts i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from html import escape
 
@@ -13,13 +14,11 @@ _NAMES = {"forward": "Forward", "reverse": "Reverse", "compare": "Compare", "pla
 _WORDS = {
     "forward": (
         "A picture drowns in noise, a little more at each of a thousand steps.",
-        """<p>Every pixel is a number from −1 to 1. Take the picture a little weaker (times α) and add random
-        numbers (times
-        σ), and repeat: after enough steps nothing of the picture is left. Because Gaussian noise added to Gaussian
-        noise is
-        Gaussian again, all steps up to <i>t</i> can be taken at once. A network is later shown such a mixture and
-        asked what
-        was mixed in; that is all its training.</p>
+        """<p>Every pixel is a number from −1 to 1. Make the picture a little weaker and add a few random
+        numbers, and repeat: after enough steps nothing of the picture is left. Because Gaussian noise added to Gaussian
+        noise is Gaussian again, all steps up to <i>t</i> can be taken at once: the picture times α plus random
+        numbers times σ, where α and σ are what all these steps come to. A network is later shown such a mixture and
+        asked what was mixed in; that is all its training.</p>
         <p>The schedule says how fast α falls. Watch the signal-to-noise ratio: a schedule that lingers where the
         picture is
         nearly gone, as the linear one does on small pictures, wastes its steps.</p>""",
@@ -41,13 +40,16 @@ _WORDS = {
         """<p>At each step the network sees x<sub>t</sub> and predicts. From one prediction follow two pictures:
         the noise ε̂ it
         believes was added, and the clean picture x̂<sub>0</sub> it believes lies beneath. At first x̂<sub>0</sub>
-        is a blur, the
-        mean of all pictures that could be meant; it sharpens as choices are made. The sampler does not jump to
-        x̂<sub>0</sub>: it mixes it with x<sub>t</sub> to the next, lower level of noise, and our sampler also
-        extrapolates from
-        the x̂<sub>0</sub> of the step before.</p>
-        <p>Guidance: the network is asked twice, with the words and without. The difference is what the words change;
-        it is added several times over.</p>""",
+        is a blur, the mean of all pictures that could be meant, which guidance exaggerates; it sharpens as choices are
+        made. The sampler does not jump to
+        x̂<sub>0</sub>: it mixes it with x<sub>t</sub> to the next, lower level of noise, and our sampler also weighs
+        in the x̂<sub>0</sub> of steps before.</p>
+        <p>Guidance: the network is asked twice, with the words and without (or with those of a negative prompt). The
+        difference is what the words change in x̂<sub>0</sub>; it is added several times over. In one pass the
+        network, which was taught to, says at once what the two would come to.</p>
+        <p>Where a part of the picture is known, x̂<sub>0</sub> is shown with it put back: a hole’s surroundings are
+        not what the network sees through the noise, and an enlargement is made to shrink to the picture that it is
+        of.</p>""",
         """<p>The network predicts v = α ε − σ x<sub>0</sub>, hence x̂<sub>0</sub> = α x<sub>t</sub> − σ v and ε̂ =
         σ x<sub>t</sub> + α
         v. With λ = log(α/σ) and h = λ<sub>next</sub> − λ, DPM-Solver++(2M) takes</p>
@@ -55,23 +57,26 @@ _WORDS = {
         e<sup>−h</sup>) [(1 + 1/2r)
         x̂<sub>0</sub> − (1/2r) x̂<sub>0</sub>′]</p>
         <p>with r the ratio of the step before to this one, in λ; without the second term it is DDIM. The weights
-        shown are
-        these very numbers, and the test suite recomputes every step from them. For other samplers they are
-        measured from
-        the arrays by least squares; what is left over in DDPM is the fresh noise that it adds.</p>
-        <p>Where a hole is filled, our sampler begins with a leap: x<sub>next</sub> = α<sub>next</sub> x̂<sub>0</sub> +
-        σ<sub>next</sub> ε with a new ε, the mean of what may be there under fresh noise (arXiv 2112.05146).</p>
+        shown are these very numbers, and the test suite recomputes every step from them.</p>
+        <p>For pictures from words in 2, 3, 4, 5, 6, 8 or 10 calls our sampler has better ones: times and weights
+        fitted to this very network, over all predictions so far, so that few calls end where many would (arXiv
+        2510.17699). So 10 calls may end nearer than 12, which have none.</p>
+        <p>DDIM’s weights are known as well, and DDPM’s, which adds fresh noise (Ho et al. 2020, equation 7). For
+        other samplers they are measured from the arrays by least squares.</p>
+        <p>Where a hole is filled, our sampler begins with a leap: x<sub>next</sub> = α<sub>next</sub> x̂<sub>0</sub>
+        + σ<sub>next</sub> ε with a new ε, the mean of what may be there under fresh noise (arXiv 2112.05146).</p>
         <p>Attention: softmax(q kᵀ/√d) over the words, here averaged over heads and layers. At every pixel the words'
         shares sum to one, the marks for the beginning and the end of the prompt included.</p>
-        <p>“A cat left of a dog” is painted in two overlapping windows: in one of them the network is asked for “a cat”,
-        in the other for “a dog”, and x̂<sub>0</sub> is put together by place (arXiv 2302.08113), with one ground for
-        both. The words are those of both; where no window is, x̂<sub>0</sub> goes on as the windows end.</p>
+        <p>“A cat left of a dog” is painted in two overlapping windows: in one of them the network is asked for “a
+        cat”, in the other for “a dog”, and x̂<sub>0</sub> is put together by place (arXiv 2302.08113), with one
+        ground for both. The words are those of both; where no window is, x̂<sub>0</sub> goes on as the windows
+        end.</p>
         <p class="nv-source">Salimans &amp; Ho 2022, arXiv 2202.00512, appendix D; Lu et al. 2022, arXiv
         2211.01095, algorithm 2;
         Ho &amp; Salimans 2022, arXiv 2207.12598, equation 6; Hertz et al. 2022, arXiv 2208.01626.</p>""",
     ),
     "compare": (
-        "Different samplers and settings follow the same flow, with more or fewer calls of the network.",
+        "Different samplers and settings take noise to pictures, with more or fewer calls of the network.",
         """<p>From the same noise, deterministic samplers all head for the same picture: the end of one continuous
         path, of
         which each takes steps. The curve shows how far the prediction of each step still is from where a run of 100
@@ -79,13 +84,16 @@ _WORDS = {
         its way and so ends elsewhere.</p>
         <p>What costs time is the calls of the network, not the steps: Heun makes two in a step. With guidance a call
         is given two pictures, one with the words and one without.</p>
-        <p>Stronger guidance is another flow, with another end, and another seed another beginning: each run is measured
-        against the end of its own flow.</p>""",
-        """<p>All integrate the probability-flow equation dx/dt = f(t) x − ½ g(t)² ∇ log p<sub>t</sub>(x). With λ =
+        <p>Stronger guidance is another flow, with another end, and another seed another beginning: each run is
+        measured against the end of its own flow.</p>""",
+        """<p>All but DDPM, which samples
+        the reverse of the noising chain, integrate the probability-flow equation dx/dt = f(t) x − ½ g(t)² ∇ log
+        p<sub>t</sub>(x). With λ =
         log(α/σ) it
         reads d(x/σ)/dλ = e<sup>λ</sup> x̂<sub>0</sub>(x, λ): only the prediction has to be approximated. A method
-        of order k has a global error of
-        O(h<sup>k</sup>). The distance drawn is √mean (x̂<sub>0</sub> − x*)², with pixels in [−1, 1].</p>
+        of order k has a global error of O(h<sup>k</sup>); our sampler’s weights for 2 to 6, 8 and 10 calls are fitted
+        to this network, so that they come nearer than their number of calls would let one expect. The distance drawn
+        is √mean (x̂<sub>0</sub> − x*)², with pixels in [−1, 1].</p>
         <p class="nv-source">Song et al. 2021, arXiv 2011.13456, section 4.3; Song, Meng &amp; Ermon 2021, arXiv
         2010.02502.</p>""",
     ),
@@ -108,7 +116,8 @@ _WORDS = {
         <p>Forward the points take the steps of the Markov chain, x<sub>t</sub> = r x<sub>s</sub> + q ε with r =
         α<sub>t</sub>/α<sub>s</sub> and q² = σ<sub>t</sub>² − r² σ<sub>s</sub>²: rough paths. Backward they follow
         a differential equation:
-        smooth ones. At every t both clouds have the same density.</p>
+        smooth ones. At every t both clouds have the same density, if all points are meant,
+        without guidance, and the network is perfectly trained.</p>
         <p class="nv-source">Efron 2011, doi 10.1198/jasa.2011.tm11181; Vincent 2011, doi 10.1162/NECO_a_00142;
         Song et al. 2021,
         arXiv 2011.13456.</p>""",
@@ -182,9 +191,14 @@ noise">
 <label class="nv-loop"><input type="checkbox" data-slot="loop"> loop</label></div>"""
 
 
+def plain(caption: str) -> str:
+    """A caption without its markup, to be read aloud."""
+    return escape(re.sub(r"<[^>]+>", "", caption))
+
+
 def _figure(slot: str, caption: str, extra: str = "") -> str:
     return (
-        f'<figure class="nv-fig"><canvas data-draw="{slot}" role="img" aria-label="{escape(caption)}"></canvas>'
+        f'<figure class="nv-fig"><canvas data-draw="{slot}" role="img" aria-label="{plain(caption)}"></canvas>'
         f"<figcaption>{caption}{extra}</figcaption></figure>"
     )
 
@@ -227,16 +241,20 @@ def _reverse(samplers: Mapping[str, str]) -> str:
     return f"""<form class="nv-controls" data-form="run">
 <label class="nv-wide">Prompt <input type="text" name="prompt" value="{_PROMPT}" maxlength="10000"></label>
 <label>Negative prompt <input type="text" name="negative_prompt" maxlength="10000" size="14"></label>
-<label>Steps <input type="number" name="steps" min="1" max="1000" value="12"></label>
+<label>Steps <input type="number" name="steps" min="1" max="1000" value="10"></label>
 <label>Guidance <input type="number" name="guidance" min="0" max="30" step="any" value="3"></label>
 <label>Sampler <select name="sampler">{_options(samplers)}</select></label>
 <label>Seed <input type="number" name="seed" min="0" max="4294967295" value="1"></label>
+<label class="nv-check" title="Guidance by the network itself, from 1 to 5 and without a negative prompt">
+<input type="checkbox" name="one_pass"> one pass</label>
 <button type="submit" class="nv-button nv-main">Run</button></form>
 <p class="nv-title"><b data-slot="caption"></b> <span data-slot="stages" role="group" aria-label="Size"></span></p>
 <div class="nv-diagram">{_figure("rx_t", "x<sub>t</sub>, seen")}{_op("→ network →")}
 <div class="nv-pair">{_figure("reps", "ε̂, predicted noise <small>(half strength)</small>")}
 {_figure("rx0", "x̂<sub>0</sub>, predicted picture")}</div>
-{_op("→ sampler →")}{_figure("rx_next", "x<sub>next</sub>")}{_figure("rdiff", "with words − without")}</div>
+{_op("→ sampler →")}{_figure("rx_next", "x<sub>next</sub>")}{
+        _figure("rdiff", "what the words change in x̂<sub>0</sub> <small>(full strength; gray: nothing)</small>")
+    }</div>
 <div class="nv-grid nv-two"><div><h3>Written out</h3><div data-slot="arithmetic"></div></div>
 <div><h3>How the sampler weighs</h3><div data-slot="weights"></div></div></div>
 <div class="nv-told" data-slot="told"></div>
@@ -253,7 +271,7 @@ def _lane(number: int, options: str) -> str:
     of = f"of run {number}"
     return f"""<fieldset class="nv-lane" data-lane><legend>Run {number}</legend><i style="--c:var(--nv-{number})"></i>
 <select name="sampler" aria-label="Sampler {of}">{options}</select>
-<input type="number" name="steps" min="1" max="1000" value="12" required aria-label="Steps {of}">
+<input type="number" name="steps" min="1" max="1000" value="10" required aria-label="Steps {of}">
 <input type="number" name="guidance" min="0" max="30" step="any" value="3" required aria-label="Guidance {of}">
 <input type="number" name="seed" min="0" max="4294967295" value="1" required aria-label="Seed {of}">
 <button type="button" data-act="drop" aria-label="Leave run {number} out" title="Leave out">×</button></fieldset>"""
@@ -280,27 +298,29 @@ t</span></h3><div data-chart="distance"></div></div>
 
 _PLANE = """<div class="nv-controls">
 <label>Shape <select data-slot="shape"><option>two moons</option><option>spiral</option><option>rings</option>
-<option>letters</option><option value="drawing">drawn by hand</option></select></label>
+<option>letters</option><option value="drawing">drawn by hand (with a pointer)</option></select></label>
 <label data-slot="text-field" hidden>Letters <input type="text" maxlength="3" value="ab" data-slot="text"
 size="4"></label>
-<span data-slot="pen" hidden><label>Pen <select data-slot="pen-class"><option value="0">first class</option>
-<option value="1">second class</option></select></label> <button type="button" class="nv-button"
+<span data-slot="pen" hidden><label>Pen <select data-slot="pen-class"><option value="0">first class (■)</option>
+<option value="1">second class (+)</option></select></label> <button type="button" class="nv-button"
 data-act="clear">Clear
 </button></span>
 <button type="button" class="nv-button nv-main" data-act="train">Train</button>
-<label>Paint <select data-slot="aim"><option value="">both classes</option><option value="0">the first class</option>
-<option value="1">the second class</option><option value="0-1">first, away from second</option>
+<label>Paint <select data-slot="aim"><option value="">both classes</option><option value="0">the first class
+(■)</option>
+<option value="1">the second class (+)</option><option value="0-1">first, away from second</option>
 <option value="1-0">second, away from first</option></select></label>
 <label><span>Guidance <output data-slot="guide-is">1</output></span>
 <input type="range" min="0" max="8" step="0.5" value="1" data-slot="guide" aria-label="Guidance"></label>
+<span class="nv-quiet" data-slot="guide-note"></span>
 </div><div class="nv-plane"><div><canvas data-draw="plane" role="img" tabindex="0"
 aria-label="Points on their way between noise and the shape"></canvas></div>
 <div class="nv-side"><div class="nv-toggles" role="group" aria-label="Shown">
 <label><input type="radio" name="nv-way" value="reverse" checked data-slot="way"> noise to points (the network's
 flow)</label>
 <label><input type="radio" name="nv-way" value="forward" data-slot="way"> points to noise (random walks)</label>
-<label><input type="checkbox" checked data-show="data"> the points to learn</label>
-<label><input type="checkbox" checked data-show="density"> density</label>
+<label><input type="checkbox" checked data-show="data"> the points to learn (first class ■, second +)</label>
+<label><input type="checkbox" checked data-show="density"> density of all of them</label>
 <label><input type="checkbox" checked data-show="arrows"> flow</label>
 <label><input type="checkbox" data-show="paths"> single paths</label></div>
 <h3>Loss <span data-slot="trained"></span></h3><div data-chart="loss"></div></div></div>"""

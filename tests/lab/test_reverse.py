@@ -9,10 +9,11 @@ from PIL import Image
 
 from studio.diffusion.layout import layout_of
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.diffusion.scheduler import StudioScheduler
 from studio.engine.trace import Budget, Recorder, Trace
 from studio.lab import pack
 from studio.lab.attention import insight, listener, places, strongest, twin, watching, words
-from studio.lab.reverse import Weights, accounts, approach, recomputed, written
+from studio.lab.reverse import UNKNOWN, Weights, accounts, approach, recomputed, written
 from studio.lab.views import looking_view
 from tests.diffusion.conftest import random_pipeline
 from tests.diffusion.test_tables import with_tables
@@ -84,11 +85,17 @@ def test_the_weights_of_stock_samplers_are_measured(pipe, sampler):
             assert np.abs(again - step.x_next).max() < 1e-3
 
 
-def test_what_ddpm_leaves_over_is_its_noise(pipe):
-    (stage,) = run(pipe, 20, sampler="ddpm").stages
+@pytest.mark.parametrize("steps", [12, 20])
+def test_what_ddpm_leaves_over_is_its_noise(pipe, steps):
+    """As strong as Ho et al. 2020 have it below equation 7: beta_t sigma_s^2 / sigma_t^2, over the levels it visits."""
+    (stage,) = run(pipe, steps, sampler="ddpm").stages
     taken = accounts(stage, "ddpm")
-    assert all(step.weights.rest > 0.02 for step in taken[:-2])
-    assert "· noise" in taken[3].arithmetic
+    for step, after in zip(taken, taken[1:], strict=False):
+        beta = 1 - (step.alpha / after.alpha) ** 2
+        assert step.weights.how == "exact" and step.weights.drawn and len(step.weights.b) == 1
+        assert step.weights.rest == pytest.approx(beta**0.5 * after.sigma / step.sigma, rel=0.12)
+        assert f"{step.weights.rest:.4f} · noise" in step.arithmetic
+    assert taken[-1].arithmetic == "x_next = 1.0000 · x̂0"
     with pytest.raises(ValueError, match="sampler is 'plms'; it must be one of studio"):
         accounts(stage, "plms")
 
@@ -129,13 +136,30 @@ def test_a_fitted_solver_is_shown_with_its_own_weights(pipe):
     taken = accounts(stage, "studio", fitted.scheduler.config)
     for step in taken:
         assert step.identity_error < 1e-4
-        assert step.weights.how == "exact" and step.weights.rest < 1e-5
+        assert step.weights.how == "fitted" and step.weights.rest < 1e-5
         assert len(step.weights.b) == step.step + 1  # all that was predicted so far
     assert "· x̂0‴" in taken[-1].arithmetic
     assert np.abs(taken[-1].x_next - row.sample.numpy()).max() < 1e-5  # the picture, which is not the last prediction
     assert np.abs(taken[-1].x_next - taken[-1].x0).max() > 1e-3
+    unknown = accounts(stage, "studio", pipe.scheduler.config)  # which has no tables
+    for step, known in zip(unknown[:-1], taken, strict=False):
+        assert step.weights.how == "measured" and not step.weights.drawn and step.weights.rest < 1e-4
+        again = recomputed(step.x_t, [before.x0 for before in taken[step.step :: -1]], step.weights.a, step.weights.b)
+        assert np.abs(again - known.x_next).max() < 1e-3
+    assert unknown[-1].weights == UNKNOWN and unknown[-1].x_next is None
     (stage,) = run(pipe, 4).stages  # made without it
-    assert all(len(step.weights.b) <= 2 for step in accounts(stage, "studio", fitted.scheduler.config))
+    taken = accounts(stage, "studio", fitted.scheduler.config)
+    assert all(len(step.weights.b) <= 2 and step.weights.how == "exact" for step in taken)
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
+def test_the_difference_shown_is_that_of_the_picture(prediction_type):
+    """What guidance of 1 and of 3 predict for the same noise differs by twice as much."""
+    pipe = random_pipeline()
+    pipe.scheduler = StudioScheduler.from_config(pipe.scheduler.config, prediction_type=prediction_type)
+    strong, plain = (run(pipe, 3, guidance_scale=scale).stages[0] for scale in (3.0, 1.0))
+    found = accounts(strong, config=pipe.scheduler.config)[0].difference
+    np.testing.assert_allclose(2 * found, strong.x0[0] - plain.x0[0], atol=1e-4 * np.abs(strong.x0[0]).max())
 
 
 def test_a_long_run_of_which_not_every_step_was_kept(pipe):
@@ -144,22 +168,28 @@ def test_a_long_run_of_which_not_every_step_was_kept(pipe):
     assert len(taken) < 100 and taken[-1].step == 99
     assert all(step.weights.how == "exact" for step in taken)  # known from the plan
     assert taken[0].x_next is None and taken[-1].x_next is not None
+    assert all(step.weights.rest is None for step in taken if step.x_next is None)
     (stage,) = run(pipe, 100, sampler="euler").stages
-    assert accounts(stage, "euler")[0].arithmetic == "x_next was not kept"
+    assert accounts(stage, "euler")[0].arithmetic == "what makes x_next was not kept"
+    followed = [step for step in accounts(stage, "euler")[:-1] if step.x_next is not None]
+    assert followed and all(step.weights == UNKNOWN or step.weights.rest < 1e-3 for step in followed)
 
 
 def test_the_arithmetic_as_it_is_written():
     assert written(Weights(0.5, (0.25, -0.125), "exact", 0)) == "x_next = 0.5000 · x_t + 0.2500 · x̂0 − 0.1250 · x̂0′"
     assert written(Weights(0.0, (1.0, 0.0), "exact", 0)) == "x_next = 1.0000 · x̂0"
-    assert written(Weights(0.5, (0.5,), "measured", 0.1)).endswith("+ 0.1000 · noise")
+    assert written(Weights(0.5, (0.5,), "measured", 0.1)) == "x_next = 0.5000 · x_t + 0.5000 · x̂0"
+    assert written(Weights(0.5, (0.5,), "exact", 0.1, drawn=True)).endswith("+ 0.1000 · noise")
+    assert written(Weights(0.5, (0.5,), "exact", drawn=True)).endswith("+ noise")
 
 
 def test_a_run_approaches_where_it_ends(pipe):
     (stage,) = run(pipe, 12).stages
-    near = approach(stage)
-    assert near.distance[-1] == 0 and near.distance[0] > near.distance[-2] and list(near.calls) == list(range(1, 13))
+    near = approach(stage, stage.x0[-1], stage.x0[-1])
+    assert near.distance[-1] == near.distance[-2] == 0 and near.distance[0] > near.distance[-3]
+    assert list(near.calls) == [*range(1, 13), 12] and near.timesteps[-1] == 0
     with pytest.raises(ValueError, match="of one size"):
-        approach(stage, np.zeros((3, 4, 4), np.float32))
+        approach(stage, stage.x0[-1], np.zeros((3, 4, 4), np.float32))
 
 
 # ---- inside the network ----

@@ -60,13 +60,14 @@ def test_compare_view(pipe):  # noqa: F811
     goal, other = (run(pipe, 40, guidance_scale=scale).stages[0].x0[-1] for scale in (3.0, 1.0))
     runs = [(4, "studio", 3.0, goal), (12, "ddim", 1.0, other), (5, "heun", 3.0, goal), (50, "heun", 3.0, goal)]
     compared = [
-        views.Compared(sampler, run(pipe, steps, sampler=sampler, guidance_scale=scale).stages[0], end, "id")
+        views.Compared(sampler, run(pipe, steps, sampler=sampler, guidance_scale=scale).stages[0], end, sampler, "id")
         for steps, sampler, scale, end in runs
     ]
     entries = json.loads(json.dumps(views.compare_view(compared)))["runs"]
     assert [entry["calls"] for entry in entries] == [4, 12, 9, 99]
     assert [entry["rows"] for entry in entries] == [8, 12, 18, None]  # of the last not every call was kept
     assert all(entry["called"][-1] == entry["calls"] and len(entry["t"]) == len(entry["called"]) for entry in entries)
+    assert all(entry["t"][-1] == 0 for entry in entries) and not any(entry["fitted"] for entry in entries)
     assert all(entry["distance"][-1] < 0.2 * entry["distance"][0] for entry in entries)
     with pytest.raises(ValueError, match="of one size"):
         views.compare_view([views.Compared("", compared[0].stage, np.zeros((3, 4, 4), np.float32))])

@@ -7,7 +7,7 @@ const PRESETS = {
   guidance: [0, 1, 3, 10].map((guidance) => ({ guidance })),
   seeds: [1, 2, 3, 4].map((seed) => ({ seed })),
 };
-const PLAIN = { sampler: "studio", steps: 12, guidance: 3, seed: 1 };
+const PLAIN = { sampler: "studio", steps: 10, guidance: 3, seed: 1 };
 const compare = {
   // what stands in the form: two to four runs
   lanes() {
@@ -44,11 +44,11 @@ const compare = {
       $("b", figure).textContent = run.label;
       $("canvas", figure).setAttribute("aria-label", `prediction of ${run.label}`);
       const pictures = run.rows && run.rows !== run.calls ? ` on ${run.rows} pictures` : "";
-      $("span", figure).textContent = `${run.calls} network calls${pictures}; ends ${run.distance.at(-1).toFixed(3)} away`;
+      $("span", figure).textContent = `${run.calls} network calls${pictures}${run.fitted ? ", weights fitted for so many" : ""}; ends ${run.distance.at(-1).toFixed(3)} away`;
       $("button", figure).addEventListener("click", () => trigger("fetch", { asked: run.picture }));
     }
     slot("distance").hidden = false;
-    slot("distance-of").textContent = `Logarithmic. Root mean square over the pixels, which go from −1 to 1, to the last prediction of a run of ${view.converged} steps from the same noise, with the same words and guidance.`;
+    slot("distance-of").textContent = `Logarithmic. Root mean square over the pixels, which go from −1 to 1, to where a run of ${view.converged} steps from the same noise, with the same words and guidance, ends. The last point is the picture itself.`;
     const most = Math.max(...view.runs.flatMap((run) => run.distance)), calls = Math.max(...view.runs.map((run) => run.calls));
     const least = Math.min(...view.runs.flatMap((run) => run.distance.filter(Boolean)), most / 2);
     const lines = (x) => view.runs.map((run, i) => ({ x: run[x], y: run.distance, ink: INKS[i] }));

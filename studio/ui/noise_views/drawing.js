@@ -5,6 +5,7 @@ const $ = (selector, root = element) => root.querySelector(selector);
 const $$ = (selector, root = element) => [...root.querySelectorAll(selector)];
 const slot = (name) => $(`[data-slot="${name}"]`);
 const INKS = ["--nv-1", "--nv-2", "--nv-3", "--nv-4"];
+const DASHES = { "--nv-2": "7 3", "--nv-3": "2 3", "--nv-4": "10 3 2 3" }; // lines are told apart without their colours, too
 const state = { panel: "forward", t: 420, playing: false, shown: {} };
 
 // ---- what arrives ----
@@ -84,6 +85,7 @@ function chart(name, lines, { xs, ys, label, bars, log } = {}) {
     const points = [...line.y].map((y, i) => `${X(line.x ? line.x[i] : i).toFixed(1)} ${Y(Math.min(Math.max(y, ys[0]), ys[1])).toFixed(1)}`);
     const path = svg("path", { d: `M${points.join("L")}`, class: line.chosen ? "chosen" : "" });
     path.style.stroke = `var(${line.ink})`;
+    path.style.strokeDasharray = DASHES[line.ink] ?? "";
     root.append(path);
   }
   const mark = svg("line", { class: "mark", y1: 6, y2: H - bottom, x1: 0, x2: 0, visibility: "hidden" });

@@ -73,7 +73,7 @@ const forward = {
     }
     this.histogram.bars(bins.map((count) => (count * 61) / (8 * n)), -4, 8 / 61);
     const mean = sum / n, clean = this.view.moments[this.view.standardized ? "standardized" : "scaled"];
-    slot("formula").innerHTML = `x<sub>${t}</sub> = <b>${fixed(alpha)}</b> · x<sub>0</sub> + <b>${fixed(sigma)}</b> · ε`;
+    slot("formula").innerHTML = `x<sub>t</sub> = <b>${fixed(alpha)}</b> · x<sub>0</sub> + <b>${fixed(sigma)}</b> · ε`;
     slot("facts").innerHTML = facts([
       ["ᾱ = α²", fixed(alpha * alpha)],
       ["β", table.beta[t].toPrecision(3)],

@@ -40,6 +40,9 @@ const plane = {
     const context = canvas.getContext("2d"), extent = this.still?.extent ?? 2.6, ink = css("--body-text-color");
     const X = (x) => ((x + extent) / (2 * extent)) * side, Y = (y) => ((extent - y) / (2 * extent)) * side;
     const dot = (x, y, r) => context.fillRect(X(x) - r, Y(y) - r, 2 * r, 2 * r);
+    const cross = (x, y, r) => {
+      for (const [w, h] of [[2 * r, r / 2], [r / 2, 2 * r]]) context.fillRect(X(x) - w / 2, Y(y) - h / 2, w, h);
+    };
     context.clearRect(0, 0, side, side);
     if (slot("shape").value === "drawing" && !this.drawn) return this.drawStrokes(context, X, Y, side);
     if (!this.still) return;
@@ -49,7 +52,8 @@ const plane = {
       for (const [k, label] of this.still.labels.entries()) {
         context.fillStyle = css(INKS[label]);
         context.globalAlpha = 0.35;
-        dot(this.points[2 * k], this.points[2 * k + 1], 1.1 * unit);
+        if (label) cross(this.points[2 * k], this.points[2 * k + 1], 2.4 * unit);
+        else dot(this.points[2 * k], this.points[2 * k + 1], 1.2 * unit);
       }
       context.globalAlpha = 1;
     }
@@ -118,11 +122,13 @@ const plane = {
     context.lineWidth = side / 110;
     for (const stroke of this.strokes) {
       context.strokeStyle = css(INKS[stroke.label]);
+      context.setLineDash(stroke.label ? [side / 40, side / 40] : []);
       context.beginPath();
       for (const [i, [x, y]] of stroke.points.entries()) context[i ? "lineTo" : "moveTo"](X(x), Y(y));
       if (stroke.points.length === 1) context.lineTo(X(stroke.points[0][0]) + 0.1, Y(stroke.points[0][1]));
       context.stroke();
     }
+    context.setLineDash([]);
   },
   aim() {
     const [label, away] = slot("aim").value.split("-");
@@ -172,8 +178,15 @@ const plane = {
     }
     if (this.key === key) this.stop();
   },
-  async aimed() {
+  // what guidance can do with what is to be painted
+  furnish() {
+    const { label, away, guidance } = this.aim();
     slot("guide-is").textContent = slot("guide").value;
+    slot("guide").disabled = label === null;
+    slot("guide-note").textContent = label === null ? "Guidance is toward a class: choose one." : away !== null && guidance === 1 ? "At 1 nothing is kept away from." : "";
+  },
+  async aimed() {
+    this.furnish();
     if (this.training) return;
     const asked = (this.asked = {});
     if (!this.key && !(await this.begin())) return;

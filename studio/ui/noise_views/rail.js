@@ -126,7 +126,7 @@ for (const form of $$("form")) form.addEventListener("submit", (event) => {
   if (form.dataset.form === "compare") trigger("compare", { asked: compare.wanted(given) });
   else trigger("run", { asked: {
     prompt: given.get("prompt"), negative_prompt: given.get("negative_prompt"), steps: Number(given.get("steps")),
-    guidance: Number(given.get("guidance")), sampler: given.get("sampler"), seed: Number(given.get("seed")),
+    guidance: Number(given.get("guidance")), sampler: given.get("sampler"), seed: Number(given.get("seed")), one_pass: given.has("one_pass"),
   } });
 });
 
@@ -196,6 +196,7 @@ ask("first").then(async (first) => {
   forward.take(first.forward);
   await plane.takeStill(first.plane, null);
   plane.takeFlow(first.flow);
+  plane.furnish();
   element.dataset.ready = "true";
   restore();
 });

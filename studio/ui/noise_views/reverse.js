@@ -12,7 +12,11 @@ const reverse = {
     this.view = view;
     this.looks = {};
     slot("caption").textContent = view.caption || "no prompt";
-    for (const [name, value] of Object.entries(view.asked ?? {})) $(`[data-form=run] [name=${name}]`).value = value;
+    for (const [name, value] of Object.entries(view.asked ?? {})) {
+      const field = $(`[data-form=run] [name=${name}]`);
+      if (field.type === "checkbox") field.checked = value;
+      else field.value = value;
+    }
     const choices = slot("stages");
     choices.replaceChildren();
     for (const [index, stage] of view.stages.entries()) {
@@ -23,27 +27,31 @@ const reverse = {
     await this.choose(0);
   },
   async choose(index) {
+    const view = this.view;
     this.stage = index;
     for (const [i, button] of [...slot("stages").children].entries()) button.setAttribute("aria-pressed", String(i === index));
-    const told = Object.entries(this.view.stages[index].condition);
+    const told = Object.entries(view.stages[index].condition);
     slot("told").replaceChildren(...told.map(([name, uri]) => {
       const figure = document.createElement("figure");
       const image = Object.assign(document.createElement("img"), { src: uri, alt: name });
       figure.append(image, Object.assign(document.createElement("figcaption"), { textContent: `also shown: ${name}` }));
       return figure;
     }));
-    slot("maps").replaceChildren();
+    slot("maps").textContent = this.looks[index] ? "" : "Looking into the network …";
     slot("unet").replaceChildren();
     draw();
     if (!this.looks[index]) {
-      const given = this.view.looks?.[index] ?? (this.view.key && (await ask("look", { key: this.view.key, stage: index })));
+      const given = view.looks?.[index] ?? (view.key && (await ask("look", { key: view.key, stage: index })));
       if (given) for (const look of given.looks) {
         look.attention = pixels(await picture(look.maps));
         look.images = await Promise.all(look.levels.map(picture));
       }
+      if (this.view !== view) return; // another run was opened meanwhile
       this.looks[index] = given;
     }
-    if (this.stage === index && this.looks[index]) this.furnish(this.looks[index]);
+    if (this.stage !== index) return;
+    if (this.looks[index]) this.furnish(this.looks[index]);
+    else slot("maps").textContent = "The network could not be looked into.";
     draw();
   },
   furnish(look) {
@@ -54,7 +62,7 @@ const reverse = {
       $("b", figure).textContent = name;
       $("canvas", figure).setAttribute("aria-label", `attention to ${name}`);
     }
-    const { width, height } = look, last = look.levels.length + 2;
+    const [height, width] = look.window, last = look.levels.length + 2, windows = look.windows > 1 ? `, first of ${look.windows} windows` : "";
     const card = (column, depth, name, shape, canvas) => `<div class="nv-level" style="--column:${column};--depth:${depth}"><b>${name}</b><span>${shape}</span>${canvas}</div>`;
     const side = (level) => Math.round(Math.log2(look.levels[0].shape[1] / level.shape[1]));
     const skips = look.levels.map((level, i) => {
@@ -62,29 +70,34 @@ const reverse = {
       return level.name.startsWith("down") && other > i ? `<i class="nv-skip" style="--depth:${side(level)};--from:${i + 2};--count:${other - i + 1}"></i>` : "";
     });
     slot("unet").style.setProperty("--columns", last);
-    slot("unet").innerHTML = card(1, 0, "in", `10 × ${height} × ${width}`, '<canvas data-at="x_t" role="img" aria-label="x_t, the input"></canvas><small>x<sub>t</sub> 3, known picture 3, mask 1, low resolution 3</small>')
+    slot("unet").innerHTML = card(1, 0, "in", `10 × ${height} × ${width}${windows}`, '<canvas data-at="x_t" role="img" aria-label="x_t, the input"></canvas><small>x<sub>t</sub> 3, known picture 3, mask 1, low resolution 3</small>')
       + look.levels.map((level, i) => card(i + 2, side(level), level.name, level.shape.join(" × "), `<canvas role="img" aria-label="channels of ${level.name}"></canvas>`)).join("")
       + card(last, 0, "out", `3 × ${height} × ${width}`, '<canvas data-at="x0" role="img" aria-label="the predicted picture"></canvas><small>v, and from it x̂<sub>0</sub></small>')
       + skips.join("");
   },
   stops() {
-    return this.view?.stages[this.stage].steps.map((step) => step.t);
+    // Heun calls the network twice at one time: a rail has one place for each call
+    return this.view?.stages[this.stage].steps.map((step, i, all) => (i && step.t === all[i - 1].t ? step.t - 1 : step.t));
   },
   draw() {
     if (!this.view) return;
     const stage = this.view.stages[this.stage], index = nearest(this.stops(), state.t), step = stage.steps[index];
     for (const [name, at] of [["rx_t", "x_t"], ["reps", "eps"], ["rx0", "x0"], ["rx_next", "x_next"], ["rdiff", "difference"]]) {
-      const canvas = canvasOf(name), image = stage.images[at];
+      const canvas = canvasOf(name), image = at === "x_next" && !step.next ? null : stage.images[at];
       canvas.closest("figure").style.visibility = image ? "" : "hidden";
       if (image) frame(canvas, image, index, stage.width, stage.height);
     }
-    const guided = step.difference === null ? (step.guidance === 1 ? "guidance did not act here" : `guidance ${step.guidance}, which the network took as an input: one pass, no difference`) : `guidance ${step.guidance}: difference of ${fixed(step.difference, 3)} added ${fixed(step.guidance - 1, 1)} times more`;
-    const how = { exact: "the sampler's own weights", measured: "weights measured from the arrays", unknown: "" }[step.how];
+    const guided = step.difference === null ? (step.guidance === 1 ? "guidance did not act here" : `guidance ${step.guidance}, which the network took as an input: one pass, no difference`) : `guidance ${step.guidance}: the words change x̂0 by ${fixed(step.difference, 3)}, added ${fixed(step.guidance - 1, 1)} times more`;
+    const how = {
+      exact: "the sampler's own weights", fitted: "the sampler's weights, fitted to this network for so many calls",
+      measured: "weights measured from the arrays", unknown: "of a long run only a part of the steps is kept",
+    }[step.how];
+    const left = step.drawn ? "noise drawn anew" : step.rest === null ? "not known" : step.rest < 1e-6 ? "nothing" : step.rest.toExponential(1);
     slot("arithmetic").className = "nv-lines";
     slot("arithmetic").innerHTML =
       `<p>step ${step.step + 1}, t = ${fixed(step.t, 0)}</p><p>${printed(step.splitting)}</p><p>${printed(step.arithmetic)}</p>` +
-      `<p>${guided}</p><p>${how}${how ? `; left over: ${step.rest < 1e-6 ? "nothing" : step.rest > 1e-3 ? "noise drawn anew" : step.rest.toExponential(1)}` : ""}</p>`;
-    const weights = [["x_t", step.a], ...step.b.map((b, i) => [["x̂0 now", "x̂0 before", "x̂0 before that"][i] ?? `x̂0 ${i} steps before`, b])];
+      `<p>${printed(guided)}</p><p>${how}${step.how === "unknown" ? "" : `; left over: ${left}`}</p>`;
+    const weights = step.how === "unknown" ? [] : [["x_t", step.a], ...step.b.map((b, i) => [["x̂0 now", "x̂0 before", "x̂0 before that"][i] ?? `x̂0 ${i} steps before`, b])];
     const largest = Math.max(1, ...weights.map(([, w]) => Math.abs(w)));
     slot("weights").innerHTML = weights.map(([name, w]) => {
       const half = (50 * Math.abs(w)) / largest;

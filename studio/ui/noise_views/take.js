@@ -129,7 +129,7 @@ async function takeAlong(kind) {
 const RUN = (name) => `[data-form=run] [name=${name}]`;
 const KEPT = {
   forward: { schedule: "[data-slot=schedule]", size: "[data-slot=size]", seed: "[data-slot=noise-seed]", standardize: "[data-slot=standardize]" },
-  reverse: Object.fromEntries(["prompt", "negative_prompt", "steps", "guidance", "sampler", "seed"].map((name) => [name, RUN(name)])),
+  reverse: Object.fromEntries(["prompt", "negative_prompt", "steps", "guidance", "sampler", "seed", "one_pass"].map((name) => [name, RUN(name)])),
   compare: { prompt: "[data-form=compare] [name=prompt]" },
   plane: {
     shape: "[data-slot=shape]", text: "[data-slot=text]", aim: "[data-slot=aim]", guide: "[data-slot=guide]",
@@ -149,7 +149,7 @@ function link() {
   if (state.panel === "reverse" && reverse.view?.picture) {
     told.set("stage", reverse.stage);
     told.set("run", reverse.view.picture);
-    for (const [name, value] of Object.entries(reverse.view.asked ?? {})) told.set(name, value); // the form may say another
+    for (const [name, value] of Object.entries(reverse.view.asked ?? {})) told.set(name, typeof value === "boolean" ? Number(value) : value); // the form may say another
   }
   if (state.panel === "compare") told.set("runs", compare.lanes().map((run) => Object.values(run).join(",")).join(";"));
   if (state.panel === "plane") {
@@ -198,7 +198,7 @@ async function restore() {
       const [label, ...values] = text.split(",").map(Number);
       return { label, points: Array.from({ length: values.length >> 1 }, (_, i) => values.slice(2 * i, 2 * i + 2)) };
     });
-    if (told.get("shape") !== "two moons" || told.get("aim") || (told.get("guide") ?? "1") !== "1") {
+    if (told.get("shape") !== "two moons" || told.get("aim")) {
       plane.changed();
       if (told.get("shape") !== "drawing" || plane.strokes.length) plane.aimed();
     }
