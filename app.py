@@ -26,7 +26,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
     def option(name: str, default: str | None, text: str) -> None:
         variable = f"STUDIO_{name.upper().replace('-', '_')}"
-        parser.add_argument(f"--{name}", default=os.environ.get(variable, default), help=f"{text} [{variable}]")
+        parser.add_argument(f"--{name}", default=os.environ.get(variable) or default, help=f"{text} [{variable}]")
 
     option(
         "model",
@@ -42,6 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     if not options.port.isdecimal() or not 1 <= int(options.port) <= 65535:
         parser.error(f"--port must be a whole number from 1 to 65535; it was {options.port!r}.")
     options.port = int(options.port)
+    options.host = options.host.strip("[]")
     if options.auth is not None:
         user, _, password = options.auth.partition(":")
         if not user or not password:

@@ -6,10 +6,14 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 Prompts = str | Sequence[str] | None
 Generators = torch.Generator | Sequence[torch.Generator] | None
+AnyPicture = Image.Image | np.ndarray | torch.Tensor
+Pictures = AnyPicture | Sequence[AnyPicture]  # see `as_pictures`
 
 
 def seeded(
@@ -28,10 +32,33 @@ def seeded(
     return seeds, [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def as_list(given: Any, name: str) -> list:
-    if given is None:
-        raise ValueError(f"{name} is missing")
-    return list(given) if isinstance(given, Sequence) else [given]
+def as_pictures(given: Any, name: str) -> list[Image.Image]:
+    """One picture or several: of Pillow, or as a pipeline gives them as "np" ((B,) H, W, C) or "pt" ((B,) C, H, W).
+
+    Raises ValueError where it is none of these.
+    """
+    many = given if isinstance(given, Sequence) else [given]
+    found = [picture for one in many for picture in (one if getattr(one, "ndim", 0) == 4 else [one])]
+    if not found or given is None:
+        raise ValueError(f"{name} is missing; there must be at least one picture")
+    return [_picture(picture, name) for picture in found]
+
+
+def _picture(given: Any, name: str) -> Image.Image:
+    if isinstance(given, Image.Image):
+        return given
+    values = given
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = (values.permute(1, 2, 0) if values.ndim == 3 else values).numpy()
+    if not isinstance(values, np.ndarray) or values.ndim < 2 or values.shape[2:] not in ((), (1,), (3,), (4,)):
+        kind = f"{type(given).__name__} {tuple(getattr(given, 'shape', ()))}"
+        raise ValueError(f"{name} is a {kind}; it must be a Pillow picture, an array (H, W, C) or a tensor (C, H, W)")
+    if values.dtype != np.uint8:
+        if not (values.min(initial=0) >= 0 and values.max(initial=0) <= 1):  # NaN is neither
+            raise ValueError(f"{name} has values from {values.min()} to {values.max()}; they must be in [0, 1]")
+        values = (values * 255).round().astype(np.uint8)
+    return Image.fromarray(values[:, :, 0] if values.shape[2:] == (1,) else values)
 
 
 def spread(values: list, count: int, name: str) -> list:
@@ -41,16 +68,22 @@ def spread(values: list, count: int, name: str) -> list:
     return [value for value in values for _ in range(count // len(values))]
 
 
+def _texts(given: Any, name: str) -> list[str]:
+    if not isinstance(given, Sequence) or not given or not all(isinstance(words, str) for words in given):
+        raise ValueError(f"{name} is {str(given)[:60]}; it must be text, or a list of at least one")
+    return list(given)
+
+
 def repeated(
     prompt: Prompts, negative_prompt: Prompts, generator: Generators, times: int
 ) -> tuple[list[str], list[str] | None, list[torch.Generator] | None]:
     """Prompts, negative prompts and generators for every picture, each prompt `times` times in a row."""
     if not isinstance(times, int) or times < 1:
         raise ValueError(f"num_images_per_prompt is {times}; it must be a whole number, 1 or more")
-    prompts = [prompt or ""] if prompt is None or isinstance(prompt, str) else list(prompt)
+    prompts = [prompt or ""] if prompt is None or isinstance(prompt, str) else _texts(prompt, "prompt")
     negatives = negative_prompt
     if negatives is not None:
-        negatives = [negatives] * len(prompts) if isinstance(negatives, str) else list(negatives)
+        negatives = [negatives] * len(prompts) if isinstance(negatives, str) else _texts(negatives, "negative_prompt")
         negatives = [words for words in negatives for _ in range(times)]
     prompts = [words for words in prompts for _ in range(times)]
     if generator is None:

@@ -54,6 +54,7 @@ class StudioPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->unet"
+    _callback_tensor_inputs = ["latents", "pred_original_sample"]
 
     def __init__(
         self,
@@ -159,13 +160,13 @@ class StudioPipeline(DiffusionPipeline):
         constrain: Callable[[torch.Tensor], torch.Tensor] | None = None,
         layout: Layout | None = None,
     ) -> Stage:
-        """A stage at its start: noise, drawn on the CPU from the picture's own generator, over a picture if there is
-        one to start from."""
+        """A stage at its start: noise, drawn where the picture's own generator is, over a picture if there is one to
+        start from."""
         device = self._execution_device
-        noise = torch.randn((3, *condition.size), generator=generator)
+        noise = drawn((3, *condition.size), generator)
         noise = (layout.attuned(noise) if layout else noise).to(device)
         if isinstance(steps, PlannedSteps) and steps.leap is not None:
-            steps.noise = torch.randn((3, *condition.size), generator=generator).to(device)
+            steps.noise = drawn((3, *condition.size), generator).to(device)
         return Stage(
             task=task,
             sample=noise * steps.initial_scale if picture is None else steps.noised(picture.to(device), noise),
@@ -244,7 +245,7 @@ class StudioPipeline(DiffusionPipeline):
         layout: of that size, if there is one. begun: whether what was painted was begun from a picture.
         """
         low = picture.clamp(-1, 1).cpu()
-        low = low + noise_level * torch.randn(low.shape, generator=generator)
+        low = low + noise_level * drawn(low.shape, generator)
         steps = self._steps("studio", num_inference_steps)
         condition = Condition.super_resolution(low, size)
         constrain = None if known is None else partial(held_to, *(part.to(self._execution_device) for part in known))
@@ -320,6 +321,10 @@ class StudioPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput | tuple:
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type is {output_type!r}; it must be one of pil, np, pt")
+        for name in callback_on_step_end_tensor_inputs:
+            if name not in self._callback_tensor_inputs:
+                allowed = ", ".join(self._callback_tensor_inputs)
+                raise ValueError(f"callback_on_step_end_tensor_inputs has {name!r}; it may have {allowed}")
         self._interrupt, number = False, 0
         with self.progress_bar(total=max(row.num_steps for row in rows)) as bar:
             # pictures of several sizes may take different numbers of steps
@@ -355,6 +360,11 @@ class StudioPipeline(DiffusionPipeline):
 def _stacked(pictures: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
     """(B, 3, H, W); pictures of several sizes stay a list."""
     return torch.stack(pictures) if len({picture.shape for picture in pictures}) == 1 else pictures
+
+
+def drawn(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    """Standard normal numbers on the CPU, from a generator on whatever device."""
+    return torch.randn(tuple(shape), generator=generator, device=generator.device).cpu()
 
 
 def held_to(picture: torch.Tensor, known: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
-from studio.diffusion.arguments import Generators, Prompts, as_list, repeated, seeded
+from studio.diffusion.arguments import Generators, Pictures, Prompts, as_pictures, repeated, seeded
 from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.core import Finish, StudioPipeline, from_pil
 from studio.diffusion.guidance import Guidance
@@ -107,7 +107,7 @@ class StudioDenoisePipeline(StudioPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        image: Image.Image | Sequence[Image.Image],
+        image: Pictures,
         sigma: float | None = None,
         prompt: Prompts = None,
         negative_prompt: Prompts = None,
@@ -121,7 +121,7 @@ class StudioDenoisePipeline(StudioPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagePipelineOutput | tuple:
         """Each picture without its noise of `sigma` levels of 255, or of as many as it seems to have."""
-        images = as_list(image, "image")
+        images = as_pictures(image, "image")
         prompt = [prompt or ""] * len(images) if prompt is None or isinstance(prompt, str) else prompt
         prompts, negatives, generators = repeated(prompt, negative_prompt, generator, 1)
         rows = self.prepare(

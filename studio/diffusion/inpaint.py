@@ -11,7 +11,7 @@ from diffusers import SchedulerMixin
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
-from studio.diffusion.arguments import Generators, Prompts, as_list, repeated, seeded, spread
+from studio.diffusion.arguments import Generators, Pictures, Prompts, as_pictures, repeated, seeded, spread
 from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.core import Finish, StudioPipeline, from_pil, held_to
 from studio.diffusion.guidance import Guidance
@@ -117,8 +117,8 @@ class StudioInpaintPipeline(StudioPipeline):
     def __call__(
         self,
         prompt: Prompts = "",
-        image: Image.Image | Sequence[Image.Image] | None = None,
-        mask_image: Image.Image | Sequence[Image.Image] | None = None,
+        image: Pictures | None = None,
+        mask_image: Pictures | None = None,
         negative_prompt: Prompts = None,
         num_inference_steps: int = 6,
         guidance_scale: float = 1.5,
@@ -137,7 +137,7 @@ class StudioInpaintPipeline(StudioPipeline):
     ) -> ImagePipelineOutput | tuple:
         """Repaint the white of `mask_image` in `image`, once for each of `num_images_per_prompt`, or lists of each;
         arguments as in diffusers and `prepare`."""
-        images, masks = as_list(image, "image"), as_list(mask_image, "mask_image")
+        images, masks = as_pictures(image, "image"), as_pictures(mask_image, "mask_image")
         prompt = [prompt or ""] * len(images) if prompt is None or isinstance(prompt, str) else prompt
         prompts, negatives, generators = repeated(prompt, negative_prompt, generator, num_images_per_prompt)
         rows = self.prepare(

@@ -13,7 +13,7 @@ from itertools import islice, repeat
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import SchedulerMixin
+from diffusers import LMSDiscreteScheduler, PNDMScheduler, SchedulerMixin
 
 from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.guidance import Guidance
@@ -71,13 +71,19 @@ class StockSteps:
     ) -> None:
         config = {key: value for key, value in scheduler.config.items() if key != "solver_tables"}  # ours alone
         self.scheduler: Any = type(scheduler).from_config(config)
+        if begin and isinstance(self.scheduler, LMSDiscreteScheduler | PNDMScheduler):
+            raise ValueError(
+                f"{type(scheduler).__name__} needs the steps before: it cannot begin from a picture; take another one"
+            )
         self.scheduler.set_timesteps(**chosen_steps(self.scheduler, num_inference_steps), device=device)
         self.begin = begin * self.scheduler.order
         if hasattr(self.scheduler, "set_begin_index"):  # some timesteps repeat (Heun): do not search for them
             self.scheduler.set_begin_index(self.begin)
         self.prediction_type: str = scheduler.config.prediction_type
         self.times: list[float] = self.scheduler.timesteps.tolist()[self.begin :]
-        alphas, sigmas = NoiseSchedule(scheduler.alphas_cumprod).alpha_sigma(torch.tensor(self.times).double())
+        alphas, sigmas = NoiseSchedule(scheduler.alphas_cumprod.clamp(min=2**-24)).alpha_sigma(
+            torch.tensor(self.times).double()
+        )
         self.levels = list(zip(alphas.tolist(), sigmas.tolist(), strict=True))
         self.initial_scale = float(self.scheduler.init_noise_sigma)
 

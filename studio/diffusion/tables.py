@@ -103,12 +103,16 @@ _fingerprints: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 def fingerprint(network: nn.Module) -> str:
     """Sixteen hexadecimal digits that tell a network's weights from others', reckoned once for each module.
 
-    Of the weights in half precision, so that a network loaded as float32 and one loaded as float16 are the same.
+    Of the weights as bfloat16, so that what is loaded from one file as float32, float16 or bfloat16 is the same,
+    compiled or not. Empty where the weights are not there to be read: kept elsewhere until they are needed.
     """
     if network not in _fingerprints:
         digest = hashlib.sha256()
         for name, values in network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(values.detach().to("cpu", torch.float16).contiguous().numpy())
+            if values.is_meta:
+                return ""
+            digest.update(name.removeprefix("_orig_mod.").encode())
+            kept = values.detach().to("cpu", torch.float16).to(torch.bfloat16)  # as in the file, then what is left of it
+            digest.update(kept.contiguous().view(torch.int16).numpy())
         _fingerprints[network] = digest.hexdigest()[:16]
     return _fingerprints[network]

@@ -10,7 +10,7 @@ from diffusers import SchedulerMixin
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
-from studio.diffusion.arguments import Generators, Prompts, as_list, repeated, seeded, spread
+from studio.diffusion.arguments import Generators, Pictures, Prompts, as_pictures, repeated, seeded, spread
 from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.core import Finish, StudioPipeline, from_pil
 from studio.diffusion.guidance import Guidance
@@ -198,7 +198,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         num_images_per_prompt: int = 1,
         generator: Generators = None,
         size: int | None = None,
-        image: Image.Image | Sequence[Image.Image] | None = None,
+        image: Pictures | None = None,
         strength: float = 0.6,
         one_pass: bool = False,
         output_type: str = "pil",
@@ -212,7 +212,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         A list of generators, one a picture, makes each picture independent of its batch; one generator draws for all
         in order. output_type: "pil", or "np" (B, H, W, 3) or "pt" (B, 3, H, W) in [0, 1].
         """
-        images = None if image is None else as_list(image, "image")
+        images = None if image is None else as_pictures(image, "image")
         if images is not None and (prompt is None or isinstance(prompt, str)):
             prompt = [prompt or ""] * len(images)
         prompts, negatives, generators = repeated(prompt, negative_prompt, generator, num_images_per_prompt)

@@ -10,9 +10,9 @@ from diffusers import SchedulerMixin
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
-from studio.diffusion.arguments import Generators, Prompts, as_list, repeated, seeded
+from studio.diffusion.arguments import Generators, Pictures, Prompts, as_pictures, repeated, seeded
 from studio.diffusion.conditioning import Condition, Task, held_to_low_res
-from studio.diffusion.core import Finish, StudioPipeline, from_pil
+from studio.diffusion.core import Finish, StudioPipeline, drawn, from_pil
 from studio.diffusion.guidance import Guidance
 from studio.diffusion.rows import Row, Stage
 from studio.pictures.modes import bled, plain
@@ -87,7 +87,7 @@ class StudioUpscalePipeline(StudioPipeline):
         guidance: Guidance,
     ) -> Stage:
         if noise_level:
-            low = low + noise_level * torch.randn(low.shape, generator=generator)
+            low = low + noise_level * drawn(low.shape, generator)
         size = (low.shape[1] * scale_factor, low.shape[2] * scale_factor)
         steps = self._steps(sampler, num_inference_steps)
         condition = Condition.super_resolution(low, size).to(self._execution_device)
@@ -101,7 +101,7 @@ class StudioUpscalePipeline(StudioPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        image: Image.Image | Sequence[Image.Image],
+        image: Pictures,
         scale_factor: int = 2,
         prompt: Prompts = None,
         noise_level: float = 0.0,
@@ -117,7 +117,7 @@ class StudioUpscalePipeline(StudioPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> ImagePipelineOutput | tuple:
         """Paint each picture `scale_factor` times as large; a prompt may say what it shows."""
-        images = as_list(image, "image")
+        images = as_pictures(image, "image")
         prompt = [prompt or ""] * len(images) if prompt is None or isinstance(prompt, str) else prompt
         prompts, negatives, generators = repeated(prompt, negative_prompt, generator, 1)
         rows = self.prepare(

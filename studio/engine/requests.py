@@ -21,7 +21,7 @@ from studio.engine.checks import (
     check_whole,
     shown,
 )
-from studio.pictures.canvas import hole_of
+from studio.pictures.canvas import hole_of, window_count
 from studio.pictures.files import MAX_PIXELS, MAX_SIDE
 from studio.pictures.modes import plain, plain_mask
 
@@ -42,6 +42,7 @@ GROUNDS = ("white", "black", "red", "green", "blue", "yellow", "pink", "purple",
 
 MAX_SEED = 2**32 - 1
 MAX_STEPS = 1000
+MAX_ROWS = 150_000  # network rows of 64 px that a job may take: the better part of an hour on two cores
 MAX_GUIDANCE = 30.0
 MAX_COUNT = 9
 MAX_NOISE_LEVEL = 0.3
@@ -78,6 +79,16 @@ class _Asked:
         check_real("guidance", self.guidance, 0.0, MAX_GUIDANCE)
         check_choice("sampler", self.sampler, tuple(SAMPLERS))
         check_whole("seed", self.seed, 0, MAX_SEED)
+
+    def _check_work(self, width: int, height: int) -> None:
+        """What is painted at its full size (px) may not take for ever, since nobody may be left to stop it."""
+        twice = (1 + (self.guidance != 1)) * (1 + (self.sampler == "heun"))
+        rows = window_count(height, width, 64) * self.steps * twice * self.count
+        if rows > MAX_ROWS:
+            raise InvalidRequest(
+                f"This would take {rows:,} evaluations of the network, and a job may take {MAX_ROWS:,}: choose fewer "
+                "steps, guidance 1, another sampler than Heun, or a smaller picture."
+            )
 
     @property
     def caption(self) -> str:
@@ -268,6 +279,7 @@ class SuperResolve(_Asked):
                 f"The larger pictures may have {_megapixels(MAX_PIXELS)} together; these would have "
                 f"{_megapixels(self.pixels)}: {self.count} x {_size(self.image)} px, {to}."
             )
+        self._check_work(self.image.width * self.scale, self.image.height * self.scale)
 
     def _aim(self) -> None:
         """Checks the target and takes the scale that it needs."""
@@ -330,6 +342,8 @@ class Denoise(_Asked):
             if self.sigma == 0:
                 raise InvalidRequest("The noise must be above 0: at 0 there is none to take away.")
         object.__setattr__(self, "image", _picture("picture", self.image))
+        if self.way == "run":
+            self._check_work(*self.image.size)
 
 
 Request = TextToImage | Inpaint | SuperResolve | Denoise

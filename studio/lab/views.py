@@ -343,7 +343,12 @@ def example_run(pipe: Any, prompt: str, seed: int, steps: int = 10) -> dict[str,
     stage = _Steps(taken)
     trace = SimpleNamespace(stages=(stage,), num_steps=steps)
     looks = looking_view(pipe, prompt, trace)
-    return {"caption": prompt, "sampler": "Studio", "stages": reverse_view(trace, config=pipe.scheduler.config), "looks": [looks]}
+    return {
+        "caption": prompt,
+        "sampler": "Studio",
+        "stages": reverse_view(trace, config=pipe.scheduler.config),
+        "looks": [looks],
+    }
 
 
 class _Steps(list):

@@ -26,10 +26,10 @@ _NOTE = "note"
 
 
 class Drafts:
-    """A folder of PNG files whose names only who knows the owner and the library's secret could guess."""
+    """A folder of PNG files whose names only who knows the owner and the library's key could guess."""
 
-    def __init__(self, folder: Path, secret: str):
-        self.folder, self._secret = folder / "drafts", secret
+    def __init__(self, folder: Path, key: str):
+        self.folder, self._key = folder / "drafts", key
 
     def put(self, owner: str, tab: str, what: str, picture: Image.Image, note: str = "") -> None:
         """note: a few words to be kept with it.  Raises Refusal if the disk will not."""
@@ -66,7 +66,7 @@ class Drafts:
             remove(self._path(owner, tab, what))
 
     def _path(self, owner: str, tab: str, what: str) -> Path:
-        made = hmac.digest(self._secret.encode(), f"draft/{tab}/{what}/{owner}".encode(), "sha256")
+        made = hmac.digest(self._key.encode(), f"draft/{tab}/{what}/{owner}".encode(), "sha256")
         return self.folder / f"{base64.urlsafe_b64encode(made)[:22].decode()}.png"
 
     def _sweep(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sqlite3
 import time
 import unicodedata
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 PAINTED_BYTES = 100_000  # more than a picture painted from words takes up, without its words
 WORD_BYTES = 30  # a character of a prompt in a picture's metadata, at most: it stands there as text and as JSON
 
+PASSING = "call:"  # how the names of owners begin who come once, and can never ask for their pictures again
+KEPT_FREE = 500_000_000  # bytes of the disk that no picture is to take
 MOST_CRASHES = 4
 
 _ENDED = "The pictures were not kept, because their job has ended already."
@@ -41,7 +44,7 @@ _KILLS = (
 
 
 class DiskJournal:
-    """A folder with library.sqlite, pictures/, traces/, inputs/ and secret, which one process works in at a time.
+    """A folder with library.sqlite, pictures/, traces/, inputs/, secret and key, which one process works in at a time.
 
     quota: bytes of each owner's pictures.  trace_quota: bytes of all traces.  model: its name, for the settings.
     most_crashes: a job that was under way when so many processes were killed is not taken up again.
@@ -83,6 +86,7 @@ class DiskJournal:
         """The job is on the disk when this returns. Raises Refusal if its owner, or the disk, has no room for it."""
         pictures = job.request.pictures()
         with refusing("The job could not be taken"):
+            self._make_room(job)
             self._check_room(job)
             try:
                 with self._files.inputs_written(pictures.values()) as inputs, self._db.transaction() as db:
@@ -282,6 +286,20 @@ class DiskJournal:
         )
         return (pictures or 0) + sum(({row["name"]: row["bytes"] for row in kept} | dict(inputs)).values())
 
+    def _make_room(self, job: Job) -> None:
+        """Who comes once cannot delete: the oldest of what such an owner left goes, as far as the quota asks for it."""
+        (reserved,) = self._db.one("SELECT SUM(reserved) FROM jobs WHERE owner = ?", job.owner)
+        beyond = self._used(job.owner) + (reserved or 0) + _most_bytes(job.request) - self._quota
+        if not job.owner.startswith(PASSING) or beyond <= 0:
+            return
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE pictures SET deleted = ? WHERE number IN (SELECT number FROM (SELECT number, bytes, SUM(bytes) "
+                "OVER (ORDER BY number) AS total FROM pictures WHERE owner = ? AND deleted IS NULL) "
+                "WHERE total - bytes < ?)",
+                (time.time(), job.owner, beyond),
+            )
+
     def _check_room(self, job: Job, inputs: Sequence[tuple[str, int]] = ()) -> None:
         """Raises Refusal if the owner's pictures, and what unfinished jobs and this one may add, exceed the quota.
 
@@ -294,6 +312,9 @@ class DiskJournal:
                 f"Your pictures take up {used / 1e6:,.1f} of {self._quota / 1e6:,.1f} MB, and this, with what is "
                 f"waiting, may need {more / 1e6:,.1f} MB more; please delete some first."
             )
+        (all_reserved,) = self._db.one("SELECT SUM(reserved) FROM jobs")
+        if shutil.disk_usage(self.folder).free < KEPT_FREE + (all_reserved or 0) + _most_bytes(job.request):
+            raise Refusal("The studio's disk is nearly full: pictures must be deleted before there is room for more.")
 
 
 def _insert(db: sqlite3.Connection, table: str, **row: object) -> int:

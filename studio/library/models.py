@@ -64,6 +64,11 @@ def check_model_folder(folder: str | Path) -> list[str]:
         ]
     except (ValueError, AttributeError):
         return [*problems, f"The model_index.json of {folder} is cut short or is not JSON."]
+    if index.get("unet") != ["studio.diffusion.unet", "StudioUNet"]:
+        kind = str(index.get("_class_name") or "model of no name")[:60]
+        problems.append(
+            f"The model folder {folder} holds a {kind}; only models of this studio's own kind, StudioUNet, run."
+        )
     for name in components:
         problems += _check_component(folder, name)
     for path in files:

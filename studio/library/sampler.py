@@ -114,10 +114,12 @@ class PipelineSampler:
         restore = [_snapshot(row) for row in rows]
         try:
             self.pipeline.denoise_call(rows)
-            if rows[0].sample.is_cuda:  # `pipeline.device` goes through all modules, a tenth of a small call's time
+            device = rows[0].sample.device  # `pipeline.device` goes through all modules, a tenth of a small call's time
+            if device.type in ("cuda", "mps"):
                 import torch
 
-                torch.cuda.synchronize()  # the call's time is what the schedule goes by, and its errors belong here
+                # the call's time is what the schedule goes by, and its errors belong here
+                torch.cuda.synchronize(device) if device.type == "cuda" else torch.mps.synchronize()
         except Exception:
             for put_back in restore:
                 put_back()

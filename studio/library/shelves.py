@@ -32,15 +32,16 @@ class Shelves:
             place.mkdir(exist_ok=True)
             for part in place.glob(f".*{PART}"):  # left by a crash
                 remove(part)
-        self.secret = _secret(folder / "secret")
+        self.secret = _secret(folder / "secret")  # of the page's storage: Gradio sends it to every browser
+        self.key = _secret(folder / "key")  # of names, told to nobody
         self._inputs_lock = threading.Lock()
         self._claimed: Counter[str] = Counter()
 
     # ---- pictures and traces ----
 
     def picture_id(self, job_id: str, index: int) -> str:
-        """132 bits that only this folder's secret makes of a job's id: who sees one picture cannot tell the next."""
-        made = hmac.digest(self.secret.encode(), f"{job_id}/{index}".encode(), "sha256")
+        """132 bits that only this folder's key makes of a job's id: who sees one picture cannot tell the next."""
+        made = hmac.digest(self.key.encode(), f"{job_id}/{index}".encode(), "sha256")
         return base64.urlsafe_b64encode(made)[:22].decode()
 
     def picture_path(self, id: str) -> Path:
@@ -128,10 +129,10 @@ class Shelves:
                     remove(self.input_path(name))
 
     def _input_name(self, picture: Image.Image) -> str:
-        """Follows from what the picture shows, mode, size and pixels, and from this folder's secret: who has a picture
+        """Follows from what the picture shows, mode, size and pixels, and from this folder's key: who has a picture
         cannot tell whether somebody else has brought it here."""
         shown = f"{picture.mode} {picture.size}".encode() + picture.tobytes()
-        return hmac.digest(self.secret.encode(), shown, "sha256").hex()
+        return hmac.digest(self.key.encode(), shown, "sha256").hex()
 
 
 def _secret(file: Path) -> str:

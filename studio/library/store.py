@@ -22,7 +22,7 @@ from studio.engine.job import Job, JobView, Picture, Refusal
 from studio.engine.requests import Request, request_from
 from studio.engine.trace import Trace
 from studio.library.files import refusing
-from studio.library.journal import MOST_CRASHES, DiskJournal, words
+from studio.library.journal import MOST_CRASHES, PASSING, DiskJournal, words
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ GIGABYTE = 1_000_000_000
 UNDO_SECONDS = 600.0  # a deleted picture can be brought back for so long
 PURGE_SECONDS = 60.0  # how often, at most, what was deleted is looked for
 FORGET_SECONDS = 7 * 86_400.0  # jobs that left no picture, and pictures of PASSING owners, are kept for so long
-PASSING = "call:"  # how the names of owners begin who come once, and can never ask for their pictures again
 MAX_WORDS = 100  # of a search
 MAX_LIMIT = 1000  # pictures or jobs in one answer
 
@@ -47,7 +46,7 @@ class JobRecord(JobView):
 
 
 class Library(DiskJournal):
-    """A folder with library.sqlite, pictures/, traces/, inputs/ and secret. Safe to use from several threads.
+    """A folder with library.sqlite, pictures/, traces/, inputs/, secret and key. Safe to use from several threads.
 
     owner_quota_bytes: of each owner's pictures and those they began with; a job that may exceed it is refused.
     trace_quota_bytes: of all traces; beyond it the oldest go, those of favourites last.
@@ -72,8 +71,12 @@ class Library(DiskJournal):
         self._now_and_then()
 
     def secret(self) -> str:
-        """A secret made once for this folder."""
+        """Made once for this folder, for what browsers keep: they are told it."""
         return self._files.secret
+
+    def key(self) -> str:
+        """Made once for this folder, and told to nobody."""
+        return self._files.key
 
     def keep(self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]) -> tuple[Picture, ...]:
         kept = super().keep(job, images, traces)

@@ -6,6 +6,7 @@ Knows Pillow and a few formats; knows nothing of requests or pages. Size is chec
 from __future__ import annotations
 
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Callable
@@ -20,6 +21,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 MAX_PIXELS = 16_000_000  # of a picture that comes in, or of all that super-resolution gives back
 MAX_SIDE = 20_000  # px of a picture's longer side
+_decoding = threading.BoundedSemaphore(2)  # a small file may take hundreds of MB on its way to a picture
 
 
 def open_picture(
@@ -32,7 +34,7 @@ def open_picture(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow remarks on odd files; what matters is said below
-            with Image.open(file, formats=FORMATS) as image:
+            with _decoding, Image.open(file, formats=FORMATS) as image:
                 check_size(name, *image.size)
                 frames = getattr(image, "n_frames", 1)
                 image.load()

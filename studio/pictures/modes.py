@@ -73,6 +73,5 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def _bare(picture: Image.Image) -> Image.Image:
-    picture = picture.copy()
-    picture.info = {}  # two pictures are equal if their pixels are
-    return Image.frombytes(picture.mode, picture.size, picture.tobytes())  # no file, no EXIF behind it
+    # no file and no EXIF behind it, and no info: two pictures are equal if their pixels are
+    return Image.frombytes(picture.mode, picture.size, picture.tobytes())

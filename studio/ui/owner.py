@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from typing import Protocol
 
-from studio.library.store import PASSING
+from studio.library.journal import PASSING
 
 SESSIONS = 4096  # first visits whose token is remembered, until their browsers bring it along
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")  # what secrets.token_urlsafe(32) gives

@@ -256,7 +256,7 @@ def launch_options(studio: Studio) -> dict[str, Any]:
         "quiet": True,
         "max_threads": 512,  # whoever follows a job holds one
         "strict_cors": True,
-        "max_file_size": "20mb",
+        "max_file_size": "70mb",  # 16 megapixels without compression, and with transparency
         "enable_monitoring": False,
         "run_history": False,
         "ssr_mode": False,
@@ -275,7 +275,8 @@ def serve(studio: Studio, *, host: str, port: int, auth: tuple[str, str] | None 
     before = {sign: signal.signal(sign, lambda *_: told.set()) for sign in (signal.SIGINT, signal.SIGTERM)}
     page = build_page(studio)
     try:
-        page.launch(server_name=host, server_port=port, auth=auth, prevent_thread_lock=True, **launch_options(studio))
+        name = f"[{host}]" if ":" in host else host  # as Gradio wants an address of version 6
+        page.launch(server_name=name, server_port=port, auth=auth, prevent_thread_lock=True, **launch_options(studio))
         print(f"Diffusion Studio is open at {page.local_url}", flush=True)
         studio.engine.start()
         while not told.wait(1.0):  # a wait without end would not let a signal through everywhere

@@ -36,7 +36,7 @@ class Studio:
 
     @cached_property
     def drafts(self) -> Drafts:
-        return Drafts(self.library.folder, self.library.secret())
+        return Drafts(self.library.folder, self.library.key())
 
     @property
     def device_name(self) -> str:

@@ -7,7 +7,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image, DiffusionPipeline
+from diffusers import (
+    AutoPipelineForInpainting,
+    AutoPipelineForText2Image,
+    DDIMScheduler,
+    DiffusionPipeline,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+)
 from PIL import Image
 
 from studio.diffusion.core import from_pil, to_pil
@@ -278,6 +285,68 @@ def test_output_types_and_several_pictures(pipe):
         pipe("a cat", num_images_per_prompt=0)
     with pytest.raises(ValueError, match="num_inference_steps is 0"):
         pipe("a cat", num_inference_steps=0)
+
+
+def test_what_a_pipeline_gives_another_takes(pipe):
+    """As Pillow pictures, arrays or tensors: the same pixels."""
+    upscale = StudioUpscalePipeline(**pipe.components)
+    results = []
+    for kind in ("pil", "np", "pt"):
+        given = pipe(["a cat", "a dog"], num_inference_steps=1, generator=generators(0, 1), output_type=kind).images
+        for same in (given, list(given)):
+            results.append([np.asarray(large) for large in upscale(same, generator=generators(0, 1)).images])
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"prompt": []}, r"prompt is \[\]; it must be text"),
+        ({"prompt": "a cat", "negative_prompt": Image.new("RGB", (8, 8))}, "negative_prompt is .*; it must be text"),
+        ({"prompt": "a cat", "image": np.ones((8, 8, 2))}, r"image is a ndarray \(8, 8, 2\); it must be"),
+        (
+            {"prompt": "a cat", "image": np.full((8, 8, 3), 255.0)},
+            r"values from 255.0 to 255.0; they must be in",
+        ),
+        ({"prompt": "a cat", "image": torch.full((3, 8, 8), torch.nan)}, "values from nan to nan"),
+        ({"prompt": "a cat", "image": []}, "image is missing"),
+        ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "it may have latents, pred_original_sample"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(pipe, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        pipe(num_inference_steps=1, **arguments)
+
+
+def test_several_things_are_painted_under_autocast(pipe):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (picture,) = pipe("two cats", num_inference_steps=2, generator=generators(0)).images
+    assert np.asarray(picture).std() > 1
+
+
+def test_the_words_of_a_row_that_is_never_shown_are_not_read(pipe, monkeypatch):
+    asked, encode = [], pipe.encode
+    monkeypatch.setattr(pipe, "encode", lambda prompts: asked.append(set(prompts)) or encode(prompts))
+    pipe.prepare(["a cat"], seeds=[0], guidance_scale=3.0, one_pass=True)
+    pipe.prepare(["a cat"], seeds=[0], guidance_scale=3.0)
+    assert asked == [{"a cat"}, {"a cat", ""}]
+
+
+@pytest.mark.parametrize("sampler", [LMSDiscreteScheduler, PNDMScheduler])
+def test_samplers_that_need_the_steps_before_do_not_begin_from_a_picture(pipe, sampler):
+    scheduler = sampler.from_config(pipe.scheduler.config)
+    options = {"seeds": [0], "sampler": scheduler, "images": [noise_picture(16, 16)]}
+    with pytest.raises(ValueError, match=f"{sampler.__name__} needs the steps before"):
+        pipe.prepare(["a cat"], strength=0.3, **options)
+    assert pipe.prepare(["a cat"], strength=1.0, **options)
+
+
+def test_a_schedule_that_ends_in_pure_noise(pipe):
+    """DDIM whose last alpha is 0 (arXiv 2305.08891, algorithm 1): as finite as our own."""
+    scheduler = DDIMScheduler.from_config(pipe.scheduler.config, rescale_betas_zero_snr=True)
+    (row,) = pipe.prepare(["a cat"], seeds=[0], num_inference_steps=3, sampler=scheduler, size=16)
+    assert np.isfinite(painted([row], pipe)[0]).all()
 
 
 def test_a_callback_sees_each_step_may_change_it_and_may_stop(pipe):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 
@@ -150,8 +151,14 @@ def test_other_weights_are_sampled_plainly(pipe):
 
 
 def test_half_precision_is_the_same_network():
-    one, other = random_pipeline().unet, random_pipeline().unet.half()
-    assert fingerprint(one) == fingerprint(other) and len(fingerprint(one)) == 16
+    """As it is loaded from one file, of half precision, and compiled or not."""
+    one = random_pipeline().unet.half()
+    names = [fingerprint(copy.deepcopy(one).to(dtype)) for dtype in (torch.float32, torch.float16, torch.bfloat16)]
+    compiled = torch.nn.Module()  # as torch.compile wraps it
+    compiled._orig_mod = one
+    names.append(fingerprint(compiled))
+    assert len(set(names)) == 1 and len(names[0]) == 16
+    assert fingerprint(copy.deepcopy(one).to("meta")) == ""
 
 
 def test_a_picture_of_a_batch_is_the_picture_alone(pipe):

@@ -184,6 +184,11 @@ def test_pictures_of_any_kind_become_rgb_and_masks_grey():
             "4 times as large.",
         ),
         (lambda: SuperResolve(Image.new("1", (1000, 1000)), 2, count=5), "these would have 20 megapixels"),
+        (
+            lambda: SuperResolve(Image.new("1", (900, 900)), 4, steps=1000, guidance=2.0, sampler="heun"),
+            "This would take 22,500,000 evaluations of the network, and a job may take 150,000: choose fewer steps",
+        ),
+        (lambda: Denoise(Image.new("1", (900, 900)), way="run", steps=1000), "evaluations of the network"),
         (lambda: SuperResolve(RED, 3), "The scale must be 2 or 4; it was 3."),
         (lambda: SuperResolve(RED, 2.0), "The scale must be 2 or 4; it was 2.0."),
         (lambda: SuperResolve(RED, True), "The scale must be 2 or 4; it was True."),

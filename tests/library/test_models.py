@@ -60,6 +60,12 @@ def cut(path: Path, bytes_left: int) -> None:
         (lambda f: (f / "model.CKPT").touch(), r"holds a pickle, model\.CKPT"),
         (lambda f: cut(f / "model_index.json", 9), "model_index.json of .* is cut short or is not JSON"),
         (lambda f: (f / "model_index.json").unlink(), "has no model_index.json"),
+        (
+            lambda f: (f / "model_index.json").write_text(
+                json.dumps({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]})
+            ),
+            "holds a StableDiffusionPipeline; only models of this studio's own kind, StudioUNet, run",
+        ),
         (lambda f: (f / "scheduler").rename(f / "old"), "has no scheduler"),
     ],
 )

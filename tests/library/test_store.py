@@ -12,6 +12,7 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from PIL import Image
 from studio.engine.job import Job, Refusal
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.engine.trace import Budget, Recorder, Trace
-from studio.library import database, files, store
+from studio.library import database, files, journal, store
 from studio.library.journal import MOST_CRASHES
 from studio.library.metadata import read_png
 from studio.library.store import Library
@@ -282,12 +283,12 @@ def test_what_is_no_ones_is_swept_but_never_a_picture(library, reopened):
     assert not (library.folder / ".y.part").exists()
 
 
-def test_the_secret_is_made_once_and_for_its_owner_alone(library, reopened):
-    secret = library.secret()
-    assert len(secret) >= 32
-    assert (library.folder / "secret").stat().st_mode & 0o077 == 0
+def test_secrets_are_made_once_and_for_their_owner_alone(library, reopened):
+    secret, key = library.secret(), library.key()
+    assert len(secret) >= 32 and len(key) >= 32 and secret != key
+    assert all((library.folder / name).stat().st_mode & 0o077 == 0 for name in ("secret", "key"))
     library = reopened(library)
-    assert library.secret() == secret
+    assert (library.secret(), library.key()) == (secret, key)
 
 
 def test_ids_tell_nothing_of_one_another(library, opened, tmp_path):
@@ -550,6 +551,28 @@ def test_what_a_job_begins_with_and_its_words_count_before_it_is_taken(opened, t
     assert 400_000 < library.usage(ME)[0] < 700_000  # the words stand in the file
     with pytest.raises(Refusal, match="delete some first"):
         submitted(library, TextToImage("🍎" * 10_000))
+
+
+def test_who_cannot_delete_loses_the_oldest_to_what_is_asked_now(opened, tmp_path):
+    library = opened(tmp_path, owner_quota_bytes=250_000)
+    kept = []
+    for number in range(4):
+        job = submitted(library, owner="call:1")
+        kept += library.keep(job, [picture(150, 150, number)], [None])  # 68 kB
+    assert [p.id for p in library.pictures("call:1")] == [p.id for p in kept[:0:-1]]
+    assert library.usage("call:1")[0] < 250_000
+    with pytest.raises(Refusal, match="delete some first"):
+        submitted(library, TextToImage("a cat", count=9), owner="call:1")  # more than there is for anyone
+
+
+def test_the_last_of_the_disk_is_left_alone(library, monkeypatch):
+    waiting = submitted(library)
+    free = journal.KEPT_FREE + 150_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    with pytest.raises(Refusal, match="disk is nearly full"):
+        submitted(library, owner=YOU)  # what waits has a part of it
+    library.keep(waiting, [picture()], [None])
+    submitted(library, owner=YOU)
 
 
 def test_what_programs_left_that_cannot_come_back_goes_after_a_week(library, monkeypatch):

@@ -30,6 +30,9 @@ def test_every_option_has_an_environment_variable(monkeypatch):
     monkeypatch.setenv("STUDIO_AUTH", "ann:s:e")
     options = app.parse_arguments(["--port", "8000"])
     assert (options.data_dir, options.port, options.auth) == ("/tmp/x", 8000, ("ann", "s:e"))
+    for variable in ("STUDIO_DATA_DIR", "STUDIO_PORT", "STUDIO_AUTH"):  # set to nothing is not set
+        monkeypatch.setenv(variable, "")
+    assert app.parse_arguments([]) == app.parse_arguments(["--data-dir", "outputs", "--port", "7860"])
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,8 @@ def test_mistakes_end_with_a_sentence(arguments, says, capsys):
 
 def test_others_may_reach_it_with_a_password_or_on_a_space(monkeypatch):
     assert app.parse_arguments(["--host", "0.0.0.0", "--auth", "ann:secret"]).host == "0.0.0.0"
-    assert app.parse_arguments(["--host", "::1"]).auth is None
+    for host in ("::1", "[::1]"):
+        assert (app.parse_arguments(["--host", host]).host, app.parse_arguments(["--host", host]).auth) == ("::1", None)
     monkeypatch.setenv("SPACE_ID", "someone/studio")
     assert app.parse_arguments([]).host == "0.0.0.0"
 
