@@ -112,7 +112,7 @@ def fingerprint(network: nn.Module) -> str:
             if values.is_meta:
                 return ""
             digest.update(name.removeprefix("_orig_mod.").encode())
-            kept = values.detach().to("cpu", torch.float16).to(torch.bfloat16)  # as in the file, then what is left of it
-            digest.update(kept.contiguous().view(torch.int16).numpy())
+            kept = values.detach().to("cpu", torch.float16)  # as in the file
+            digest.update(kept.to(torch.bfloat16).contiguous().view(torch.int16).numpy())
         _fingerprints[network] = digest.hexdigest()[:16]
     return _fingerprints[network]
