@@ -223,6 +223,7 @@ def test_the_plane_learns_a_drawing(noise):
     moons = pixels(noise, "plane")
     noise.select_option("[data-slot=shape]", "spiral")
     noise.wait_for_selector("[data-slot=trained]:text-is('not trained yet')")
+    noise.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     assert not np.array_equal(moons, pixels(noise, "plane"))  # what is to be learned is seen before it is
     noise.select_option("[data-slot=shape]", "drawing")
     noise.click("[data-act=train]")
