@@ -173,6 +173,26 @@ def test_a_run_taken_apart(noise):
     assert noise.inner_text("[data-slot=caption]") == "a red boat"  # the view stays
 
 
+def test_every_call_of_heun_has_its_place_on_the_rail_and_one_pass_is_said(noise):
+    noise.click("[data-go=reverse]")
+    noise.fill("[data-form=run] [name=prompt]", "a blue boat")
+    noise.fill("[data-form=run] [name=steps]", "3")
+    noise.select_option("[data-form=run] [name=sampler]", "heun")
+    noise.check("[data-form=run] [name=one_pass]")
+    noise.click("[data-form=run] [type=submit]")
+    noise.wait_for_function("document.querySelector('#noise [data-slot=caption]').innerText == 'a blue boat'")
+    assert noise.is_checked("[data-form=run] [name=one_pass]")  # the form says what was run
+    noise.focus("[data-slot=rail]")
+    press(noise, "End")
+    seen = []
+    for _ in range(5):
+        text = noise.inner_text("[data-slot=arithmetic]")
+        assert "took as an input" in text
+        seen.append(text.partition(",")[0])
+        press(noise, "ArrowLeft")
+    assert seen == [f"step {number}" for number in range(1, 6)]
+
+
 def compare(page) -> list[str]:
     """Presses Compare; what is said of each run."""
     page.eval_on_selector("[data-slot=runs]", "runs => runs.replaceChildren()")
