@@ -27,6 +27,7 @@ from studio.diffusion.conditioning import Task
 from studio.diffusion.guidance import guided
 from studio.diffusion.process import NoiseSchedule, velocity
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.diffusion.tables import fingerprint
 from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
 from studio.training.batches import PAINTING, SHARPENING, Batch, BatchMaker
 from studio.training.export import export, load_averaged, paint, sample_prompts, sheet
@@ -37,7 +38,7 @@ from studio.training.sprites import Sprites
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
 
 TEACHER_EVERY = 1000  # updates after which the teacher takes over the averaged weights; see `losses`
-EMPHASIS = 0.25  # of the style; a teacher that emphasizes it passes that on, so that it ends at 1/4 + 1/16 + ... = 1/3
+EMPHASIS = 1 / 3  # of the style, where other networks are the teachers; see `losses`
 GUIDED = 0.3  # share of the rows with words that learn guidance as an input,
 GUIDED_AFTER = 0.4  # after this share of the time where the network begins from nothing: who teaches must know words
 NOISE_BINS = 4  # losses are logged apart for this many equal parts of the time axis
@@ -94,6 +95,19 @@ def draw_times(count: int, generator: torch.Generator, last: int) -> torch.Tenso
     return last * torch.where(torch.rand(count, generator=generator) < 0.1, uniform, normal)
 
 
+class Teachers(nn.Module):
+    """Several networks as one: the mean of what they predict errs less than each of them."""
+
+    def __init__(self, unets: Sequence[StudioUNet]) -> None:
+        super().__init__()
+        self.unets = nn.ModuleList(unets)
+
+    def forward(self, x_t, condition, time, text, mask, task, noise_level) -> torch.Tensor:
+        sample = torch.cat([x_t, condition], dim=1)
+        said = [unet(sample, time, text, mask, task, noise_level).sample.float() for unet in self.unets]
+        return torch.stack(said).mean(0)
+
+
 def losses(
     model: nn.Module,
     teacher: nn.Module | None,
@@ -104,13 +118,12 @@ def losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean squared error of the velocity for each row (B,), and the times (B,) at which it was asked.
 
-    A teacher adds what the network is to say besides the truth; it stands still for long: of the model as it is, words
-    would grow louder with every update. None: the truth alone.
+    Some rows with words are asked for the guided velocity in one call: what a teacher says with words and without, put
+    together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). None: no row is guided. The teacher
+    stands still for long: of the model as it is, words would grow louder with every update.
 
-    - Where words with a style become a picture, EMPHASIS of what the style changes in the teacher's prediction, as
-      model-guidance does for all words (Tang et al. 2025, arXiv 2502.12154): guidance makes too little of the style.
-    - Some rows with words are asked for the guided velocity in one call: what the teacher says with words and without,
-      put together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1).
+    Of `Teachers` everything is learned but super-resolution, in place of the truth; and where words with a style become
+    a picture, EMPHASIS of what the style changes in their prediction is added: guidance makes too little of it.
     """
     device, count = batch.picture.device, len(batch.picture)
     time = draw_times(count, generator, len(schedule) - 1).to(device)
@@ -120,11 +133,14 @@ def losses(
     target = velocity(batch.picture, eps, alpha, sigma)
     guidance = torch.ones(count, device=device)
     if teacher is not None:
-        says = torch.tensor([bool(caption) for caption in batch.captions]) & (batch.task.cpu() != Task.SUPER_RESOLUTION)
-        in_one_call = says & (torch.rand(count, generator=generator) < GUIDED)
-        styled = torch.tensor([bool(caption) for caption in batch.unstyled])
+        paints = batch.task.cpu() != Task.SUPER_RESOLUTION
+        says = torch.tensor([bool(caption) for caption in batch.captions])
+        in_one_call = paints & says & (torch.rand(count, generator=generator) < GUIDED)
+        taught, styled = torch.zeros_like(paints), torch.zeros_like(paints)
+        if isinstance(teacher, Teachers):
+            taught, styled = paints, torch.tensor([bool(caption) for caption in batch.unstyled])
 
-        def taught(chosen: torch.Tensor, captions: list[str]) -> torch.Tensor:
+        def heard(chosen: torch.Tensor, captions: list[str]) -> torch.Tensor:
             """(B, 3, H, W), what the teacher says of the chosen rows with these captions; 0 elsewhere."""
             said, rows = torch.zeros_like(target), chosen.nonzero()[:, 0].to(device)
             if len(rows):
@@ -133,15 +149,16 @@ def losses(
                 said[rows] = teacher(*given, batch.task[rows], batch.noise_level[rows]).float()
             return said
 
+        def where(chosen: torch.Tensor, yes: torch.Tensor, no: torch.Tensor) -> torch.Tensor:
+            return torch.where(chosen[:, None, None, None].to(device), yes, no)
+
         with torch.no_grad():
-            conditional = taught(styled | in_one_call, batch.captions)
-            more = EMPHASIS * torch.where(
-                styled[:, None, None, None].to(device), conditional - taught(styled, batch.unstyled), 0.0
-            )
+            conditional = heard(taught | in_one_call, batch.captions)
+            more = EMPHASIS * (where(styled, conditional, torch.zeros_like(target)) - heard(styled, batch.unstyled))
             scale = 1 + (MAX_GUIDANCE - 1) * torch.rand(count, generator=generator)
             guidance = torch.where(in_one_call, scale, 1.0).to(device)
-            in_two = guided(taught(in_one_call, [""] * count), conditional + more, guidance[:, None, None, None])
-            target = torch.where(in_one_call[:, None, None, None].to(device), in_two, target + more)
+            in_two = guided(heard(in_one_call, [""] * count), conditional + more, guidance[:, None, None, None])
+            target = where(in_one_call, in_two, where(taught, conditional + more, target))
     prediction = model(x_t, batch.condition, time, *read(batch.captions), batch.task, batch.noise_level, guidance)
     error = (prediction.float() - target).square()
     return error.mean(dim=(1, 2, 3)), time
@@ -198,7 +215,15 @@ class Run:
             self.average.updates = self.updates
         self.model.to(self.accelerator.device, memory_format=torch.channels_last)
         self.average.values = [value.to(self.accelerator.device) for value in self.average.values]
-        self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.teacher: nn.Module = copy.deepcopy(self.model).requires_grad_(False).eval()
+        if args.teachers:
+            for folder in args.teachers:
+                reads = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32)
+                if fingerprint(reads) != fingerprint(self.model.text_encoder):
+                    raise ValueError(f"the teacher {folder} has another text encoder: it must read as the student does")
+            unets = [StudioUNet.from_pretrained(f, subfolder="unet", dtype=torch.float32) for f in args.teachers]
+            self.teacher = Teachers(unets).requires_grad_(False).eval()
+            self.teacher.to(self.accelerator.device, memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.model, self.preset.learning_rate, args.optimizer)
         if state:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -295,7 +320,9 @@ class Run:
         while self.seconds < budget and self.seconds - before < 60 * self.args.stretch:
             spent = self.seconds / budget
             batch = self.next_batch()
-            if (self.args.init or spent >= GUIDED_AFTER) and (teacher is None or self.updates % TEACHER_EVERY == 0):
+            if self.args.teachers:
+                teacher = self.teacher
+            elif (self.args.init or spent >= GUIDED_AFTER) and (teacher is None or self.updates % TEACHER_EVERY == 0):
                 teacher = self.teacher
                 self.average.write_to(teacher)
             for group in self.optimizer.param_groups:
@@ -363,6 +390,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
     parser.add_argument("--init", help="begin from the weights of this pipeline folder")
     parser.add_argument("--text-encoder", help="read as this pipeline folder does; the rest begins from nothing")
+    parser.add_argument("--teachers", nargs="+", help="pipeline folders that read as this one: learn what they say")
     parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")

@@ -15,10 +15,11 @@ from studio.diffusion.conditioning import Task
 from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.diffusion.process import velocity
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.diffusion.unet import StudioUNet
 from studio.training import train
 from studio.training.batches import Batch
 from studio.training.export import load_averaged
-from studio.training.train import EMPHASIS, draw_times, losses
+from studio.training.train import EMPHASIS, Teachers, draw_times, losses
 from tests.ui.conftest import free_port
 
 
@@ -81,21 +82,44 @@ def test_what_is_not_guided_is_not_taught_guidance(schedule, task, caption):
     assert (reader.guidance == 1).all()
 
 
-def test_a_said_style_is_learned_with_emphasis(schedule):
-    """What the teacher makes of it is added to the truth, and to what is guided before the scale is."""
-    given, more = batch(64, caption="a flat cat", unstyled="a cat"), EMPHASIS * (SAID["a flat cat"] - SAID["a cat"])
+class Spoken(Teachers):
+    """Teachers that say what `Reader` does."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def forward(self, *given) -> torch.Tensor:
+        return Reader()(*given)
+
+
+def test_of_teachers_what_they_say_is_learned_and_of_its_style_more(schedule):
+    """In place of the truth, and for guidance before the scale is; but super-resolution."""
+    more = EMPHASIS * (SAID["a flat cat"] - SAID["a cat"])
     asked = []
 
-    def exact(x_t, condition, time, words, mask, task, noise_level, guidance):
-        alpha, sigma = (part[:, None, None, None] for part in schedule.alpha_sigma(time))
-        truth = velocity(given.picture, (x_t - alpha * given.picture) / sigma, alpha, sigma)
-        scale = guidance[:, None, None, None]
+    def as_told(x_t, condition, time, words, mask, task, noise_level, guidance):
         asked.append(guidance)
-        return torch.where(scale == 1, truth + more, SAID[""] + scale * (SAID["a flat cat"] + more - SAID[""]))
+        says = words[:, 0, 0] + torch.where(words[:, 0, 0] == SAID["a flat cat"], more, 0.0)
+        return (SAID[""] + guidance * (says - SAID[""]))[:, None, None, None].expand_as(x_t)
 
-    rows, _ = losses(exact, Reader(), given, read, schedule, drawn())
-    assert 10 < (asked[0] > 1).sum() < 40
-    torch.testing.assert_close(rows, torch.zeros(64), atol=1e-5, rtol=0)
+    for given in (batch(64, caption="a flat cat", unstyled="a cat"), batch(64, Task.INPAINT), batch(64, caption="")):
+        rows, _ = losses(as_told, Spoken(), given, read, schedule, drawn())
+        torch.testing.assert_close(rows, torch.zeros(64), atol=1e-6, rtol=0)
+    assert 10 < (asked[0] > 1).sum() < 40 and (asked[2] == 1).all()
+    rows, _ = losses(as_told, Spoken(), batch(64, Task.SUPER_RESOLUTION), read, schedule, drawn())
+    assert rows.min() > 0.1 and (asked[3] == 1).all()
+
+
+def test_teachers_say_the_mean_of_what_each_says():
+    unets = [StudioUNet(**SHAPE | {"attention_head_dim": 16, "cross_attention_dim": 8}) for _ in range(2)]
+    for unet in unets:
+        torch.nn.init.normal_(unet.conv_out.weight)
+    given = (torch.rand(2, 3, 16, 16), torch.zeros(2, 7, 16, 16), torch.tensor([3.0, 700.0]))
+    words = (torch.rand(2, 4, 8), torch.ones(2, 4), torch.zeros(2, dtype=torch.long), torch.zeros(2))
+    with torch.no_grad():
+        one, other = (Teachers([unet])(*given, *words) for unet in unets)
+        torch.testing.assert_close(Teachers(unets)(*given, *words), (one + other) / 2)
+        assert (one - other).abs().max() > 0.01
 
 
 def test_the_loss_is_the_velocitys_mean_square_error(schedule):
