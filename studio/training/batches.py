@@ -19,7 +19,6 @@ from studio.training.scenes import Painter, SceneMaker, View
 
 PAINTING = {Task.TEXT_TO_IMAGE: 0.75, Task.INPAINT: 0.25}  # shares of a batch
 SHARPENING = {Task.SUPER_RESOLUTION: 1.0}
-PAINTED_SMALL = 0.5  # share of low-resolution pictures drawn at their size, as those that words become; the rest shrunk
 MAX_NOISE_LEVEL = 0.3  # standard deviation of the noise put on low-resolution pictures
 
 
@@ -32,7 +31,6 @@ class Batch:
     task: torch.Tensor  # (B,) int
     noise_level: torch.Tensor  # (B,) of the low-resolution picture
     captions: list[str]
-    unstyled: list[str]  # the captions without their style, for words that become a picture; "" where none is said
 
 
 class BatchMaker:
@@ -52,21 +50,16 @@ class BatchMaker:
         picture = self.painter(scenes, size, views)
         condition = picture.new_zeros(batch_size, 7, size, size)
         noise_level = torch.zeros(batch_size)
-        captions, unstyled = [], []
+        captions = []
         for row, (task, scene) in enumerate(zip(tasks, scenes, strict=True)):
             silent = {Task.TEXT_TO_IMAGE: self.text_dropout, Task.INPAINT: 0.3, Task.SUPER_RESOLUTION: 0.5}[task]
             caption = "" if rng.random() < silent else scene.caption
             captions.append(caption)
-            unstyled.append(scene.unstyled if caption and task == Task.TEXT_TO_IMAGE else "")
             given = Condition((size, size))
             if task == Task.INPAINT:
                 given = Condition.inpaint(picture[row], random_hole(size, rng)[0].to(picture))
             elif task == Task.SUPER_RESOLUTION:
-                factor = rng.choice((2, 4))
-                if rng.random() < PAINTED_SMALL:
-                    low = self.painter([scene], size // factor, views[row : row + 1])[0]
-                else:
-                    low = degrade(picture[row : row + 1], factor, rng)[0]
+                low = degrade(picture[row : row + 1], rng.choice((2, 4)), rng)[0]
                 noise_level[row] = rng.choice((0.0, 1.0)) * rng.uniform(0.0, MAX_NOISE_LEVEL)
                 noise = torch.randn(low.shape, generator=self.generator).to(low)
                 given = Condition.super_resolution(low + noise_level[row] * noise, (size, size))
@@ -77,7 +70,6 @@ class BatchMaker:
             torch.tensor(tasks, device=picture.device),
             noise_level.to(picture.device),
             captions,
-            unstyled,
         )
 
 

@@ -64,7 +64,6 @@ class Scene:
     jitter: tuple[float, float, float] = (0.0, 0.0, 0.0)  # added to the ground's colour
     relation: str | None = None
     caption: str = ""
-    unstyled: str = ""  # the same without the style, where the caption says one
     labels: dict = field(default_factory=dict, compare=False)  # what an evaluation asks for
 
 
@@ -237,7 +236,6 @@ class SceneMaker:
             tuple(rng.uniform(-0.035, 0.035) for _ in range(3)),
             relation,
             phrase(subject, said_style, said_ground, rng),
-            default_prompt(subject, None, said_ground) if said_style else "",
             {"style": style, "concepts": [int(self.sprites.concept[t.sprite]) for t in things]},
         )
 

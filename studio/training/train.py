@@ -13,7 +13,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from studio.diffusion.conditioning import Task
 from studio.diffusion.guidance import guided
 from studio.diffusion.process import NoiseSchedule, velocity
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
-from studio.diffusion.tables import fingerprint
 from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
 from studio.training.batches import PAINTING, SHARPENING, Batch, BatchMaker
 from studio.training.export import export, load_averaged, paint, sample_prompts, sheet
@@ -37,8 +36,7 @@ from studio.training.scenes import Painter, SceneMaker
 from studio.training.sprites import Sprites
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
 
-TEACHER_EVERY = 1000  # updates after which the teacher takes over the averaged weights; see `losses`
-EMPHASIS = 1 / 3  # of the style, where other networks are the teachers; see `losses`
+TEACHER_EVERY = 1000  # updates after which the teacher of guidance takes over the averaged weights; see `losses`
 GUIDED = 0.3  # share of the rows with words that learn guidance as an input,
 GUIDED_AFTER = 0.4  # after this share of the time where the network begins from nothing: who teaches must know words
 NOISE_BINS = 4  # losses are logged apart for this many equal parts of the time axis
@@ -63,7 +61,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset("concepts.txt", 32, 24, 64, 8, 6, 5e-4, 100, 0.5, 0.998, 0.4),
+    "cpu": Preset("concepts.txt", 32, 24, 64, 8, 8, 5e-4, 100, 0.5, 0.998, 0.4),
     "gpu": Preset("all", 64, 512, 64, 512, 5, 1e-3, 500, 0.4, 0.9995, 1.0),
 }
 
@@ -95,35 +93,21 @@ def draw_times(count: int, generator: torch.Generator, last: int) -> torch.Tenso
     return last * torch.where(torch.rand(count, generator=generator) < 0.1, uniform, normal)
 
 
-class Teachers(nn.Module):
-    """Several networks as one: the mean of what they predict errs less than each of them."""
-
-    def __init__(self, unets: Sequence[StudioUNet]) -> None:
-        super().__init__()
-        self.unets = nn.ModuleList(unets)
-
-    def forward(self, x_t, condition, time, text, mask, task, noise_level) -> torch.Tensor:
-        sample = torch.cat([x_t, condition], dim=1)
-        said = [unet(sample, time, text, mask, task, noise_level).sample.float() for unet in self.unets]
-        return torch.stack(said).mean(0)
-
-
 def losses(
     model: nn.Module,
     teacher: nn.Module | None,
     batch: Batch,
-    read: Callable[[list[str]], Words],
+    words: Words,
+    silence: Words,
     schedule: NoiseSchedule,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean squared error of the velocity for each row (B,), and the times (B,) at which it was asked.
 
     Some rows with words are asked for the guided velocity in one call: what a teacher says with words and without, put
-    together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). None: no row is guided. The teacher
-    stands still for long: of the model as it is, words would grow louder with every update.
-
-    Of `Teachers` everything is learned but super-resolution, in place of the truth; and where words with a style become
-    a picture, EMPHASIS of what the style changes in their prediction is added: guidance makes too little of it.
+    together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). The teacher stands still for long: of
+    the model as it is, words would grow louder with every update, for what is taught with guidance is not at once told
+    from what is taught without. None: no row is guided. words: of the batch's captions; silence: of "", one row.
     """
     device, count = batch.picture.device, len(batch.picture)
     time = draw_times(count, generator, len(schedule) - 1).to(device)
@@ -132,34 +116,20 @@ def losses(
     x_t = alpha * batch.picture + sigma * eps
     target = velocity(batch.picture, eps, alpha, sigma)
     guidance = torch.ones(count, device=device)
-    if teacher is not None:
-        paints = batch.task.cpu() != Task.SUPER_RESOLUTION
-        says = torch.tensor([bool(caption) for caption in batch.captions])
-        in_one_call = paints & says & (torch.rand(count, generator=generator) < GUIDED)
-        taught, styled = torch.zeros_like(paints), torch.zeros_like(paints)
-        if isinstance(teacher, Teachers):
-            taught, styled = paints, torch.tensor([bool(caption) for caption in batch.unstyled])
-
-        def heard(chosen: torch.Tensor, captions: list[str]) -> torch.Tensor:
-            """(B, 3, H, W), what the teacher says of the chosen rows with these captions; 0 elsewhere."""
-            said, rows = torch.zeros_like(target), chosen.nonzero()[:, 0].to(device)
-            if len(rows):
-                words = read([captions[row] for row in rows.tolist()])
-                given = (x_t[rows], batch.condition[rows], time[rows], *words)
-                said[rows] = teacher(*given, batch.task[rows], batch.noise_level[rows]).float()
-            return said
-
-        def where(chosen: torch.Tensor, yes: torch.Tensor, no: torch.Tensor) -> torch.Tensor:
-            return torch.where(chosen[:, None, None, None].to(device), yes, no)
-
+    says = torch.tensor([bool(caption) for caption in batch.captions]) & (batch.task.cpu() != Task.SUPER_RESOLUTION)
+    share = 0.0 if teacher is None else GUIDED
+    rows = (says & (torch.rand(count, generator=generator) < share)).nonzero()[:, 0].to(device)
+    scales = 1 + (MAX_GUIDANCE - 1) * torch.rand(len(rows), generator=generator).to(device)
+    if len(rows):
+        given = (batch.condition[rows], time[rows])
+        rest = (batch.task[rows], batch.noise_level[rows])
+        without = (part.expand(len(rows), *part.shape[1:]) for part in silence)
         with torch.no_grad():
-            conditional = heard(taught | in_one_call, batch.captions)
-            more = EMPHASIS * (where(styled, conditional, torch.zeros_like(target)) - heard(styled, batch.unstyled))
-            scale = 1 + (MAX_GUIDANCE - 1) * torch.rand(count, generator=generator)
-            guidance = torch.where(in_one_call, scale, 1.0).to(device)
-            in_two = guided(heard(in_one_call, [""] * count), conditional + more, guidance[:, None, None, None])
-            target = where(in_one_call, in_two, where(taught, conditional + more, target))
-    prediction = model(x_t, batch.condition, time, *read(batch.captions), batch.task, batch.noise_level, guidance)
+            conditional = teacher(x_t[rows], *given, *(part[rows] for part in words), *rest).float()
+            unconditional = teacher(x_t[rows], *given, *without, *rest).float()
+        guidance[rows] = scales
+        target[rows] = guided(unconditional, conditional, scales[:, None, None, None])
+    prediction = model(x_t, batch.condition, time, *words, batch.task, batch.noise_level, guidance)
     error = (prediction.float() - target).square()
     return error.mean(dim=(1, 2, 3)), time
 
@@ -215,15 +185,7 @@ class Run:
             self.average.updates = self.updates
         self.model.to(self.accelerator.device, memory_format=torch.channels_last)
         self.average.values = [value.to(self.accelerator.device) for value in self.average.values]
-        self.teacher: nn.Module = copy.deepcopy(self.model).requires_grad_(False).eval()
-        if args.teachers:
-            for folder in args.teachers:
-                reads = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32)
-                if fingerprint(reads) != fingerprint(self.model.text_encoder):
-                    raise ValueError(f"the teacher {folder} has another text encoder: it must read as the student does")
-            unets = [StudioUNet.from_pretrained(f, subfolder="unet", dtype=torch.float32) for f in args.teachers]
-            self.teacher = Teachers(unets).requires_grad_(False).eval()
-            self.teacher.to(self.accelerator.device, memory_format=torch.channels_last)
+        self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimizer = make_optimizer(self.model, self.preset.learning_rate, args.optimizer)
         if state:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -305,9 +267,11 @@ class Run:
             return self.batches(preset.window_batch, preset.window, SHARPENING)
         return self.batches(preset.batch, preset.size, PAINTING)
 
-    def read(self, captions: list[str]) -> Words:
-        words = self.tokenizer(captions, padding=True, pad_to_multiple_of=8, truncation=True, return_tensors="pt")
-        return self.model.read({k: words[k].to(self.accelerator.device) for k in ("input_ids", "attention_mask")})
+    def tokens(self, captions: list[str], length: int | None = None) -> dict[str, torch.Tensor]:
+        """Padded to the longest caption, or to a length."""
+        padding = {"padding": True, "pad_to_multiple_of": 8} if length is None else {"padding": "max_length"}
+        words = self.tokenizer(captions, truncation=True, max_length=length, return_tensors="pt", **padding)
+        return {name: words[name].to(self.accelerator.device) for name in ("input_ids", "attention_mask")}
 
     def train(self) -> None:
         """Train until the time is spent, or this stretch of it."""
@@ -316,19 +280,20 @@ class Run:
         saved = logged = sheeted = began
         sums = torch.zeros(2, len(Task) + NOISE_BINS, dtype=torch.float64)  # losses and counts, by task, by noise
         done_before = self.pictures
-        teacher = None  # as soon as there is something to teach
+        teacher = None  # of guidance, as soon as there is something to teach
         while self.seconds < budget and self.seconds - before < 60 * self.args.stretch:
             spent = self.seconds / budget
             batch = self.next_batch()
-            if self.args.teachers:
-                teacher = self.teacher
-            elif (self.args.init or spent >= GUIDED_AFTER) and (teacher is None or self.updates % TEACHER_EVERY == 0):
+            if (self.args.init or spent >= GUIDED_AFTER) and (teacher is None or self.updates % TEACHER_EVERY == 0):
                 teacher = self.teacher
                 self.average.write_to(teacher)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(spent)
             with accelerator.autocast():
-                rows, times = losses(self.trained, teacher, batch, self.read, self.schedule, self.generator)
+                tokens = self.tokens(batch.captions)
+                silence = self.tokens([""], length=tokens["input_ids"].shape[1])
+                words, nothing = self.model.read(tokens), self.model.read(silence)
+                rows, times = losses(self.trained, teacher, batch, words, nothing, self.schedule, self.generator)
             accelerator.backward(rows.mean())
             accelerator.clip_grad_norm_(self.trained.parameters(), 1.0)
             self.optimizer.step()
@@ -390,7 +355,6 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
     parser.add_argument("--init", help="begin from the weights of this pipeline folder")
     parser.add_argument("--text-encoder", help="read as this pipeline folder does; the rest begins from nothing")
-    parser.add_argument("--teachers", nargs="+", help="pipeline folders that read as this one: learn what they say")
     parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")

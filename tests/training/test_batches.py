@@ -4,9 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from studio.diffusion.conditioning import Task, enlarge
+from studio.diffusion.conditioning import Task
 from studio.diffusion.layout import layout_of
-from studio.training import batches
 from studio.training.batches import (
     MAX_NOISE_LEVEL,
     PAINTING,
@@ -59,13 +58,6 @@ def test_words_become_one_thing_and_what_is_restored_may_be_several(sprites):
     assert not several[painted].any() and several[~painted].sum() > 30
 
 
-def test_only_words_that_become_a_picture_are_told_without_their_style(batch):
-    told = torch.tensor([bool(caption) for caption in batch.unstyled])
-    painted = batch.task == Task.TEXT_TO_IMAGE
-    assert not told[~painted].any() and 0.7 < told[painted].float().mean() < 0.9  # 0.9 of captions, 0.9 of these said
-    assert all(caption for caption, other in zip(batch.captions, batch.unstyled, strict=True) if other)
-
-
 def test_known_pixels_are_the_picture(batch):
     rows = batch.task == Task.INPAINT
     known, mask = batch.condition[rows, :3], batch.condition[rows, 3:4]
@@ -82,27 +74,6 @@ def test_the_low_resolution_picture_is_the_picture_shrunk(batch):
     seen = F.avg_pool2d(batch.condition[rows, 4:], 4)
     truth = F.avg_pool2d(batch.picture[rows], 4)
     assert (seen - truth).abs().mean() < 0.05
-
-
-@pytest.mark.parametrize(("share", "calls"), [(0.0, 1), (1.0, 13)])
-def test_a_low_resolution_picture_may_be_drawn_at_its_size(sprites, monkeypatch, share, calls):
-    """Of the same scene through the same window."""
-    monkeypatch.setattr(batches, "PAINTED_SMALL", share)
-    painted = []
-
-    class Watched(Painter):
-        def __call__(self, scenes, size, views):
-            painted.append((scenes, size, views))
-            return super().__call__(scenes, size, views)
-
-    batch = BatchMaker(SceneMaker(sprites, 6), Watched(sprites), 6)(12, 32, SHARPENING)
-    assert len(painted) == calls
-    (scenes, _, views), *small = painted
-    for row, ((scene,), size, (view,)) in enumerate(small):
-        assert scene == scenes[row] and view == views[row] and size in (8, 16)
-        if batch.noise_level[row] == 0:
-            low = Painter(sprites)([scene], size, [view])
-            assert torch.equal(batch.condition[row, 4:], enlarge(low, (32, 32))[0])
 
 
 def test_noise_on_the_low_resolution_picture_is_as_stated(sprites):

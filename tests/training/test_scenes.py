@@ -118,15 +118,6 @@ def test_no_thing_has_the_colour_of_its_ground(sprites):
         assert scene.ground not in {thing.tint for thing in scene.things}
 
 
-def test_a_caption_without_its_style_says_the_rest(scenes):
-    for scene in scenes[:300]:
-        style = STYLES[scene.labels["style"]]
-        assert bool(scene.unstyled) == (style in scene.caption.replace(",", "").split())
-        assert style not in scene.unstyled
-        if scene.unstyled:
-            assert (scene.ground in scene.unstyled) == (scene.ground in scene.caption)
-
-
 def test_a_plain_ground_has_its_colour(painter):
     for name, colour in GROUNDS.items():
         picture = painter([Scene((), name)], 8)
