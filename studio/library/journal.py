@@ -33,7 +33,7 @@ PAINTED_BYTES = 100_000  # more than a picture painted from words takes up, with
 WORD_BYTES = 30  # a character of a prompt in a picture's metadata, at most: it stands there as text and as JSON
 
 PASSING = "call:"  # how the names of owners begin who come once, and can never ask for their pictures again
-KEPT_FREE = 500_000_000  # bytes of the disk that no picture is to take
+KEPT_FREE = 500_000_000  # bytes of the disk that no picture is to take, at most a hundredth of it
 MOST_CRASHES = 4
 
 _ENDED = "The pictures were not kept, because their job has ended already."
@@ -313,7 +313,8 @@ class DiskJournal:
                 f"waiting, may need {more / 1e6:,.1f} MB more; please delete some first."
             )
         (all_reserved,) = self._db.one("SELECT SUM(reserved) FROM jobs")
-        if shutil.disk_usage(self.folder).free < KEPT_FREE + (all_reserved or 0) + _most_bytes(job.request):
+        disk = shutil.disk_usage(self.folder)
+        if disk.free < min(KEPT_FREE, disk.total // 100) + (all_reserved or 0) + _most_bytes(job.request):
             raise Refusal("The studio's disk is nearly full: pictures must be deleted before there is room for more.")
 
 

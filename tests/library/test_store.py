@@ -568,7 +568,7 @@ def test_who_cannot_delete_loses_the_oldest_to_what_is_asked_now(opened, tmp_pat
 def test_the_last_of_the_disk_is_left_alone(library, monkeypatch):
     waiting = submitted(library)
     free = journal.KEPT_FREE + 150_000
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free, total=10**12))
     with pytest.raises(Refusal, match="disk is nearly full"):
         submitted(library, owner=YOU)  # what waits has a part of it
     library.keep(waiting, [picture()], [None])
