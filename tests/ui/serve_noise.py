@@ -13,7 +13,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 
 from studio.engine.engine import Engine
-from studio.library.sampler import PipelineSampler
+from studio.library.sampler import PipelineSampler, compute_here
 from studio.library.store import Library
 from studio.ui.noise import build_noise
 from studio.ui.noise_endpoints import add_noise_endpoints
@@ -26,7 +26,13 @@ from tests.diffusion.conftest import random_pipeline
 def main() -> None:
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
     library = Library(folder)
-    engine = Engine(lambda: PipelineSampler(random_pipeline()), library)
+
+    def load() -> PipelineSampler:
+        sampler = PipelineSampler(random_pipeline())
+        compute_here()
+        return sampler
+
+    engine = Engine(load, library)
     studio = SimpleNamespace(engine=engine, library=library, examples=ASSETS / "examples", owners=Owners())
     with gr.Blocks(fill_width=True, analytics_enabled=False) as page:
         token = gr.BrowserState("", storage_key="noise", secret=library.secret())
