@@ -1,4 +1,4 @@
-"""How long holes and enlargements take through the engine, and how much memory pictures of 16 megapixels need.
+"""How long the presets, holes and enlargements take through the engine, and how much memory pictures of 16 megapixels need.
 
     python -m tests.benchmarks.sizes [--model assets/model] [--repeats 5] [--without-large]
 
@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,12 @@ from PIL import Image, ImageDraw
 from studio.engine.engine import Engine
 from studio.engine.requests import Denoise, Inpaint, Request, SuperResolve, TextToImage
 from studio.library.sampler import compute_here, load_sampler
+from studio.ui.text_to_image import PRESETS
 from tests.benchmarks.machine import heading, spread, table
 from tests.fakes import MemoryJournal
 
 OWNER = "benchmark"
+LIVE = "0.1"
 GIGA = 1e9
 
 
@@ -49,7 +52,13 @@ def inpaint(side: int, area: str = "painted") -> Inpaint:
     return Inpaint("a pizza", drawing(side, side), hole(side, side), area=area)
 
 
+THING, PAIR = "a cat, noto style, on a blue background", "an owl left of a cactus, noto style, on a blue background"
 SMALL: dict[str, tuple[Callable[[], Request], str]] = {  # by what it is called: the request, and what is to be reached
+    **{
+        f"{name}, 64 px": (partial(TextToImage, THING, **p), LIVE if name == "live" else "")
+        for name, p in PRESETS.items()
+    },
+    **{f"{name}, a pair": (partial(TextToImage, PAIR, **p), "") for name, p in PRESETS.items()},
     "inpaint 64 px": (lambda: inpaint(64), "0.6"),
     "inpaint 256 px, painted area": (lambda: inpaint(256), ""),
     "x4, 64 to 256 px, 4 evaluations": (lambda: SuperResolve(drawing(64, 64), 4, steps=4), "2"),
