@@ -81,9 +81,9 @@ class StockSteps:
             self.scheduler.set_begin_index(self.begin)
         self.prediction_type: str = scheduler.config.prediction_type
         self.times: list[float] = self.scheduler.timesteps.tolist()[self.begin :]
-        alphas, sigmas = NoiseSchedule(scheduler.alphas_cumprod.clamp(min=2**-24)).alpha_sigma(
-            torch.tensor(self.times).double()
-        )
+        kept = scheduler.alphas_cumprod
+        kept = torch.where(kept > 0, kept, 2**-24)  # pure noise, for a finite log-SNR: as our own scheduler has it
+        alphas, sigmas = NoiseSchedule(kept).alpha_sigma(torch.tensor(self.times).double())
         self.levels = list(zip(alphas.tolist(), sigmas.tolist(), strict=True))
         self.initial_scale = float(self.scheduler.init_noise_sigma)
 
