@@ -93,9 +93,8 @@ class Layout:
             count[place] += outermost
         x_0 = torch.where(count > 0, total / count.clamp(min=1), x_0)
         outside, rim, weights = (part.to(x_0.device) for part in _shepard(self.corners, self.window, self.side))
-        x_0[:, outside] = (x_0[:, rim] @ weights.to(x_0.dtype)).to(
-            x_0.dtype
-        )  # under autocast a product is not as its parts
+        further = x_0[:, rim] @ weights.to(x_0.dtype)
+        x_0[:, outside] = further.to(x_0.dtype)  # under autocast a product is not as its parts
         return x_0
 
 

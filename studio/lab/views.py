@@ -228,6 +228,7 @@ def compare_view(runs: Sequence[Compared], config: Mapping[str, Any] | None = No
         end = steps[-1].x0 if last.x_next is None else last.x_next
         near = approach(run.stage, end, run.goal)
         x0s, calls = np.stack([*(step.x0 for step in steps), end]), int(near.calls[-1])
+        rows = run.windows * sum(2 - (step.guidance_difference is None) for step in steps)
         entries.append(
             {
                 "label": run.label,
@@ -235,9 +236,7 @@ def compare_view(runs: Sequence[Compared], config: Mapping[str, Any] | None = No
                 "picture": run.picture,
                 "calls": calls,
                 # with guidance a call has two rows a window; not known where not every step was kept
-                "rows": run.windows * sum(2 - (s.guidance_difference is None) for s in steps)
-                if len(steps) == calls
-                else None,
+                "rows": rows if len(steps) == calls else None,
                 "t": near.timesteps.tolist(),
                 "called": near.calls.tolist(),
                 "distance": near.distance.tolist(),

@@ -12,7 +12,6 @@ import io
 import json
 import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from studio.pictures.files import open_picture
 from studio.pictures.modes import over, plain
 from studio.ui.answering import seed_or_new
 from studio.ui.parts import whole
+from studio.ui.shelf import Shelf
 
 if TYPE_CHECKING:
     from studio.ui.studio import Studio
@@ -42,29 +42,6 @@ LOADING_SECONDS = 120.0
 FORWARD_SIDE = 512  # px of a larger picture's longer side on its way into noise
 MOST_FRAMES, MOST_FRAME_PIXELS = 130, 40_000_000  # of an animation
 CONVERGED = 100  # steps of the run that others are measured against
-
-
-class Shelf:
-    """A few things by keys that cannot be guessed; the one not asked for the longest goes first."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
-        self._things: OrderedDict[str, Any] = OrderedDict()
-
-    def put(self, thing: Any) -> str:
-        key = secrets.token_urlsafe(16)
-        with self._lock:
-            self._things[key] = thing
-            while len(self._things) > self._most:
-                self._things.popitem(last=False)
-        return key
-
-    def get(self, key: object) -> Any | None:
-        with self._lock:
-            if not isinstance(key, str) or key not in self._things:
-                return None
-            self._things.move_to_end(key)
-            return self._things[key]
 
 
 @dataclass(frozen=True)
@@ -221,7 +198,7 @@ class Room:
                         runs[goal].trace.stages[0].x0[-1],
                         request.sampler,
                         runs[request].picture,
-                        len(getattr(layout_of(request.caption, 16), "corners", (None,))),
+                        len(layout.corners) if (layout := layout_of(request.caption, 16)) else 1,
                     )
                     for one, request, goal in zip(wanted, requests, converged, strict=True)
                 ],
