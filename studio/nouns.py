@@ -1,4 +1,4 @@
-"""English nouns as prompts name things: with an article, several of them, one of them."""
+"""English as prompts have it: nouns with an article, several of them, one of them; and what is said of the style."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ _TOGETHER = re.compile(  # pictured, and named, as several
     r"(?:.*(?:fish|sheep|shrimp)|.*\b(?:blueberries|cherries|fries|grapes|jeans|pancakes|pants|scissors|shorts|socks"
     r"|sunglasses|(?<!wine )(?<!cocktail )glasses))",
     re.IGNORECASE,
+)
+_STYLE = re.compile(  # "..., flat style, on a white background", "... in a flat style"
+    r"(?:,\s*|\s+in\s+|\s+)?(?:\ban?\s+)?\b(?!(?:the|this|that|same)\b)[\w-]+\s+style\b(?!\s+of\b),?", re.IGNORECASE
 )
 _ODD = {  # to their singular
     **{"mice": "mouse", "geese": "goose", "children": "child", "people": "person", "leaves": "leaf"},
@@ -53,3 +56,9 @@ def singular(things: str) -> str:
     elif low.endswith("s") and not low.endswith(("ss", "us", "is")):
         word = word[:-1]
     return things if of_several(things) else f"{head} {word}".lstrip()
+
+
+def without_style(prompt: str) -> str:
+    """The prompt without what it says of a style: "a cat, flat style, on a white background" -> "a cat on a white
+    background". One that says nothing in such words comes back as it is."""
+    return _STYLE.sub("", prompt).strip() if _STYLE.search(prompt) else prompt

@@ -1,5 +1,6 @@
 """The benchmark that presets are chosen from marks what is on the frontier, and nothing else."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -36,7 +37,7 @@ def test_quality_of_a_known_verdict():
     assert (found.concept, found.style) == (0.5, 1.0) and found.frechet == pytest.approx(0, abs=1e-4)
 
 
-def test_one_pass_is_an_axis_only_where_it_was_taught():
+def test_passes_are_an_axis_where_they_are_known():
     def pipe(taught: bool | None, prepare):
         return SimpleNamespace(unet=SimpleNamespace(config=SimpleNamespace(guidance_embeds=taught)), prepare=prepare)
 
@@ -44,8 +45,15 @@ def test_one_pass_is_an_axis_only_where_it_was_taught():
     def both(prompts, num_inference_steps=12, guidance_scale=3.0, sampler=None, size=None, one_pass=False): ...
 
     assert [can_do(pipe(taught, p), "one") for taught in (True, False) for p in (both, plain)] == [True] + [False] * 3
-    assert can_do(pipe(False, plain), "two")
+    assert can_do(pipe(False, plain), "two") and not can_do(pipe(False, plain), "three")
     setting = Setting("ddim", 5, 2.0, "one")
     asked = {"num_inference_steps": 5, "guidance_scale": 2.0, "sampler": "ddim", "size": 32}
     assert options(pipe(False, plain), setting, 32) == asked
     assert options(pipe(True, both), setting, 32) == asked | {"one_pass": True}
+
+    def all_three(prompts, one_pass=False, style_emphasis=0.25): ...
+
+    assert can_do(pipe(False, all_three), "three")
+    for passes, style in (("two", 0.0), ("three", 0.25)):
+        given = options(pipe(True, all_three), replace(setting, passes=passes), 32)
+        assert given == asked | {"one_pass": False, "style_emphasis": style}

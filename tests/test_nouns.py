@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from studio.nouns import of_several, plural, singular, with_article
+from studio.diffusion.layout import layout_of
+from studio.engine.requests import GROUNDS, STYLES, caption
+from studio.nouns import of_several, plural, singular, with_article, without_style
 
 VOCABULARY = Path(__file__).parents[1] / "assets" / "model" / "vocabulary.json"
 
@@ -58,3 +60,30 @@ def test_nearly_all_that_the_model_knows_comes_back():
 )
 def test_articles(thing, said):
     assert with_article(thing) == said
+
+
+@pytest.mark.parametrize("prompt", ["a red apple", "an owl left of a cactus", "three foxes", ""])
+@pytest.mark.parametrize("ground", ["any", GROUNDS[0]])
+def test_a_prompt_without_its_style_is_as_if_none_had_been_chosen(prompt, ground):
+    for style in STYLES:
+        told = caption(prompt, style, ground)
+        assert without_style(told) == caption(prompt, ground=ground) != told
+        laid_out, plain = layout_of(told, 16), layout_of(caption(prompt, ground=ground), 16)
+        if laid_out:
+            assert tuple(map(without_style, laid_out.captions)) == plain.captions
+
+
+@pytest.mark.parametrize(
+    ("prompt", "plain"),
+    [
+        ("a cat in a flat style", "a cat"),
+        ("a cat in flat style on a red background", "a cat on a red background"),
+        ("Glossy style, a cat", "a cat"),
+        ("a cat, pixel-art style", "a cat"),
+        ("a cat in the style of Monet", "a cat in the style of Monet"),
+        ("a cat, in the same style", "a cat, in the same style"),
+        ("a stylish cat", "a stylish cat"),
+    ],
+)
+def test_a_style_in_other_words(prompt, plain):
+    assert without_style(prompt) == plain

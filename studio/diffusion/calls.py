@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from studio.diffusion.guidance import guided
+from studio.diffusion.guidance import away_from, guided
 from studio.diffusion.rows import MAX_CALL, Row, Words, advance
 from studio.diffusion.unet import StudioUNet
 from studio.diffusion.windows import Blend
@@ -56,14 +56,14 @@ def denoise_call(unet: StudioUNet, rows: Sequence[Row]) -> None:
             continue
         row.seen = None
         whole_rows.append(row)
-        with_words, *without = (blend.whole() for blend in seen.said)
-        if not without:
+        with_words, *others = (blend.whole() for blend in seen.said)
+        if not others:
             wholes.append(with_words)
             differences.append(None)
         else:
-            (without,) = without
-            wholes.append(guided(without, with_words, row.guidance_scale))
-            differences.append(with_words - without)
+            away = away_from(with_words, *others, style=row.stage.guidance.style)
+            wholes.append(guided(away, with_words, row.guidance_scale))
+            differences.append(with_words - away)
     advance(whole_rows, wholes, differences)
 
 

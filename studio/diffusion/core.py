@@ -30,6 +30,7 @@ from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.tables import SolverTable, fingerprint
 from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
 from studio.diffusion.windows import strips
+from studio.nouns import without_style
 from studio.pictures.canvas import Area
 
 
@@ -208,8 +209,13 @@ class StudioPipeline(DiffusionPipeline):
         # a second row that is never shown has no words of its own to read
         others = [p if alone else n for p, n, alone in zip(prompts, negative_prompts, one_pass, strict=True)]
         captions = [layout.captions if layout else () for layout in layouts] or [()] * len(prompts)
-        read = map(Words, *self.encode([*prompts, *others, *chain(*captions)]))
+        plains = [
+            () if alone or not guidance.style else self._without_style(told or (prompt,))
+            for prompt, told, alone in zip(prompts, captions, one_pass, strict=True)
+        ]
+        read = map(Words, *self.encode([*prompts, *others, *chain(*captions), *chain(*plains)]))
         words, negatives = (list(islice(read, len(prompts))) for _ in range(2))
+        captions, plains = ([tuple(islice(read, len(texts))) for texts in many] for many in (captions, plains))
         rows = []
         for i, (stage, finish, generator) in enumerate(zip(stages, finishes, generators, strict=True)):
             same = prompts[i] == negative_prompts[i]  # guidance away from the prompt itself does nothing
@@ -221,12 +227,19 @@ class StudioPipeline(DiffusionPipeline):
                     generator=generator,
                     seed=None if seeds is None else seeds[i],
                     finish=finish,
-                    captions=tuple(islice(read, len(captions[i]))),
+                    captions=captions[i],
+                    plain=plains[i],
                     then=then[i] if then else (),
                     train_steps=self.scheduler.config.num_train_timesteps,
                 )
             )
         return rows
+
+    @staticmethod
+    def _without_style(texts: tuple[str, ...]) -> tuple[str, ...]:
+        """() where they say nothing of a style."""
+        plain = tuple(map(without_style, texts))
+        return () if plain == texts else plain
 
     def _sharpened(
         self,

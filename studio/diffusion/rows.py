@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from itertools import islice, repeat
+from itertools import cycle, islice, repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -113,7 +113,7 @@ class StepRecord:
 
     x_t: torch.Tensor  # variance preserving, whatever the sampler's own scaling
     pred_original_sample: torch.Tensor
-    guidance_difference: torch.Tensor | None  # conditional minus unconditional prediction; None without a second row
+    guidance_difference: torch.Tensor | None  # conditional minus what guidance leads away from; None in one pass
     timestep: float  # what the network was called with, in train steps
     alpha: float
     sigma: float
@@ -179,7 +179,7 @@ class Words:
 class Seen(NamedTuple):
     """A step under way: what the network has said of the windows that it was shown so far."""
 
-    said: tuple[Blend, ...]  # with the words, and where guidance acts without them
+    said: tuple[Blend, ...]  # with the words; where guidance acts without them, and without their style
     rows: int = 0  # network rows so far
 
     @property
@@ -199,6 +199,7 @@ class Row:
     seed: int | None
     finish: Any  # what `decode` needs besides: known pixels to paste back, the size to crop to
     captions: tuple[Words, ...] = ()  # in place of the words where there is a layout: one a window
+    plain: tuple[Words, ...] = ()  # captions, or words, without their style, where guidance leads away from it
     then: tuple[Next, ...] = ()  # the stages to come
     steps_before: int = 0  # calls of stages that are done
     train_steps: int = 1000
@@ -246,9 +247,13 @@ class Row:
         return guidance.scale if guidance.acts_at(self.time / (self.train_steps - 1)) else 1.0
 
     @property
-    def guided(self) -> bool:
-        """Whether the next call needs this row's unconditional half."""
-        return self.guidance_scale != 1 and not self.stage.guidance.one_pass
+    def passes(self) -> int:
+        """How often the next step shows the network each window: with the words, and where guidance acts without them,
+        and without their style."""
+        guidance = self.stage.guidance
+        if self.guidance_scale == 1 or guidance.one_pass:
+            return 1
+        return 3 if guidance.style and self.plain else 2
 
     @property
     def call_shape(self) -> tuple[int, int]:
@@ -267,8 +272,7 @@ class Row:
 
     @property
     def _rows_of_step(self) -> int:
-        """Its windows, twice where guidance acts."""
-        return self.stage.window_count * (1 + self.guided)
+        return self.stage.window_count * self.passes
 
     def saw_all(self, seen: Seen) -> bool:
         return seen.rows == self._rows_of_step
@@ -277,8 +281,8 @@ class Row:
         """The step under way, and what its next call is shown: words, where what is said goes, a window's top, left."""
         stage, seen = self.stage, self.seen
         if seen is None or seen.torn:
-            seen = Seen(tuple(stage.blend() for _ in range(1 + self.guided)))
-        told = self.captions if stage.layout else repeat(self.words), repeat(self.negative)
+            seen = Seen(tuple(stage.blend() for _ in range(self.passes)))
+        told = self.captions if stage.layout else repeat(self.words), repeat(self.negative), cycle(self.plain)
         tiles = (
             (words, blend, top, left)
             for blend, of_windows in zip(seen.said, told, strict=False)
@@ -293,7 +297,7 @@ class Row:
 
 def advance(rows: list[Row], predictions: list[torch.Tensor], differences: list[torch.Tensor | None]) -> None:
     """Take every row one step on, given the prediction (3, H, W) for it, and what guidance made of it: conditional
-    minus unconditional, or None. Rows change in place."""
+    minus what it leads away from, or None. Rows change in place."""
     together: dict[tuple, list[Row]] = {}
     for row, prediction, difference in zip(rows, predictions, differences, strict=True):
         stage, steps = row.stage, row.stage.steps

@@ -13,7 +13,7 @@ from PIL import Image
 from studio.diffusion.arguments import Generators, Pictures, Prompts, as_pictures, repeated, seeded, spread
 from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.core import Finish, StudioPipeline, from_pil
-from studio.diffusion.guidance import Guidance
+from studio.diffusion.guidance import STYLE_EMPHASIS, Guidance
 from studio.diffusion.layout import Layout, layout_of
 from studio.diffusion.rows import Next, Row, Stage
 from studio.pictures.canvas import Fit, fit
@@ -43,6 +43,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         images: Sequence[Image.Image] | None = None,
         strength: float = 0.6,
         one_pass: bool = False,
+        style_emphasis: float = STYLE_EMPHASIS,
     ) -> list[Row]:
         """One row a prompt.
 
@@ -61,6 +62,8 @@ class StudioTextToImagePipeline(StudioPipeline):
             images: pictures to begin from, one for each prompt; the result is of the same size, unless `size` says.
             strength: in (0, 1], with images: the share of the steps that are taken, as in diffusers.
             one_pass: guide by the network's own input where it can (see `guides_in_one_pass`), not by a second row.
+            style_emphasis: how much more the words for the style ("..., flat style") count, as a share of the guidance;
+                above 0 that takes a third row where such words are said and a second one is there.
 
         Raises:
             ValueError: naming what does not fit and what is allowed.
@@ -99,7 +102,7 @@ class StudioTextToImagePipeline(StudioPipeline):
                 self._finishing((height, width), side // self.sample_size, finishing_steps, generator, **options)
             )
             layouts.append(layout)
-        guidance = Guidance(guidance_scale, *guidance_interval, one_pass=one_pass)
+        guidance = Guidance(guidance_scale, *guidance_interval, one_pass=one_pass, style=style_emphasis)
         return self._rows(stages, finishes, prompts, negative_prompts, guidance, seeds, generators, then, layouts)
 
     def _begun(
@@ -201,6 +204,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         image: Pictures | None = None,
         strength: float = 0.6,
         one_pass: bool = False,
+        style_emphasis: float = STYLE_EMPHASIS,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict] | None = None,
@@ -227,5 +231,6 @@ class StudioTextToImagePipeline(StudioPipeline):
             images=None if images is None else spread(images, len(prompts), "image"),
             strength=strength,
             one_pass=one_pass,
+            style_emphasis=style_emphasis,
         )
         return self._run(rows, output_type, return_dict, callback_on_step_end, callback_on_step_end_tensor_inputs)

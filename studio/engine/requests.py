@@ -21,6 +21,7 @@ from studio.engine.checks import (
     check_whole,
     shown,
 )
+from studio.nouns import without_style
 from studio.pictures.canvas import hole_of, window_count
 from studio.pictures.files import MAX_PIXELS, MAX_SIDE
 from studio.pictures.modes import plain, plain_mask
@@ -82,8 +83,8 @@ class _Asked:
 
     def _check_work(self, width: int, height: int) -> None:
         """What is painted at its full size (px) may not take for ever, since nobody may be left to stop it."""
-        twice = (1 + (self.guidance != 1)) * (1 + (self.sampler == "heun"))
-        rows = window_count(height, width, 64) * self.steps * twice * self.count
+        calls = self.steps * (1 + (self.sampler == "heun"))
+        rows = window_count(height, width, 64) * calls * self.passes * self.count
         if rows > MAX_ROWS:
             raise InvalidRequest(
                 f"This would take {rows:,} evaluations of the network, and a job may take {MAX_ROWS:,}: choose fewer "
@@ -94,6 +95,11 @@ class _Asked:
     def caption(self) -> str:
         """The whole prompt that the model reads."""
         return caption(self.prompt)
+
+    @property
+    def passes(self) -> int:
+        """How often a step shows the network each part of a picture, at most: guidance takes a second time."""
+        return 1 if self.guidance == 1 else 2
 
     @property
     def seeds(self) -> list[int]:
@@ -136,6 +142,7 @@ class TextToImage(_Asked):
     finish: one of FINISHES, the shorter side at which the picture is finished; None is the model's own choice.
     one_pass: guidance as the network's own input, half the work, where the model can: from 1 to 5, without a negative
         prompt; else by a second row, as always.
+    style_emphasis: what the words for the style change counts more, by a third row, where there is a second one.
 
     Raises InvalidRequest.
     """
@@ -156,10 +163,12 @@ class TextToImage(_Asked):
     strength: float = field(default=0.6, kw_only=True)
     finish: int | None = field(default=None, kw_only=True)
     one_pass: bool = field(default=False, kw_only=True)
+    style_emphasis: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         self._check()
         check_switch("Guidance in one pass", self.one_pass)
+        check_switch("Style emphasis", self.style_emphasis)
         check_choice("style", self.style, (ANY, *STYLES))
         check_choice("ground colour", self.ground, (ANY, *GROUNDS))
         check_real("strength", self.strength, 0.0, 1.0)
@@ -175,6 +184,12 @@ class TextToImage(_Asked):
     def caption(self) -> str:
         """The whole prompt that the model reads, style and ground included."""
         return caption(self.prompt, self.style, self.ground)
+
+    @property
+    def passes(self) -> int:
+        """As everywhere, and a third time where the style is emphasized."""
+        guided = super().passes
+        return guided + (guided > 1 and self.style_emphasis and without_style(self.caption) != self.caption)
 
     @property
     def _painted_pixels(self) -> int:
@@ -358,6 +373,7 @@ def request_from(settings: Mapping[str, Any], pictures: Mapping[str, Image.Image
     task = settings.get("task", TextToImage.task)
     check_choice("task", task, tuple(_REQUESTS))
     kind = _REQUESTS[task]
+    settings = {"style_emphasis": False} | dict(settings)  # what was asked for before there was a choice
     given = {**{k: v for k, v in settings.items() if k not in kind._pictures}, **pictures}
     known = {field.name: field for field in fields(kind) if field.init}
     for name, of in known.items():

@@ -179,7 +179,7 @@ class Costs:
 def work(request: Request) -> float:
     """Network rows that a request takes, up to a factor that is its task's and its size's."""
     steps = 1 if isinstance(request, Denoise) and request.way == "mean" else request.steps
-    return steps * (1 if request.guidance == 1 else 2) * max(float(request.count), request.pixels / WINDOW_PIXELS)
+    return steps * request.passes * max(float(request.count), request.pixels / WINDOW_PIXELS)
 
 
 def _octave(request: Request) -> int:

@@ -216,6 +216,7 @@ class Compared:
     sampler: str = "studio"
     picture: str = ""  # id of the picture that was kept
     windows: int = 1  # of the picture, that the network is shown apart
+    passes: int = 2  # how often each of them, where guidance acts
 
 
 def compare_view(runs: Sequence[Compared], config: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -228,14 +229,14 @@ def compare_view(runs: Sequence[Compared], config: Mapping[str, Any] | None = No
         end = steps[-1].x0 if last.x_next is None else last.x_next
         near = approach(run.stage, end, run.goal)
         x0s, calls = np.stack([*(step.x0 for step in steps), end]), int(near.calls[-1])
-        rows = run.windows * sum(2 - (step.guidance_difference is None) for step in steps)
+        rows = run.windows * sum(1 if step.guidance_difference is None else run.passes for step in steps)
         entries.append(
             {
                 "label": run.label,
                 "fitted": last.weights.how == "fitted",
                 "picture": run.picture,
                 "calls": calls,
-                # with guidance a call has two rows a window; not known where not every step was kept
+                # with guidance a call has several rows a window; not known where not every step was kept
                 "rows": rows if len(steps) == calls else None,
                 "t": near.timesteps.tolist(),
                 "called": near.calls.tolist(),
@@ -321,7 +322,7 @@ def example_run(pipe: Any, prompt: str, seed: int, steps: int = 10) -> dict[str,
     # Not at the head of the file: nothing else here knows how a trace is made.
     from types import SimpleNamespace
 
-    (row,) = pipe.prepare([prompt], num_inference_steps=steps, seeds=[seed], size=pipe.sample_size)
+    (row,) = pipe.prepare([prompt], num_inference_steps=steps, seeds=[seed], size=pipe.sample_size, style_emphasis=0.0)
     taken = []
     while not row.finished:
         pipe.denoise_step([row])

@@ -90,6 +90,7 @@ class PipelineSampler:
                     images=images,
                     strength=float(request.strength),
                     one_pass=request.one_pass,
+                    **({} if request.style_emphasis else {"style_emphasis": 0.0}),
                 )
             if isinstance(request, Inpaint):
                 return self._inpaint.prepare(

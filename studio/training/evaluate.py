@@ -223,7 +223,8 @@ def evaluate(
     Args:
         pipe: text to image; `upscale` and `inpaint` are called as diffusers users call them.
         sample: at most so many concepts, pairs and scenes, for a quick look.
-        options: num_inference_steps, guidance_scale, sampler, one_pass: the pipeline's own where absent.
+        options: num_inference_steps, guidance_scale, sampler, one_pass, style_emphasis: the pipeline's own where
+            absent.
 
     Raises:
         ValueError: when the model claims a concept of which there is no sprite, or no pair was held out.
@@ -337,6 +338,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, help="guidance_scale")
     parser.add_argument("--sampler", help="a name from studio.diffusion.samplers")
     parser.add_argument("--one-pass", action="store_true", help="guidance by the network's own input, where it can")
+    parser.add_argument("--style-emphasis", type=float, help="of guidance; 0 for none, default: the pipeline's own")
     parser.add_argument("--classifier-views", type=int, default=Recipe.views, help="of each sprite, to train the judge")
     parser.add_argument("--detector-updates", type=int, default=DetectorRecipe.updates, help="to train the second")
     args = parser.parse_args()
@@ -352,7 +354,7 @@ def main() -> None:
     recipe = DetectorRecipe(updates=args.detector_updates)
     detector = cached_detector(sprites, args.cache, classifier, judge_digest, recipe, device)
     given = {"num_inference_steps": args.steps, "guidance_scale": args.guidance, "sampler": args.sampler}
-    given["one_pass"] = args.one_pass or None
+    given |= {"one_pass": args.one_pass or None, "style_emphasis": args.style_emphasis}
     options = {name: value for name, value in given.items() if value is not None}
     judges = classifier, detector, sprites
     measured, sheets = {}, {}

@@ -25,13 +25,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from studio.diffusion.guidance import guided
+from studio.diffusion.guidance import away_from, guided
 from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.diffusion.process import to_original_and_noise
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.tables import SolverTable, SolverTables, fingerprint
-from studio.nouns import with_article
+from studio.nouns import with_article, without_style
 from studio.training.scenes import default_prompt
 
 EVALUATIONS = (2, 3, 4, 5, 6, 8, 10)
@@ -56,27 +56,36 @@ class Problem(Protocol):
 
 
 class Painting:
-    """Text-to-image runs of a pipeline at one guidance scale, the unconditional half computed."""
+    """Text-to-image runs of a pipeline at one guidance scale, the words for the style emphasized by so much or not: a
+    table that was fitted without is as near with."""
 
     def __init__(
-        self, pipe: StudioTextToImagePipeline, prompts: Sequence[str], seeds: Iterable[int], guidance_scale: float
+        self,
+        pipe: StudioTextToImagePipeline,
+        prompts: Sequence[str],
+        seeds: Iterable[int],
+        guidance_scale: float,
+        style: float = 0.0,
     ) -> None:
-        size, self.unet, self.scale = pipe.sample_size, pipe.unet, guidance_scale
-        text, mask = pipe.encode([*prompts, ""])
+        size, self.unet, self.scale, self.style = pipe.sample_size, pipe.unet, guidance_scale, style
+        text, mask = pipe.encode([*prompts, *map(without_style, prompts), ""])
         self.text, self.mask = text.to(pipe.unet.dtype), mask
         drawn = [torch.randn((3, size, size), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         self.noise = torch.stack(drawn).to(pipe.device)
 
     def predict(self, x_t: Tensor, t: Tensor, rows: Sequence[int]) -> Tensor:
-        words = list(rows) if self.scale == 1 else [*rows, *[len(self.text) - 1] * len(rows)]
-        x = x_t if self.scale == 1 else torch.cat([x_t, x_t])
+        words = list(rows)
+        if self.scale != 1:
+            words += [-1] * len(rows)
+            words += [len(self.noise) + row for row in rows] if self.style else []
+        x = torch.cat([x_t] * (len(words) // len(rows)))
         given = x.new_zeros(len(x), self.unet.config.in_channels - 3, *x.shape[2:])  # nothing known, nothing small
         sample = torch.cat([x, given], 1).to(self.unet.dtype)
         prediction = self.unet(sample, t.expand(len(x)), self.text[words], self.mask[words]).sample.float()
         if self.scale == 1:
             return prediction
-        conditional, unconditional = prediction.chunk(2)
-        return guided(unconditional, conditional, self.scale)
+        conditional, *others = prediction.split(len(rows))
+        return guided(away_from(conditional, *others, style=self.style), conditional, self.scale)
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,7 @@ from studio.training.sprites import Sprites
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
 
 TEACHER_EVERY = 1000  # updates after which the teacher of guidance takes over the averaged weights; see `losses`
-GUIDED = 0.3  # share of the rows with words that learn guidance as an input,
-GUIDED_AFTER = 0.4  # after this share of the time where the network begins from nothing: who teaches must know words
+GUIDED_AFTER = 0.4  # guidance is taught after this share of the time where the network begins from nothing
 NOISE_BINS = 4  # losses are logged apart for this many equal parts of the time axis
 
 
@@ -88,7 +87,7 @@ class Model(nn.Module):
 
 def draw_times(count: int, generator: torch.Generator, last: int) -> torch.Tensor:
     """(count,) real times in [0, last]: logit-normal (arXiv 2403.03206, section 3.1), a tenth of them uniform."""
-    normal = torch.sigmoid(1.2 * torch.randn(count, generator=generator) - 0.2)
+    normal = torch.sigmoid(1.1 * torch.randn(count, generator=generator) + 0.2)
     uniform = torch.rand(count, generator=generator)
     return last * torch.where(torch.rand(count, generator=generator) < 0.1, uniform, normal)
 
@@ -101,13 +100,15 @@ def losses(
     silence: Words,
     schedule: NoiseSchedule,
     generator: torch.Generator,
+    share: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean squared error of the velocity for each row (B,), and the times (B,) at which it was asked.
 
-    Some rows with words are asked for the guided velocity in one call: what a teacher says with words and without, put
-    together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). The teacher stands still for long: of
-    the model as it is, words would grow louder with every update, for what is taught with guidance is not at once told
-    from what is taught without. None: no row is guided. words: of the batch's captions; silence: of "", one row.
+    A share of the rows with words is asked for the guided velocity in one call: what a teacher says with words and
+    without, put together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). The teacher stands still
+    for long: of the model as it is, words would grow louder with every update, for what is taught with guidance is not
+    at once told from what is taught without. None: no row is guided. words: of the batch's captions; silence: of "",
+    one row.
     """
     device, count = batch.picture.device, len(batch.picture)
     time = draw_times(count, generator, len(schedule) - 1).to(device)
@@ -117,8 +118,8 @@ def losses(
     target = velocity(batch.picture, eps, alpha, sigma)
     guidance = torch.ones(count, device=device)
     says = torch.tensor([bool(caption) for caption in batch.captions]) & (batch.task.cpu() != Task.SUPER_RESOLUTION)
-    share = 0.0 if teacher is None else GUIDED
-    rows = (says & (torch.rand(count, generator=generator) < share)).nonzero()[:, 0].to(device)
+    taught = torch.rand(count, generator=generator) < (0.0 if teacher is None else share)
+    rows = (says & taught).nonzero()[:, 0].to(device)
     scales = 1 + (MAX_GUIDANCE - 1) * torch.rand(len(rows), generator=generator).to(device)
     if len(rows):
         given = (batch.condition[rows], time[rows])
@@ -284,7 +285,8 @@ class Run:
         while self.seconds < budget and self.seconds - before < 60 * self.args.stretch:
             spent = self.seconds / budget
             batch = self.next_batch()
-            if (self.args.init or spent >= GUIDED_AFTER) and (teacher is None or self.updates % TEACHER_EVERY == 0):
+            ready = self.args.guided and (self.args.init or spent >= GUIDED_AFTER)
+            if ready and (teacher is None or self.updates % TEACHER_EVERY == 0):
                 teacher = self.teacher
                 self.average.write_to(teacher)
             for group in self.optimizer.param_groups:
@@ -293,7 +295,8 @@ class Run:
                 tokens = self.tokens(batch.captions)
                 silence = self.tokens([""], length=tokens["input_ids"].shape[1])
                 words, nothing = self.model.read(tokens), self.model.read(silence)
-                rows, times = losses(self.trained, teacher, batch, words, nothing, self.schedule, self.generator)
+                given = (batch, words, nothing, self.schedule, self.generator, self.args.guided)
+                rows, times = losses(self.trained, teacher, *given)
             accelerator.backward(rows.mean())
             accelerator.clip_grad_norm_(self.trained.parameters(), 1.0)
             self.optimizer.step()
@@ -354,6 +357,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=90, help="of training in all, over all stretches")
     parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
     parser.add_argument("--init", help="begin from the weights of this pipeline folder")
+    parser.add_argument("--guided", type=float, default=0.3, help="share of the rows with words that learn guidance")
     parser.add_argument("--text-encoder", help="read as this pipeline folder does; the rest begins from nothing")
     parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")

@@ -22,6 +22,7 @@ from PIL import Image
 
 from studio.engine.job import JobView, Refusal
 from studio.engine.requests import MAX_SEED, SAMPLERS, Denoise, InvalidRequest, TextToImage
+from studio.nouns import without_style
 from studio.pictures.animation import KINDS, animated
 from studio.pictures.files import open_picture
 from studio.pictures.modes import over, plain
@@ -54,6 +55,7 @@ class Run:
     picture: str = ""  # id of the picture that was kept
     asked: dict[str, Any] | None = None  # what makes the same run again; None where words alone do not
     denoised: bool = False  # whether it took the noise out of a picture
+    emphasized: bool = False  # whether guidance emphasized the style
 
 
 class Room:
@@ -199,6 +201,7 @@ class Room:
                         request.sampler,
                         runs[request].picture,
                         len(layout.corners) if (layout := layout_of(request.caption, 16)) else 1,
+                        request.passes,
                     )
                     for one, request, goal in zip(wanted, requests, converged, strict=True)
                 ],
@@ -269,6 +272,7 @@ class Room:
                 "key": key,
                 "picture": run.picture,
                 "asked": run.asked,
+                "emphasized": run.emphasized,
                 "caption": run.caption,
                 "sampler": SAMPLERS[run.sampler],
                 "stages": stages,
@@ -331,6 +335,7 @@ def run_request(asked: Any) -> TextToImage:
         sampler=asked.get("sampler", "studio"),
         seed=seed_or_new(asked.get("seed")),
         one_pass=bool(asked.get("one_pass", False)),
+        style_emphasis=bool(asked.get("style_emphasis", False)),
     )
 
 
@@ -340,9 +345,10 @@ def _run(trace: Any, settings: dict[str, Any], picture: str, from_words: bool) -
     caption, asked = str(settings.get("caption", "")), None
     if from_words and settings.get("task") == TextToImage.task and settings.get("finish") is None:
         asked = {name: settings.get(name) for name in ("negative_prompt", "steps", "guidance", "sampler", "seed")}
-        asked |= {"prompt": caption, "one_pass": bool(settings.get("one_pass"))}
+        asked |= {"prompt": caption, **{name: bool(settings.get(name)) for name in ("one_pass", "style_emphasis")}}
     denoised = settings.get("task") == Denoise.task
-    return Run(trace, caption, sampler if sampler in SAMPLERS else "studio", picture, asked, denoised)
+    emphasized = bool(settings.get("style_emphasis")) and without_style(caption) != caption
+    return Run(trace, caption, sampler if sampler in SAMPLERS else "studio", picture, asked, denoised, emphasized)
 
 
 def checked_seed(value: Any) -> int:

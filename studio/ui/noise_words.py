@@ -45,7 +45,9 @@ _WORDS = {
         x̂<sub>0</sub>: it mixes it with x<sub>t</sub> to the next, lower level of noise, and our sampler also weighs
         in the x̂<sub>0</sub> of steps before.</p>
         <p>Guidance: the network is asked twice, with the words and without (or with those of a negative prompt). The
-        difference is what the words change in x̂<sub>0</sub>; it is added several times over. In one pass the
+        difference is what the words change in x̂<sub>0</sub>; it is added several times over. Where the style is
+        emphasized it is asked a third time, with the words but those for the style: what these change counts 1.25 times
+        in the difference. In one pass the
         network, which was taught to, says at once what the two would come to.</p>
         <p>Where a part of the picture is known, x̂<sub>0</sub> is shown with it put back: a hole’s surroundings are
         not what the network sees through the noise, and an enlargement is made to shrink to the picture that it is
@@ -247,6 +249,8 @@ def _reverse(samplers: Mapping[str, str]) -> str:
 <label>Seed <input type="number" name="seed" min="0" max="4294967295" value="1"></label>
 <label class="nv-check" title="Guidance by the network itself, from 1 to 5 and without a negative prompt">
 <input type="checkbox" name="one_pass"> one pass</label>
+<label class="nv-check" title="What the words for the style change counts 1.25 times, by a third row">
+<input type="checkbox" name="style_emphasis"> style emphasized</label>
 <button type="submit" class="nv-button nv-main">Run</button></form>
 <p class="nv-title"><b data-slot="caption"></b> <span data-slot="stages" role="group" aria-label="Size"></span></p>
 <div class="nv-diagram">{_figure("rx_t", "x<sub>t</sub>, seen")}{_op("→ network →")}

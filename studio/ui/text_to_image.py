@@ -43,7 +43,7 @@ from studio.ui.watching import Audience, example_frame
 
 TAB = "text-to-image"
 # Also the order of the controls.
-FIELDS = [*(field.name for field in fields(TextToImage) if not field.kw_only), "finish", "one_pass"]
+FIELDS = [*(field.name for field in fields(TextToImage) if not field.kw_only), "finish", "one_pass", "style_emphasis"]
 DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name in FIELDS[1:]}
 LATEST = 24  # small pictures in sight
 VARIATIONS = {"subtle": 0.35, "strong": 0.65}  # strength: how far a variation may leave its picture
@@ -52,9 +52,9 @@ FROM_STAGE = ("use", *(f"vary:{how}" for how in VARIATIONS))  # clicks that mean
 OWN_SIZE = 0  # the model's own choice of a size to finish at
 # What a preset sets: from the table of quality against time in the README.
 PRESETS = {
-    "live": {"steps": 3, "guidance": 3.0, "sampler": "studio", "one_pass": True},
-    "balanced": {"steps": 10, "guidance": 3.0, "sampler": "studio", "one_pass": False},
-    "best": {"steps": 20, "guidance": 3.0, "sampler": "unipc", "one_pass": False},
+    "live": {"steps": 3, "guidance": 3.0, "sampler": "studio", "one_pass": True, "style_emphasis": False},
+    "balanced": {"steps": 10, "guidance": 3.0, "sampler": "studio", "one_pass": False, "style_emphasis": True},
+    "best": {"steps": 20, "guidance": 3.0, "sampler": "unipc", "one_pass": False, "style_emphasis": True},
 }
 LIVE, CHOSEN = "live", tuple(PRESETS["live"])
 
@@ -166,7 +166,13 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
                 finish = gr.Radio(
                     sizes, value=OWN_SIZE, label="Size to finish at, px", elem_id="finish", elem_classes="joined"
                 )
-                one_pass = gr.Checkbox(DEFAULTS["one_pass"], label="Guidance in one pass", elem_id="one-pass")
+                with gr.Row(elem_id="ways", elem_classes="seeds"):
+                    one_pass = gr.Checkbox(
+                        DEFAULTS["one_pass"], label="Guidance in one pass", elem_id="one-pass", min_width=120
+                    )
+                    emphasis = gr.Checkbox(
+                        DEFAULTS["style_emphasis"], label="Emphasize the style", elem_id="emphasis", min_width=120
+                    )
                 with gr.Row(elem_id="seeds", elem_classes="seeds"):
                     seed = gr.Number(0, label="Seed", elem_id="seed", min_width=120)
                     randomize = gr.Checkbox(True, label="New every time", elem_id="randomize", min_width=120)
@@ -178,7 +184,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
             if words:
                 gr.HTML(vocabulary_panel(words), elem_id="vocabulary", apply_default_css=False, js_on_load=None)
 
-    controls = [prompt, negative, style, ground, count, steps, guidance, sampler, seed, finish, one_pass]
+    controls = [prompt, negative, style, ground, count, steps, guidance, sampler, seed, finish, one_pass, emphasis]
     by_name = dict(zip(FIELDS, controls, strict=True))
     easel = Easel(studio, TAB, (TextToImage.task,), watched, stage, stop, message, samples)
 
@@ -294,7 +300,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         trigger_mode="always_last",
         **QUICK,
     )
-    choosing = [steps, guidance, sampler, one_pass]
+    choosing = [steps, guidance, sampler, one_pass, emphasis]
     preset.input(
         lambda name: [PRESETS[name][field] for field in CHOSEN], [preset], choosing, trigger_mode="always_last", **QUICK
     )

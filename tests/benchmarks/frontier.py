@@ -1,11 +1,13 @@
 """Quality against time, over sampler x steps x guidance: what the page's presets are chosen from.
 
     python -m tests.benchmarks.frontier --sprites CACHE/sprites --cache CACHE/evaluation [--model assets/model]
-        [--samplers studio dpm++2m] [--steps 2 4 8 12] [--guidance 2 3] [--passes one two] [--sample 60] [--out FILE]
+        [--samplers studio dpm++2m] [--steps 2 4 8 12] [--guidance 2 3] [--passes one two three] [--sample 60]
+        [--out FILE]
 
 Quality is of one picture for each concept, at the size at which words become a picture, by the evaluation's classifier;
-the same prompts and seeds for every setting. Time is that of one picture alone, warm. Guidance in one pass, where the
-network was taught it, is one more axis. Run it on a machine that does nothing else, or believe the quality alone.
+the same prompts and seeds for every setting. Time is that of one picture alone, warm. How often a step asks the network
+is one more axis: once, where it was taught guidance, twice, or a third time for the style. Run it on a machine that
+does nothing else, or believe the quality alone.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from studio.diffusion.guidance import STYLE_EMPHASIS
 from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.nouns import with_article
 from studio.training.classifier import Classifier, LabelledPictures, Labels, Recipe, Verdict, cached_classifier, judge
@@ -38,7 +41,7 @@ from tests.benchmarks.machine import heading, table, times
 SAMPLERS = ("studio", "dpm++2m", "unipc", "ddim", "euler")
 STEPS = (2, 3, 4, 5, 6, 8, 12, 20)
 GUIDANCE = (1.5, 2.0, 3.0, 5.0)
-PASSES = ("two", "one")
+PASSES = ("three", "two", "one")
 PROMPT = "a red apple, glossy style, on a blue background"
 FIRST_SEED = 700_000  # apart from those of the evaluation
 
@@ -48,7 +51,7 @@ class Setting:
     sampler: str
     steps: int
     guidance: float
-    passes: str = "two"  # network rows of a guided picture: "two", or "one" that was taught guidance
+    passes: str = "two"  # network rows of a guided picture: "one" that was taught guidance, "three" emphasize the style
 
 
 @dataclass(frozen=True)
@@ -110,15 +113,20 @@ def one_each(sprites: Sprites, concepts: Sequence[int]) -> Labels:
 def options(pipe: Any, setting: Setting, size: int) -> dict[str, Any]:
     """What `prepare` takes."""
     chosen = {"num_inference_steps": setting.steps, "guidance_scale": setting.guidance, "sampler": setting.sampler}
-    if "one_pass" in inspect.signature(pipe.prepare).parameters:
+    known = inspect.signature(pipe.prepare).parameters
+    if "one_pass" in known:
         chosen["one_pass"] = setting.passes == "one"
+    if "style_emphasis" in known:
+        chosen["style_emphasis"] = STYLE_EMPHASIS if setting.passes == "three" else 0.0
     return chosen | {"size": size}
 
 
 def can_do(pipe: Any, passes: str) -> bool:
     """Whether the pipeline and its network have guidance in so many passes."""
-    taught = getattr(pipe.unet.config, "guidance_embeds", False)
-    return passes == "two" or (taught and "one_pass" in inspect.signature(pipe.prepare).parameters)
+    known = inspect.signature(pipe.prepare).parameters
+    if passes == "one":
+        return getattr(pipe.unet.config, "guidance_embeds", False) and "one_pass" in known
+    return passes == "two" or "style_emphasis" in known
 
 
 def picture(pipe: Any, chosen: dict[str, Any]) -> Image.Image:

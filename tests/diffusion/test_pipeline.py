@@ -154,6 +154,35 @@ def test_guidance_is_not_computed_where_it_does_not_act(pipe, monkeypatch):
     assert calls == [1] * 6
 
 
+def test_the_style_is_emphasized_by_a_third_row(pipe):
+    """Equation 3 of arXiv 2211.09800: one scale for the words without their style, and one for what the style adds."""
+    prompts = ["a red cat, flat style", "a dog", "an owl left of a cat, flat style"]
+    given = {"num_inference_steps": 3, "guidance_scale": 3.0, "seeds": [0], "size": 16}
+    emphasized, plain, several = (pipe.prepare([prompt], style_emphasis=0.5, **given)[0] for prompt in prompts)
+    assert [row.call_rows for row in (emphasized, plain, several)] == [3, 2, 6]
+    assert pipe.prepare(prompts[:1], style_emphasis=0.5, guidance_interval=(0.0, 0.5), **given)[0].call_rows == 1
+    assert pipe.prepare(prompts[:1], style_emphasis=0.5, one_pass=True, **given)[0].call_rows == 1
+    assert pipe.prepare(prompts[:1], style_emphasis=0.0, **given)[0].call_rows == 2
+
+    x_t, time = emphasized.sample, emphasized.time
+    text, mask = pipe.encode(["a red cat, flat style", "a red cat", ""])
+    x = torch.cat([x_t, x_t.new_zeros(7, 16, 16)]).expand(3, -1, -1, -1)
+    with torch.no_grad():
+        said, thing, nothing = pipe.unet(x, time, text, mask).sample
+    pipe.denoise_step([emphasized, plain, several])
+    expected = nothing + 3.0 * (thing - nothing) + (3.0 + 0.5 * 2.0) * (said - thing)
+    record = emphasized.record
+    torch.testing.assert_close(said + 2.0 * record.guidance_difference, expected, atol=1e-5, rtol=0)
+    x_0 = record.alpha * x_t - record.sigma * expected
+    torch.testing.assert_close(record.pred_original_sample, x_0, atol=1e-5, rtol=0)
+
+    (alone,) = pipe.prepare(prompts[:1], style_emphasis=0.5, **given)
+    pipe.denoise_step([alone])
+    torch.testing.assert_close(alone.sample, emphasized.sample, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="style_emphasis is -1"):
+        pipe.prepare(prompts, style_emphasis=-1.0)
+
+
 def test_guidance_in_one_pass_is_one_row_and_the_networks_own(pipe, monkeypatch):
     seen = []
     forward = pipe.unet.forward
@@ -173,7 +202,6 @@ def test_guidance_in_one_pass_is_one_row_and_the_networks_own(pipe, monkeypatch)
         size=16,
         one_pass=True,
     )
-    assert [row.guided for row in rows] == [False, True, False, False]
     assert [row.call_rows for row in rows] == [1, 2, 1, 1]
     pipe.denoise_step(rows)
     pipe.denoise_step(rows)
@@ -181,7 +209,7 @@ def test_guidance_in_one_pass_is_one_row_and_the_networks_own(pipe, monkeypatch)
     assert seen == [[3.0, 1.0, 1.0, 3.0, 1.0], [1.0] * 4]
     assert [row.record.guidance_difference is None for row in rows] == [True] * 4
     strong = pipe.prepare(["a red cat"], seeds=[0], guidance_scale=8.0, one_pass=True)
-    assert strong[0].guided  # beyond what the network was taught
+    assert strong[0].call_rows == 2  # beyond what the network was taught
     monkeypatch.undo()
     alone = pipe("a red cat", num_inference_steps=2, guidance_scale=3.0, one_pass=True, size=16, output_type="np",
                  generator=torch.Generator().manual_seed(0)).images  # fmt: skip

@@ -77,6 +77,7 @@ def random_request(draw: random.Random, most_steps: int = 24) -> Request:
     if task is TextToImage:
         settings |= {"style": draw.choice(("any", "glossy")), "ground": draw.choice(("any", "blue"))}
         settings |= {"finish": draw.choice((None, 64, 128)), "one_pass": draw.random() < 0.5}
+        settings["style_emphasis"] = draw.random() < 0.5
         if draw.random() < 0.3:
             settings |= {"image": random_picture(draw, (20, 100)), "strength": round(draw.uniform(0.1, 1), 2)}
         return TextToImage(**settings)
@@ -109,6 +110,7 @@ def plain(sampler: PipelineSampler, request: Request) -> Pictures:
     pipe.set_progress_bar_config(disable=True)
     if isinstance(request, TextToImage):
         given |= {"size": request.finish, "one_pass": request.one_pass}
+        given |= {} if request.style_emphasis else {"style_emphasis": 0.0}
         given |= {} if request.image is None else {"image": request.image, "strength": request.strength}
         return pipe(request.caption, num_images_per_prompt=request.count, **given).images
     if isinstance(request, Inpaint):

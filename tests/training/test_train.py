@@ -59,17 +59,24 @@ class Reader:
 def test_guided_rows_learn_what_two_rows_would_say(schedule):
     reader = Reader()
     generator = torch.Generator().manual_seed(0)
-    rows, _ = losses(reader, Reader(), batch(64), said(1.0, 64), said(0.0, 1), schedule, generator)
+    rows, _ = losses(reader, Reader(), batch(64), said(1.0, 64), said(0.0, 1), schedule, generator, 0.3)
     guided = reader.guidance > 1
     assert 0.1 < guided.float().mean() < 0.6 and reader.guidance.max() <= 5
     assert rows[guided].abs().max() < 1e-9 < rows[~guided].min()
+
+
+def test_no_row_is_taught_guidance_where_none_is_to_be(schedule):
+    reader = Reader()
+    generator = torch.Generator().manual_seed(0)
+    losses(reader, Reader(), batch(64), said(1.0, 64), said(0.0, 1), schedule, generator, 0.0)
+    assert (reader.guidance == 1).all()
 
 
 @pytest.mark.parametrize(("task", "caption"), [(Task.SUPER_RESOLUTION, "a cat"), (Task.TEXT_TO_IMAGE, "")])
 def test_what_is_not_guided_is_not_taught_guidance(schedule, task, caption):
     reader = Reader()
     generator = torch.Generator().manual_seed(0)
-    losses(reader, Reader(), batch(64, task, caption), said(1.0, 64), said(0.0, 1), schedule, generator)
+    losses(reader, Reader(), batch(64, task, caption), said(1.0, 64), said(0.0, 1), schedule, generator, 0.3)
     assert (reader.guidance == 1).all()
 
 
@@ -81,7 +88,8 @@ def test_the_loss_is_the_velocitys_mean_square_error(schedule):
         alpha, sigma = (part[:, None, None, None] for part in schedule.alpha_sigma(time))
         return velocity(given.picture, (x_t - alpha * given.picture) / sigma, alpha, sigma) + 0.5
 
-    rows, times = losses(exact, None, given, said(1.0, 16), said(0.0, 1), schedule, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    rows, times = losses(exact, None, given, said(1.0, 16), said(0.0, 1), schedule, generator, 0.3)
     torch.testing.assert_close(rows, torch.full((16,), 0.25), atol=1e-3, rtol=0)
     assert ((times >= 0) & (times <= 999)).all()
 

@@ -127,6 +127,7 @@ for (const form of $$("form")) form.addEventListener("submit", (event) => {
   else trigger("run", { asked: {
     prompt: given.get("prompt"), negative_prompt: given.get("negative_prompt"), steps: Number(given.get("steps")),
     guidance: Number(given.get("guidance")), sampler: given.get("sampler"), seed: Number(given.get("seed")), one_pass: given.has("one_pass"),
+    style_emphasis: given.has("style_emphasis"),
   } });
 });
 

@@ -129,7 +129,7 @@ async function takeAlong(kind) {
 const RUN = (name) => `[data-form=run] [name=${name}]`;
 const KEPT = {
   forward: { schedule: "[data-slot=schedule]", size: "[data-slot=size]", seed: "[data-slot=noise-seed]", standardize: "[data-slot=standardize]" },
-  reverse: Object.fromEntries(["prompt", "negative_prompt", "steps", "guidance", "sampler", "seed", "one_pass"].map((name) => [name, RUN(name)])),
+  reverse: Object.fromEntries(["prompt", "negative_prompt", "steps", "guidance", "sampler", "seed", "one_pass", "style_emphasis"].map((name) => [name, RUN(name)])),
   compare: { prompt: "[data-form=compare] [name=prompt]" },
   plane: {
     shape: "[data-slot=shape]", text: "[data-slot=text]", aim: "[data-slot=aim]", guide: "[data-slot=guide]",
