@@ -11,9 +11,12 @@ _TOGETHER = re.compile(  # pictured, and named, as several
     r"|sunglasses|(?<!wine )(?<!cocktail )glasses))",
     re.IGNORECASE,
 )
-_STYLE = re.compile(  # "..., flat style, on a white background", "... in a flat style"
-    r"(?:,\s*|\s+in\s+|\s+)?(?:\ban?\s+)?\b(?!(?:the|this|that|same)\b)[\w-]+\s+style\b(?!\s+of\b),?", re.IGNORECASE
+_STYLE = (  # "flat style", "the pixel art style"
+    r"(?:an?\s|the\s)?(?:(?!(?:in|with|of|same|this|that)\s)[\w'’-]+\s){1,%d}style"
 )
+_SAYS_STYLE = re.compile(r"\s*(?:(?:in|with)\s)?" + _STYLE % 3 + r"\s*", re.IGNORECASE)  # all between two commas
+_IN_STYLE = re.compile(r"\s(?:in|with)\s" + _STYLE % 2 + r"\b(?!\sof\b)", re.IGNORECASE)
+_GOES_ON = re.compile(r"\s*(?:on|in)\s", re.IGNORECASE)
 _ODD = {  # to their singular
     **{"mice": "mouse", "geese": "goose", "children": "child", "people": "person", "leaves": "leaf"},
     **{"wolves": "wolf", "knives": "knife", "axes": "axe", "shoes": "shoe", "cookies": "cookie", "ties": "tie"},
@@ -59,6 +62,13 @@ def singular(things: str) -> str:
 
 
 def without_style(prompt: str) -> str:
-    """The prompt without what it says of a style: "a cat, flat style, on a white background" -> "a cat on a white
-    background". One that says nothing in such words comes back as it is."""
-    return _STYLE.sub("", prompt).strip() if _STYLE.search(prompt) else prompt
+    """The prompt without what it says of a style between commas or after "in": "a cat, flat style, on a red background"
+    and "a cat in flat style on a red background" -> "a cat on a red background". One that says nothing of a style in
+    such words comes back as it is."""
+    clauses = prompt.split(",")
+    left = [(i, _IN_STYLE.sub("", clause)) for i, clause in enumerate(clauses) if not _SAYS_STYLE.fullmatch(clause)]
+    plain, last = "", -1
+    for i, clause in left:
+        comma = "" if not plain or (i > last + 1 and _GOES_ON.match(clause)) else ","
+        plain, last = plain + comma + clause, i
+    return prompt if plain == prompt else plain.strip()

@@ -77,12 +77,19 @@ def test_a_prompt_without_its_style_is_as_if_none_had_been_chosen(prompt, ground
     ("prompt", "plain"),
     [
         ("a cat in a flat style", "a cat"),
-        ("a cat in flat style on a red background", "a cat on a red background"),
+        ("a cat in the flat style on a red background", "a cat on a red background"),
         ("Glossy style, a cat", "a cat"),
-        ("a cat, pixel-art style", "a cat"),
+        ("a cat, pixel art style, at night", "a cat, at night"),
+        ("a cat, flat and glossy style", "a cat"),
+        ("a house in Gothic style, at night", "a house, at night"),
+        ("a cat in Van Gogh's style", "a cat"),
+        ("flat style", ""),
+        # what follows says it of something else, or in words that are not looked for
         ("a cat in the style of Monet", "a cat in the style of Monet"),
         ("a cat, in the same style", "a cat, in the same style"),
-        ("a stylish cat", "a stylish cat"),
+        ("an old style telephone", "an old style telephone"),
+        ("a stylish cat (flat style)", "a stylish cat (flat style)"),
+        ("", ""),
     ],
 )
 def test_a_style_in_other_words(prompt, plain):

@@ -210,8 +210,8 @@ class StudioPipeline(DiffusionPipeline):
         others = [p if alone else n for p, n, alone in zip(prompts, negative_prompts, one_pass, strict=True)]
         captions = [layout.captions if layout else () for layout in layouts] or [()] * len(prompts)
         plains = [
-            () if alone or not guidance.style else self._without_style(told or (prompt,))
-            for prompt, told, alone in zip(prompts, captions, one_pass, strict=True)
+            () if alone or not guidance.style else plain_words(told or (prompt,), other)
+            for prompt, other, told, alone in zip(prompts, negative_prompts, captions, one_pass, strict=True)
         ]
         read = map(Words, *self.encode([*prompts, *others, *chain(*captions), *chain(*plains)]))
         words, negatives = (list(islice(read, len(prompts))) for _ in range(2))
@@ -234,12 +234,6 @@ class StudioPipeline(DiffusionPipeline):
                 )
             )
         return rows
-
-    @staticmethod
-    def _without_style(texts: tuple[str, ...]) -> tuple[str, ...]:
-        """() where they say nothing of a style."""
-        plain = tuple(map(without_style, texts))
-        return () if plain == texts else plain
 
     def _sharpened(
         self,
@@ -373,6 +367,12 @@ class StudioPipeline(DiffusionPipeline):
 def _stacked(pictures: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
     """(B, 3, H, W); pictures of several sizes stay a list."""
     return torch.stack(pictures) if len({picture.shape for picture in pictures}) == 1 else pictures
+
+
+def plain_words(texts: tuple[str, ...], negative: str) -> tuple[str, ...]:
+    """Texts without their style; () where they say nothing of one, or nothing else than what is kept away from."""
+    plain = tuple(map(without_style, texts))
+    return () if plain == texts or set(plain) == {negative} else plain
 
 
 def drawn(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:

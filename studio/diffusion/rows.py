@@ -253,7 +253,7 @@ class Row:
         guidance = self.stage.guidance
         if self.guidance_scale == 1 or guidance.one_pass:
             return 1
-        return 3 if guidance.style and self.plain else 2
+        return 3 if guidance.style and self.plain and self.guidance_scale > 1 else 2  # below 1 words count for less
 
     @property
     def call_shape(self) -> tuple[int, int]:

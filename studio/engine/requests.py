@@ -98,7 +98,7 @@ class _Asked:
 
     @property
     def passes(self) -> int:
-        """How often a step shows the network each part of a picture, at most: guidance takes a second time."""
+        """How often a step shows the network each part of a picture: guidance takes a second time."""
         return 1 if self.guidance == 1 else 2
 
     @property
@@ -187,9 +187,11 @@ class TextToImage(_Asked):
 
     @property
     def passes(self) -> int:
-        """As everywhere, and a third time where the style is emphasized."""
-        guided = super().passes
-        return guided + (guided > 1 and self.style_emphasis and without_style(self.caption) != self.caption)
+        """As everywhere, and a third time where the style is emphasized; once where the network guides by itself."""
+        if self.one_pass and not self.negative_prompt:
+            return 1
+        emphasized = self.style_emphasis and self.guidance > 1 and without_style(self.caption) != self.caption
+        return super().passes + emphasized
 
     @property
     def _painted_pixels(self) -> int:

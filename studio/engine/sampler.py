@@ -21,7 +21,7 @@ class StepRecord(Protocol):
     @property
     def pred_original_sample(self) -> Any: ...
     @property
-    def guidance_difference(self) -> Any | None: ...  # conditional minus unconditional; None without guidance
+    def guidance_difference(self) -> Any | None: ...  # conditional minus what guidance leads away from
     @property
     def timestep(self) -> float: ...  # in train steps
     @property

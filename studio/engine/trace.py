@@ -40,7 +40,7 @@ class TraceStep:
     guidance_scale: float  # 1 where guidance did not act
     x_t: np.ndarray
     x0: np.ndarray  # as predicted here, with guidance
-    guidance_difference: np.ndarray | None  # conditional minus unconditional prediction; None without guidance
+    guidance_difference: np.ndarray | None  # conditional minus what guidance leads away from; None in one pass
     next_x_t: np.ndarray | None  # None after a stage's last step, and where the next step was not kept
 
     @property

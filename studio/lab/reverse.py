@@ -90,7 +90,7 @@ class Account:
     x_t: np.ndarray
     x0: np.ndarray
     eps: np.ndarray
-    difference: np.ndarray | None  # of x0: with the words minus without, or minus with those of a negative prompt
+    difference: np.ndarray | None  # of x0: with the words minus what guidance leads away from
     x_next: np.ndarray | None
     weights: Weights
 

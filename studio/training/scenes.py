@@ -40,7 +40,7 @@ class Mix:
 
     one: float = 0.60  # one thing
     pair: float = 0.25  # two things in a relation; the rest are two or three of a kind
-    tinted: float = 0.07  # of things, in a colour that is not their own
+    tinted: float = 0.15  # of things, in a colour that is not their own
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Painting:
         words = list(rows)
         if self.scale != 1:
             words += [-1] * len(rows)
-            words += [len(self.noise) + row for row in rows] if self.style else []
+            words += [len(self.noise) + row for row in rows] if self.style and self.scale > 1 else []
         x = torch.cat([x_t] * (len(words) // len(rows)))
         given = x.new_zeros(len(x), self.unet.config.in_channels - 3, *x.shape[2:])  # nothing known, nothing small
         sample = torch.cat([x, given], 1).to(self.unet.dtype)

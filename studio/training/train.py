@@ -32,12 +32,13 @@ from studio.training.batches import PAINTING, SHARPENING, Batch, BatchMaker
 from studio.training.export import export, load_averaged, paint, sample_prompts, sheet
 from studio.training.optimizer import make_optimizer
 from studio.training.precision import fast_bf16
-from studio.training.scenes import Painter, SceneMaker
+from studio.training.scenes import Mix, Painter, SceneMaker
 from studio.training.sprites import Sprites
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
 
 TEACHER_EVERY = 1000  # updates after which the teacher of guidance takes over the averaged weights; see `losses`
 GUIDED_AFTER = 0.4  # guidance is taught after this share of the time where the network begins from nothing
+MIX = Mix(tinted=0.07)  # fewer than the judges see: the network learns what a thing looks like in its own colours
 NOISE_BINS = 4  # losses are logged apart for this many equal parts of the time axis
 
 
@@ -56,7 +57,7 @@ class Preset:
     decay: float  # share of the time over which the learning rate falls to zero
     ema: float
     freedom: float  # of a thing's place and size: with less, what it looks like is learned sooner
-    unet: dict = field(default_factory=lambda: {"guidance_embeds": True})  # what differs from the network's defaults
+    unet: dict = field(default_factory=dict)  # what differs from the network's defaults
 
 
 PRESETS = {
@@ -130,7 +131,8 @@ def losses(
             unconditional = teacher(x_t[rows], *given, *without, *rest).float()
         guidance[rows] = scales
         target[rows] = guided(unconditional, conditional, scales[:, None, None, None])
-    prediction = model(x_t, batch.condition, time, *words, batch.task, batch.noise_level, guidance)
+    asked = None if teacher is None else guidance  # who has no teacher may not know of guidance at all
+    prediction = model(x_t, batch.condition, time, *words, batch.task, batch.noise_level, asked)
     error = (prediction.float() - target).square()
     return error.mean(dim=(1, 2, 3)), time
 
@@ -175,7 +177,7 @@ class Run:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True) if self.checkpoint.exists() else {}
         self.updates, self.seconds, self.pictures = (state.get(k, 0) for k in ("updates", "seconds", "pictures"))
         # a run taken up again goes on with other scenes and other noise
-        self.scenes = SceneMaker(self.sprites, self.seed + self.updates, freedom=self.preset.freedom)
+        self.scenes = SceneMaker(self.sprites, self.seed + self.updates, freedom=self.preset.freedom, mix=MIX)
         self.batches = BatchMaker(self.scenes, Painter(self.sprites, self.accelerator.device), self.seed + self.updates)
         self.generator = torch.Generator().manual_seed(self.seed + self.updates)
         self.model = self._model(state)
@@ -209,10 +211,12 @@ class Run:
             unet = StudioUNet.from_config(StudioUNet.load_config(self.folder, subfolder="unet"))
         elif self.args.init:
             before = StudioUNet.from_pretrained(self.args.init, subfolder="unet", dtype=torch.float32)
-            unet = StudioUNet.from_config(before.config, guidance_embeds=True)  # which older weights lack
+            taught = before.config.guidance_embeds or bool(self.args.guided)  # which older weights lack
+            unet = StudioUNet.from_config(before.config, guidance_embeds=taught)
             unet.load_state_dict(before.state_dict(), strict=False)
         else:
-            unet = StudioUNet(sample_size=self.preset.size, **self.preset.unet)
+            shape = {"sample_size": self.preset.size, "guidance_embeds": bool(self.args.guided)} | self.preset.unet
+            unet = StudioUNet(**shape)
         if reads and not state:
             text_encoder = CLIPTextModel.from_pretrained(reads, subfolder="text_encoder", dtype=torch.float32)
         else:
@@ -357,7 +361,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=90, help="of training in all, over all stretches")
     parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
     parser.add_argument("--init", help="begin from the weights of this pipeline folder")
-    parser.add_argument("--guided", type=float, default=0.3, help="share of the rows with words that learn guidance")
+    parser.add_argument(
+        "--guided", type=float, default=0.3, help="share of the rows with words that learn guidance as an input"
+    )
     parser.add_argument("--text-encoder", help="read as this pipeline folder does; the rest begins from nothing")
     parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")
@@ -368,7 +374,10 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--save-every", type=float, default=4, help="minutes")
     parser.add_argument("--sheet-every", type=float, default=12, help="minutes; a sheet of samples in the run's folder")
     parser.add_argument("--export", help="model folder to write when the time is spent, such as assets/model")
-    return parser.parse_args(given)
+    args = parser.parse_args(given)
+    if not 0 <= args.guided <= 1:
+        parser.error(f"--guided is {args.guided}; it must be a share, from 0 to 1")
+    return args
 
 
 def main() -> None:

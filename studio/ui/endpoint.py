@@ -45,7 +45,7 @@ def add_endpoint(studio: Studio) -> None:
             sampler: studio, ddim, ddpm, dpm++2m, unipc, euler or heun
             seed: 0 to 4294967295; left out, one is drawn
             one_pass: guidance by the network itself, half the work, from 1 to 5 and without a negative prompt
-            style_emphasis: follow the words for the style more closely, half as much work again
+            style_emphasis: follow the words for the style, if there are any, more closely: half as much work again
         """
 
         def ask() -> TextToImage:

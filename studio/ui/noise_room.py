@@ -347,7 +347,7 @@ def _run(trace: Any, settings: dict[str, Any], picture: str, from_words: bool) -
         asked = {name: settings.get(name) for name in ("negative_prompt", "steps", "guidance", "sampler", "seed")}
         asked |= {"prompt": caption, **{name: bool(settings.get(name)) for name in ("one_pass", "style_emphasis")}}
     denoised = settings.get("task") == Denoise.task
-    emphasized = bool(settings.get("style_emphasis")) and without_style(caption) != caption
+    emphasized = settings.get("style_emphasis") is True and without_style(caption) != caption
     return Run(trace, caption, sampler if sampler in SAMPLERS else "studio", picture, asked, denoised, emphasized)
 
 

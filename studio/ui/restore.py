@@ -51,7 +51,8 @@ def restored(settings: Mapping[str, Any], model: ModelInfo | None = None) -> Res
             values["finish"] = size
     if task == TextToImage.task and isinstance(settings.get("one_pass"), bool):
         values["one_pass"] = settings["one_pass"]
-        values["style_emphasis"] = settings.get("style_emphasis") is True  # before there was a choice: no
+    if settings.get("task") == TextToImage.task:  # of ours; before there was a choice, no style was emphasized
+        values["style_emphasis"] = settings.get("style_emphasis") is True
     if task != TextToImage.task:
         name = TASKS.get(task) if isinstance(task, str) else None
         notes.append(f"The picture was made by {name.lower() if name else 'another task'}; its words and numbers alone "

@@ -341,6 +341,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
 def preset_of(settings: Mapping[str, Any]) -> str | None:
     """The preset that has these numbers, or None."""
     numbers = {name: whole(settings[name]) for name in CHOSEN}
+    numbers["style_emphasis"] &= not numbers["one_pass"]  # where it changes nothing
     return next((name for name, preset in PRESETS.items() if preset == numbers), None)
 
 

@@ -158,14 +158,17 @@ def test_the_style_is_emphasized_by_a_third_row(pipe):
     """Equation 3 of arXiv 2211.09800: one scale for the words without their style, and one for what the style adds."""
     prompts = ["a red cat, flat style", "a dog", "an owl left of a cat, flat style"]
     given = {"num_inference_steps": 3, "guidance_scale": 3.0, "seeds": [0], "size": 16}
-    emphasized, plain, several = (pipe.prepare([prompt], style_emphasis=0.5, **given)[0] for prompt in prompts)
+    emphasized, plain, several = (pipe.prepare([p], ["blue"], style_emphasis=0.5, **given)[0] for p in prompts)
     assert [row.call_rows for row in (emphasized, plain, several)] == [3, 2, 6]
     assert pipe.prepare(prompts[:1], style_emphasis=0.5, guidance_interval=(0.0, 0.5), **given)[0].call_rows == 1
     assert pipe.prepare(prompts[:1], style_emphasis=0.5, one_pass=True, **given)[0].call_rows == 1
     assert pipe.prepare(prompts[:1], style_emphasis=0.0, **given)[0].call_rows == 2
 
+    assert pipe.prepare(prompts[:1], style_emphasis=0.5, **given | {"guidance_scale": 0.5})[0].call_rows == 2
+    assert pipe.prepare(prompts[:1], ["a red cat"], style_emphasis=0.5, **given)[0].call_rows == 2  # one and the same
+
     x_t, time = emphasized.sample, emphasized.time
-    text, mask = pipe.encode(["a red cat, flat style", "a red cat", ""])
+    text, mask = pipe.encode(["a red cat, flat style", "a red cat", "blue"])
     x = torch.cat([x_t, x_t.new_zeros(7, 16, 16)]).expand(3, -1, -1, -1)
     with torch.no_grad():
         said, thing, nothing = pipe.unet(x, time, text, mask).sample
@@ -176,7 +179,7 @@ def test_the_style_is_emphasized_by_a_third_row(pipe):
     x_0 = record.alpha * x_t - record.sigma * expected
     torch.testing.assert_close(record.pred_original_sample, x_0, atol=1e-5, rtol=0)
 
-    (alone,) = pipe.prepare(prompts[:1], style_emphasis=0.5, **given)
+    (alone,) = pipe.prepare(prompts[:1], ["blue"], style_emphasis=0.5, **given)
     pipe.denoise_step([alone])
     torch.testing.assert_close(alone.sample, emphasized.sample, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="style_emphasis is -1"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,8 @@ def test_compare_view(pipe):  # noqa: F811
     entries = json.loads(json.dumps(views.compare_view(compared)))["runs"]
     assert [entry["calls"] for entry in entries] == [4, 12, 9, 99]
     assert [entry["rows"] for entry in entries] == [8, 12, 18, None]  # of the last not every call was kept
+    (third,) = views.compare_view([replace(compared[0], windows=2, passes=3)])["runs"]
+    assert third["rows"] == 4 * 2 * 3
     assert all(entry["called"][-1] == entry["calls"] and len(entry["t"]) == len(entry["called"]) for entry in entries)
     assert all(entry["t"][-1] == 0 for entry in entries) and not any(entry["fitted"] for entry in entries)
     assert all(entry["distance"][-1] < 0.2 * entry["distance"][0] for entry in entries)

@@ -104,7 +104,7 @@ def test_times_are_drawn_from_all_of_the_run():
 # ---- a run ----
 
 SHAPE = {"block_out_channels": (16, 32), "layers_per_block": (1, 1), "mid_layers": 1, "attention_head_dim": 16}
-SHAPE |= {"attention_levels": (False, True), "guidance_embeds": True}
+SHAPE |= {"attention_levels": (False, True)}
 TINY = replace(train.PRESETS["cpu"], batch=4, window_batch=2, window_every=3, warmup=1)
 PROGRAM = """
 import sys
@@ -146,8 +146,19 @@ def test_two_processes_agree_and_one_takes_their_run_up_again(sprites, tmp_path,
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     updates = [line["updates"] for line in lines if "updates" in line]
     assert updates == sorted(updates) and updates[-1] == run.updates
+    assert run.model.unet.config.guidance_embeds
     averaged, exported = load_averaged(folder), StudioTextToImagePipeline.from_pretrained(tmp_path / "model")
     for name, value in averaged.unet.half().state_dict().items():
         assert torch.equal(exported.unet.state_dict()[name].half(), value)
     vocabulary = json.loads((tmp_path / "model" / "vocabulary.json").read_text())
     assert [concept["name"] for concept in vocabulary["concepts"]] == list(sprites.concepts)
+
+
+def test_what_is_not_taught_guidance_does_not_claim_it(sprites, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "PRESETS", dict(train.PRESETS))
+    sprites.save(tmp_path / "sprites")
+    given = [f"--sprites={tmp_path / 'sprites'}", f"--run={tmp_path / 'run'}", "--text-minutes=0.005"]
+    run = tiny_run(*given, "--guided=0", "--minutes=0.001")
+    assert not run.model.unet.config.guidance_embeds and run.updates
+    with pytest.raises(SystemExit):
+        train.arguments([*given, "--guided=2"])

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from studio.diffusion.guidance import STYLE_EMPHASIS
 from studio.engine.engine import Engine
 from studio.engine.requests import TextToImage
 from studio.library.sampler import PipelineSampler
 from studio.library.store import Library
 from studio.ui.noise_room import Room, picture_of
+from studio.ui.noise_words import words
 from studio.ui.owner import Owners
 from tests.diffusion.conftest import random_pipeline
 
@@ -42,6 +44,15 @@ def test_a_trace_opens_for_its_owner_alone(room):
     view = json.loads(room.open(OWNER, id))["view"]
     assert view["picture"] == id and view["caption"] == "a red apple" and len(view["stages"][0]["steps"]) == 2
     assert json.loads(room.open("another", id))["problem"] == "No trace was kept of how this picture was made."
+
+
+def test_a_run_says_whether_its_style_was_emphasized(room):
+    for style, emphasis, said in (("flat", True, True), ("flat", False, False), ("any", True, False)):
+        run = room.made(TextToImage("a red apple", style=style, steps=1, style_emphasis=emphasis), OWNER)
+        view = json.loads(room._reverse_letter(run))["view"]
+        assert view["emphasized"] == said and view["asked"]["style_emphasis"] == emphasis
+    told = " ".join(words("reverse").split())
+    assert f"counts {1 + STYLE_EMPHASIS:g} times in the difference" in told
 
 
 @pytest.mark.parametrize("harm", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"{}" + data])

@@ -87,7 +87,7 @@ const reverse = {
       canvas.closest("figure").style.visibility = image ? "" : "hidden";
       if (image) frame(canvas, image, index, stage.width, stage.height);
     }
-    const guided = step.difference === null ? (step.guidance === 1 ? "guidance did not act here" : `guidance ${step.guidance}, which the network took as an input: one pass, no difference`) : `guidance ${step.guidance}: the words change x̂0 by ${fixed(step.difference, 3)}, added ${fixed(step.guidance - 1, 1)} times more${this.view.emphasized ? "; in that, what the words for the style change counts 1.25 times" : ""}`;
+    const guided = step.difference === null ? (step.guidance === 1 ? "guidance did not act here" : `guidance ${step.guidance}, which the network took as an input: one pass, no difference`) : `guidance ${step.guidance}: the words change x̂0 by ${fixed(step.difference, 3)}${this.view.emphasized && step.guidance > 1 ? ", what those for the style change counted 1.25 times" : ""}, added ${fixed(step.guidance - 1, 1)} times more`;
     const how = {
       exact: "the sampler's own weights", fitted: "the sampler's weights, fitted to this network for so many calls",
       measured: "weights measured from the arrays", unknown: "of a long run only a part of the steps is kept",

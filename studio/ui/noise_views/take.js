@@ -178,7 +178,7 @@ async function restore() {
   const told = new URLSearchParams(asked), panel = told.get("view"), t = told.has("t") ? Number(told.get("t")) : NaN;
   if (!(panel in views)) return say("This link names no view that there is.", true);
   for (const [name, selector] of Object.entries(KEPT[panel])) {
-    const field = $(selector), value = told.get(name);
+    const field = $(selector), value = told.get(name) ?? (panel === "reverse" && field.type === "checkbox" ? "0" : null); // a link of before
     if (value === null || (field.options && ![...field.options].some((option) => option.value === value))) continue;
     if (field.type === "checkbox") field.checked = value === "1";
     else field.value = value;

@@ -1,0 +1,32 @@
+"""Settings of older and newer pictures, as the controls of the page have them."""
+
+from __future__ import annotations
+
+import pytest
+
+from studio.engine.requests import TextToImage
+from studio.ui.restore import restored
+from studio.ui.text_to_image import DEFAULTS, PRESETS, preset_of
+
+SETTINGS = TextToImage("a cat", style="flat", seed=5).settings()
+
+
+@pytest.mark.parametrize(
+    ("settings", "emphasis"),
+    [
+        (SETTINGS, True),
+        (SETTINGS | {"style_emphasis": False}, False),
+        ({name: value for name, value in SETTINGS.items() if name not in ("style_emphasis", "one_pass")}, False),
+        ({"prompt": "a cat", "steps": 12}, None),  # of another studio: stays as it is on the page
+    ],
+)
+def test_a_style_is_emphasized_where_it_was(settings, emphasis):
+    assert restored(settings).values.get("style_emphasis") == emphasis
+
+
+def test_presets_are_known_by_their_numbers():
+    assert preset_of(DEFAULTS) == "balanced"
+    for name, preset in PRESETS.items():
+        assert preset_of(DEFAULTS | preset) == name
+    assert preset_of(DEFAULTS | PRESETS["live"] | {"style_emphasis": True}) == "live"  # where it changes nothing
+    assert preset_of(DEFAULTS | {"style_emphasis": False}) is None
