@@ -52,7 +52,7 @@ FROM_STAGE = ("use", *(f"vary:{how}" for how in VARIATIONS))  # clicks that mean
 OWN_SIZE = 0  # the model's own choice of a size to finish at
 # What a preset sets: from the table of quality against time in the README.
 PRESETS = {
-    "live": {"steps": 3, "guidance": 3.0, "sampler": "studio", "one_pass": True, "style_emphasis": False},
+    "live": {"steps": 3, "guidance": 3.0, "sampler": "studio", "one_pass": False, "style_emphasis": False},
     "balanced": {"steps": 10, "guidance": 3.0, "sampler": "studio", "one_pass": False, "style_emphasis": True},
     "best": {"steps": 20, "guidance": 3.0, "sampler": "unipc", "one_pass": False, "style_emphasis": True},
 }
@@ -341,7 +341,6 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
 def preset_of(settings: Mapping[str, Any]) -> str | None:
     """The preset that has these numbers, or None."""
     numbers = {name: whole(settings[name]) for name in CHOSEN}
-    numbers["style_emphasis"] &= not numbers["one_pass"]  # where it changes nothing
     return next((name for name, preset in PRESETS.items() if preset == numbers), None)
 
 
