@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-STYLE_EMPHASIS = 0.25  # `Guidance.style` by default: twice as much gains no more, and things begin to suffer
+STYLE_EMPHASIS = 0.25  # `Guidance.style` where it is asked for: twice as much gains no more, and things begin to suffer
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from studio.diffusion.arguments import Generators, Pictures, Prompts, as_pictures, repeated, seeded, spread
 from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.core import Finish, StudioPipeline, from_pil
-from studio.diffusion.guidance import STYLE_EMPHASIS, Guidance
+from studio.diffusion.guidance import Guidance
 from studio.diffusion.layout import Layout, layout_of
 from studio.diffusion.rows import Next, Row, Stage
 from studio.pictures.canvas import Fit, fit
@@ -43,7 +43,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         images: Sequence[Image.Image] | None = None,
         strength: float = 0.6,
         one_pass: bool = False,
-        style_emphasis: float = STYLE_EMPHASIS,
+        style_emphasis: float = 0.0,
     ) -> list[Row]:
         """One row a prompt.
 
@@ -63,7 +63,8 @@ class StudioTextToImagePipeline(StudioPipeline):
             strength: in (0, 1], with images: the share of the steps that are taken, as in diffusers.
             one_pass: guide by the network's own input where it can (see `guides_in_one_pass`), not by a second row.
             style_emphasis: how much more the words for the style ("..., flat style") count, as a share of the guidance;
-                above 0 that takes a third row where such words are said and a second one is there.
+                above 0 that takes a third row where such words are said and a second one is there. Usual:
+                `studio.diffusion.guidance.STYLE_EMPHASIS`.
 
         Raises:
             ValueError: naming what does not fit and what is allowed.
@@ -204,7 +205,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         image: Pictures | None = None,
         strength: float = 0.6,
         one_pass: bool = False,
-        style_emphasis: float = STYLE_EMPHASIS,
+        style_emphasis: float = 0.0,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable[..., dict] | None = None,

@@ -163,7 +163,7 @@ class TextToImage(_Asked):
     strength: float = field(default=0.6, kw_only=True)
     finish: int | None = field(default=None, kw_only=True)
     one_pass: bool = field(default=False, kw_only=True)
-    style_emphasis: bool = field(default=True, kw_only=True)
+    style_emphasis: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         self._check()
@@ -375,7 +375,6 @@ def request_from(settings: Mapping[str, Any], pictures: Mapping[str, Image.Image
     task = settings.get("task", TextToImage.task)
     check_choice("task", task, tuple(_REQUESTS))
     kind = _REQUESTS[task]
-    settings = {"style_emphasis": False} | dict(settings)  # what was asked for before there was a choice
     given = {**{k: v for k, v in settings.items() if k not in kind._pictures}, **pictures}
     known = {field.name: field for field in fields(kind) if field.init}
     for name, of in known.items():

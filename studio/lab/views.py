@@ -322,7 +322,7 @@ def example_run(pipe: Any, prompt: str, seed: int, steps: int = 10) -> dict[str,
     # Not at the head of the file: nothing else here knows how a trace is made.
     from types import SimpleNamespace
 
-    (row,) = pipe.prepare([prompt], num_inference_steps=steps, seeds=[seed], size=pipe.sample_size, style_emphasis=0.0)
+    (row,) = pipe.prepare([prompt], num_inference_steps=steps, seeds=[seed], size=pipe.sample_size)
     taken = []
     while not row.finished:
         pipe.denoise_step([row])

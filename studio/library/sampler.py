@@ -51,9 +51,10 @@ class PipelineSampler:
     """Obeys studio.engine.sampler.Sampler over a StudioTextToImagePipeline and three more of its components."""
 
     def __init__(self, pipeline: Any):
+        from studio.diffusion.guidance import STYLE_EMPHASIS
         from studio.diffusion.pipeline import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
 
-        self.pipeline = pipeline
+        self.pipeline, self._emphasis = pipeline, STYLE_EMPHASIS
         # Of the components, not `from_pipe`, which warns of modules kept in float32 where there are none.
         self._inpaint = StudioInpaintPipeline(**pipeline.components)
         self._upscale = StudioUpscalePipeline(**pipeline.components)
@@ -90,7 +91,7 @@ class PipelineSampler:
                     images=images,
                     strength=float(request.strength),
                     one_pass=request.one_pass,
-                    **({} if request.style_emphasis else {"style_emphasis": 0.0}),
+                    style_emphasis=self._emphasis if request.style_emphasis else 0.0,
                 )
             if isinstance(request, Inpaint):
                 return self._inpaint.prepare(

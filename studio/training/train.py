@@ -361,9 +361,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=90, help="of training in all, over all stretches")
     parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
     parser.add_argument("--init", help="begin from the weights of this pipeline folder")
-    parser.add_argument(
-        "--guided", type=float, default=0.3, help="share of the rows with words that learn guidance as an input"
-    )
+    parser.add_argument("--guided", type=float, default=0, help="share of the rows with words that learn guidance")
     parser.add_argument("--text-encoder", help="read as this pipeline folder does; the rest begins from nothing")
     parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")

@@ -59,7 +59,7 @@ def add_noise_endpoints(studio: Studio) -> None:
         guidance: float = 3.0,
         sampler: str = "studio",
         seed: int | None = None,
-        style_emphasis: bool = True,
+        style_emphasis: bool = False,
         request: gr.Request = None,  # type: ignore[assignment]
     ) -> tuple[gr.FileData, dict]:
         """Paints one picture and returns how: a PNG strip of the predictions x0, a frame a step, and for each step the
@@ -72,7 +72,7 @@ def add_noise_endpoints(studio: Studio) -> None:
             guidance: how closely to follow the prompt, 0 to 30
             sampler: studio, ddim, ddpm, dpm++2m, unipc, euler or heun
             seed: 0 to 4294967295; left out, one is drawn
-            style_emphasis: follow the words for the style more closely, by a third row, as /text_to_image does
+            style_emphasis: follow the words for the style more closely, by a third row
         """
         room.await_imports()
         from studio.lab.views import reverse_view

@@ -53,7 +53,7 @@ OWN_SIZE = 0  # the model's own choice of a size to finish at
 # What a preset sets: from the table of quality against time in the README.
 PRESETS = {
     "live": {"steps": 3, "guidance": 3.0, "sampler": "studio", "one_pass": False, "style_emphasis": False},
-    "balanced": {"steps": 10, "guidance": 3.0, "sampler": "studio", "one_pass": False, "style_emphasis": True},
+    "balanced": {"steps": 10, "guidance": 3.0, "sampler": "studio", "one_pass": False, "style_emphasis": False},
     "best": {"steps": 20, "guidance": 3.0, "sampler": "unipc", "one_pass": False, "style_emphasis": True},
 }
 LIVE, CHOSEN = "live", tuple(PRESETS["live"])

@@ -164,7 +164,7 @@ def against_stock(pipe: StudioTextToImagePipeline, repeats: int) -> str:
         stock = stock_loop(pipe, stock_network(widths, size, text.shape[-1], attending).eval(), steps, guidance)
 
         def ours(size: int = size) -> None:
-            pipe(PROMPT, size=size, style_emphasis=0.0)  # as many rows as the other
+            pipe(PROMPT, size=size)
 
         times(ours, 1), times(stock, 1)
         taken = [(seconds(ours), seconds(stock)) for _ in range(repeats)]
@@ -174,8 +174,8 @@ def against_stock(pipe: StudioTextToImagePipeline, repeats: int) -> str:
         rows.append((f"{size} px", work_text, str(widths), spread(mine), spread(theirs), ratio))
     text = (
         f"`UNet2DConditionModel` and {steps} steps of `DPMSolverMultistepScheduler`, guidance {guidance:g} at every "
-        "step, against this pipeline's defaults, the style not emphasized; the same prompt and text encoder, turn by "
-        "turn. Medians (least to most).\n\n"
+        "step, against this pipeline's defaults; the same prompt and text encoder, turn by turn. Medians (least to "
+        "most).\n\n"
     )
     head = ("picture", "GFLOP a row, ours / theirs", "their widths", "ours, s", "theirs, s", "theirs over ours")
     return text + table(head, rows)

@@ -27,7 +27,6 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from studio.diffusion.guidance import STYLE_EMPHASIS
 from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.diffusion.samplers import SOLVER, chosen_steps
 from studio.diffusion.scheduler import StudioScheduler
@@ -119,7 +118,7 @@ def compare(
     scheduler = pipe.scheduler
     assert isinstance(scheduler, StudioScheduler) and pipe.vocabulary is not None
     prompts = split_prompts(pipe.vocabulary, count, SEED, True, grounds)
-    problem = Painting(pipe, prompts, range(SEED, SEED + count), scale, STYLE_EMPHASIS)  # as the pipeline paints
+    problem = Painting(pipe, prompts, range(SEED, SEED + count), scale)
     end = teach(problem, scheduler, teacher_steps).end
     half = distance(teach(problem, scheduler, teacher_steps // 2).end, end).mean()
     swept, lines = max(count // 4, 1), []

@@ -125,15 +125,9 @@ def test_a_request_is_its_settings_and_its_pictures(request_):
     assert replace(request_, count=1).seeds == [11] and request_.caption.startswith("a cat")
 
 
-def test_what_was_asked_for_before_styles_could_be_emphasized_is_as_it_was():
-    settings = TextToImage("a cat", style="flat").settings()
-    del settings["style_emphasis"]
-    assert request_from(settings, {}) == TextToImage("a cat", style="flat", style_emphasis=False)
-
-
 def test_passes_of_a_step():
     def passes(prompt: str = "a cat", style: str = "flat", **given) -> int:
-        return TextToImage(prompt, style=style, **given).passes
+        return TextToImage(prompt, style=style, **{"style_emphasis": True} | given).passes
 
     assert passes() == passes("a cat, oil style", ANY) == 3
     assert passes(style=ANY) == passes(style_emphasis=False) == passes(guidance=0.5) == 2

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from studio.diffusion.guidance import STYLE_EMPHASIS
 from studio.diffusion.pipeline import (
     StudioDenoisePipeline,
     StudioInpaintPipeline,
@@ -110,7 +111,7 @@ def plain(sampler: PipelineSampler, request: Request) -> Pictures:
     pipe.set_progress_bar_config(disable=True)
     if isinstance(request, TextToImage):
         given |= {"size": request.finish, "one_pass": request.one_pass}
-        given |= {} if request.style_emphasis else {"style_emphasis": 0.0}
+        given |= {"style_emphasis": STYLE_EMPHASIS} if request.style_emphasis else {}
         given |= {} if request.image is None else {"image": request.image, "strength": request.strength}
         return pipe(request.caption, num_images_per_prompt=request.count, **given).images
     if isinstance(request, Inpaint):

@@ -127,6 +127,7 @@ def test_two_processes_agree_and_one_takes_their_run_up_again(sprites, tmp_path,
     sprites.save(tmp_path / "sprites")
     folder = tmp_path / "run"
     given = [f"--sprites={tmp_path / 'sprites'}", f"--run={folder}", "--text-minutes=0.005", "--log-every=0"]
+    given.append("--guided=0.3")
     program = [sys.executable, "-c", PROGRAM, *given, "--minutes=60", "--stretch=0.03"]
     shared = os.environ | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     shared |= {"MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
@@ -158,7 +159,7 @@ def test_what_is_not_taught_guidance_does_not_claim_it(sprites, tmp_path, monkey
     monkeypatch.setattr(train, "PRESETS", dict(train.PRESETS))
     sprites.save(tmp_path / "sprites")
     given = [f"--sprites={tmp_path / 'sprites'}", f"--run={tmp_path / 'run'}", "--text-minutes=0.005"]
-    run = tiny_run(*given, "--guided=0", "--minutes=0.001")
+    run = tiny_run(*given, "--minutes=0.001")
     assert not run.model.unet.config.guidance_embeds and run.updates
     with pytest.raises(SystemExit):
         train.arguments([*given, "--guided=2"])

@@ -8,7 +8,7 @@ from studio.engine.requests import TextToImage
 from studio.ui.restore import restored
 from studio.ui.text_to_image import DEFAULTS, PRESETS, preset_of
 
-SETTINGS = TextToImage("a cat", style="flat", seed=5).settings()
+SETTINGS = TextToImage("a cat", style="flat", seed=5, style_emphasis=True).settings()
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_presets_are_known_by_their_numbers():
     assert preset_of(DEFAULTS) == "balanced"
     for name, preset in PRESETS.items():
         assert preset_of(DEFAULTS | preset) == name
-    assert preset_of(DEFAULTS | {"style_emphasis": False}) is None
+    assert preset_of(DEFAULTS | {"style_emphasis": True}) is None
