@@ -1,11 +1,17 @@
 """What every request's fields are held to: each refusal is one sentence with the field, the value and what is allowed.
 
-Knows types and ranges; knows nothing of any one request.
+Knows types, ranges and pictures; knows nothing of any one request.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+
+from PIL import Image
+
+from studio.pictures.files import MAX_PIXELS, MAX_SIDE
+from studio.pictures.modes import plain
 
 MAX_PROMPT = 10_000  # characters
 
@@ -57,3 +63,24 @@ def check_real(name: str, value: object, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:
         raise InvalidRequest(f"The {name} must be a number from {low:g} to {high:g}; it was {shown(value)}.")
+
+
+def checked_picture(name: str, picture: object, read: Callable[[Image.Image], Image.Image] = plain) -> Image.Image:
+    """A plain copy of the picture, if it is one and not too large."""
+    if not isinstance(picture, Image.Image):
+        raise InvalidRequest(f"The {name} must be a picture, not {shown(picture)}.")
+    width, height = picture.size
+    if not 1 <= width * height <= MAX_PIXELS:
+        raise InvalidRequest(
+            f"The {name} must have from one pixel to {megapixels(MAX_PIXELS)}; this one has {width} x {height} px."
+        )
+    if max(width, height) > MAX_SIDE:
+        raise InvalidRequest(f"The {name}'s sides may be at most {MAX_SIDE:,} px; it is {width} x {height} px.")
+    try:
+        return read(picture)
+    except (OSError, ValueError, SyntaxError) as problem:
+        raise InvalidRequest(f"The {name} cannot be read: {shown(str(problem))}.") from problem
+
+
+def megapixels(pixels: int) -> str:
+    return f"{pixels / 1e6:,.3g} megapixels"

@@ -6,7 +6,7 @@ one sentence that names the field, the value and what is allowed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -19,12 +19,14 @@ from studio.engine.checks import (
     check_switch,
     check_text,
     check_whole,
+    checked_picture,
+    megapixels,
     shown,
 )
 from studio.nouns import without_style
 from studio.pictures.canvas import hole_of, window_count
 from studio.pictures.files import MAX_PIXELS, MAX_SIDE
-from studio.pictures.modes import plain, plain_mask
+from studio.pictures.modes import plain_mask
 
 # The keys of studio.diffusion.samplers.SAMPLERS with their names for people, here so that a page can be
 # built, and a request checked, before torch is imported. A test holds the two equal.
@@ -178,7 +180,7 @@ class TextToImage(_Asked):
             allowed = ", ".join(map(str, FINISHES))
             raise InvalidRequest(f"The size to finish at must be one of {allowed}; it was {shown(self.finish)}.")
         if self.image is not None:
-            object.__setattr__(self, "image", _picture("picture", self.image))
+            object.__setattr__(self, "image", checked_picture("picture", self.image))
 
     @property
     def caption(self) -> str:
@@ -238,8 +240,8 @@ class Inpaint(_Asked):
         check_whole("feather", self.feather, 0, MAX_RIM)
         check_choice("area", self.area, tuple(AREAS))
         check_switch("Whether to invert the mask", self.invert)
-        object.__setattr__(self, "image", _picture("picture", self.image))
-        object.__setattr__(self, "mask", _picture("mask", self.mask, plain_mask))
+        object.__setattr__(self, "image", checked_picture("picture", self.image))
+        object.__setattr__(self, "mask", checked_picture("mask", self.mask, plain_mask))
         if self.mask.size != self.image.size:
             raise InvalidRequest(
                 f"The mask is {_size(self.mask)} px and the picture {_size(self.image)} px; both must be of one size."
@@ -285,7 +287,7 @@ class SuperResolve(_Asked):
         if not isinstance(self.scale, int) or self.scale not in SCALES:
             raise InvalidRequest(f"The scale must be 2 or 4; it was {shown(self.scale)}.")
         check_real("creativity", self.noise_level, 0.0, MAX_NOISE_LEVEL)
-        object.__setattr__(self, "image", _picture("picture", self.image))
+        object.__setattr__(self, "image", checked_picture("picture", self.image))
         if self.target is not None:
             self._aim()
         width, height = self.output_size
@@ -293,8 +295,8 @@ class SuperResolve(_Asked):
             times = f"{self.scale} times as large"
             to = times if self.target is None else f"painted {times}, then resized to {width} x {height} px"
             raise InvalidRequest(
-                f"The larger pictures may have {_megapixels(MAX_PIXELS)} together; these would have "
-                f"{_megapixels(self.pixels)}: {self.count} x {_size(self.image)} px, {to}."
+                f"The larger pictures may have {megapixels(MAX_PIXELS)} together; these would have "
+                f"{megapixels(self.pixels)}: {self.count} x {_size(self.image)} px, {to}."
             )
         self._check_work(self.image.width * self.scale, self.image.height * self.scale)
 
@@ -358,7 +360,7 @@ class Denoise(_Asked):
             check_real("noise", self.sigma, 0.0, MAX_SIGMA)
             if self.sigma == 0:
                 raise InvalidRequest("The noise must be above 0: at 0 there is none to take away.")
-        object.__setattr__(self, "image", _picture("picture", self.image))
+        object.__setattr__(self, "image", checked_picture("picture", self.image))
         if self.way == "run":
             self._check_work(*self.image.size)
 
@@ -383,26 +385,5 @@ def request_from(settings: Mapping[str, Any], pictures: Mapping[str, Image.Image
     return kind(**{name: value for name, value in given.items() if name in known})
 
 
-def _picture(name: str, picture: object, read: Callable[[Image.Image], Image.Image] = plain) -> Image.Image:
-    """A plain copy of the picture, if it is one and not too large."""
-    if not isinstance(picture, Image.Image):
-        raise InvalidRequest(f"The {name} must be a picture, not {shown(picture)}.")
-    width, height = picture.size
-    if not 1 <= width * height <= MAX_PIXELS:
-        raise InvalidRequest(
-            f"The {name} must have from one pixel to {_megapixels(MAX_PIXELS)}; this one has {width} x {height} px."
-        )
-    if max(width, height) > MAX_SIDE:
-        raise InvalidRequest(f"The {name}'s sides may be at most {MAX_SIDE:,} px; it is {width} x {height} px.")
-    try:
-        return read(picture)
-    except (OSError, ValueError, SyntaxError) as problem:
-        raise InvalidRequest(f"The {name} cannot be read: {shown(str(problem))}.") from problem
-
-
 def _size(picture: Image.Image) -> str:
     return f"{picture.width} x {picture.height}"
-
-
-def _megapixels(pixels: int) -> str:
-    return f"{pixels / 1e6:,.3g} megapixels"
