@@ -21,7 +21,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.calls import denoise_call
-from studio.diffusion.conditioning import Condition, Task, enlarge, project
+from studio.diffusion.conditioning import Condition, Task, enlarge, held_to_colours, project
 from studio.diffusion.guidance import Guidance
 from studio.diffusion.layout import Layout
 from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps, Words
@@ -158,7 +158,7 @@ class StudioPipeline(DiffusionPipeline):
         steps: PlannedSteps | StockSteps,
         noise_level: float = 0.0,
         picture: torch.Tensor | None = None,
-        constrain: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        constraints: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (),
         layout: Layout | None = None,
     ) -> Stage:
         """A stage at its start: noise, drawn where the picture's own generator is, over a picture if there is one to
@@ -176,7 +176,7 @@ class StudioPipeline(DiffusionPipeline):
             guidance=guidance,
             steps=steps,
             window=self._window(task),
-            constrain=constrain,
+            constraints=constraints,
             layout=layout,
         )
 
@@ -246,18 +246,22 @@ class StudioPipeline(DiffusionPipeline):
         layout: Layout | None = None,
         begun: bool = False,
     ) -> Stage:
-        """The stage that paints a painted picture (3, h, w) at `size` (H, W), its flaws hidden under a little noise.
+        """The stage that paints a painted picture (3, h, w) at `size` (H, W), its flaws hidden under a little noise, in
+        its colours.
 
         known: a picture (3, H, W) and where it is known (1, H, W), if it is: there x0 is held to it.
         layout: of that size, if there is one. begun: whether what was painted was begun from a picture.
         """
-        low = picture.clamp(-1, 1).cpu()
-        low = low + noise_level * drawn(low.shape, generator)
+        picture = picture.clamp(-1, 1).cpu()
+        low = picture + noise_level * drawn(picture.shape, generator)
         steps = self._steps("studio", num_inference_steps)
         condition = Condition.super_resolution(low, size)
-        constrain = None if known is None else partial(held_to, *(part.to(self._execution_device) for part in known))
-        if layout:
-            constrain = self._together(layout, enlarge(picture[None].clamp(-1, 1), size)[0] if begun else None)
+        device = self._execution_device
+        constraints = [partial(held_to_colours, picture.to(device))]
+        if known is not None:
+            constraints.append(partial(held_to, *(part.to(device) for part in known)))
+        if layout:  # first: where it has no windows there is nothing yet that could have a colour
+            constraints.insert(0, self._together(layout, enlarge(picture[None], size)[0] if begun else None))
         return self._stage(
             Task.SUPER_RESOLUTION,
             condition,
@@ -265,7 +269,7 @@ class StudioPipeline(DiffusionPipeline):
             Guidance(),
             steps,
             noise_level,
-            constrain=constrain,
+            constraints=tuple(constraints),
             layout=layout,
         )
 

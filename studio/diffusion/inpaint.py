@@ -100,8 +100,8 @@ class StudioInpaintPipeline(StudioPipeline):
         steps = self._steps(sampler, num_inference_steps, leap=leap)
         if isinstance(steps, PlannedSteps) and steps.leap:  # the mean is of what may be there, not of what is louder
             guidance = replace(guidance, start=min(guidance.start, LEAP), stop=min(guidance.stop, LEAP))
-        constrain = partial(held_to, *(part.to(self._execution_device) for part in (picture, 1 - hole)))
-        return self._stage(Task.INPAINT, condition, generator, guidance, steps, constrain=constrain)
+        kept = partial(held_to, *(part.to(self._execution_device) for part in (picture, 1 - hole)))
+        return self._stage(Task.INPAINT, condition, generator, guidance, steps, constraints=(kept,))
 
     def _detailed(
         self, area: Area, factor: int, num_inference_steps: int, generator: torch.Generator, painted: torch.Tensor

@@ -131,7 +131,7 @@ class Stage:
     guidance: Guidance
     steps: PlannedSteps | StockSteps
     window: int  # px: a larger picture is seen in windows of this side
-    constrain: Callable[[torch.Tensor], torch.Tensor] | None = None  # makes x0 (3, H, W) fit what is known
+    constraints: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = ()  # make x0 (3, H, W) fit what is known, in turn
     layout: Layout | None = None  # of things that have windows of their own
     step: int = 0  # network calls made
 
@@ -308,10 +308,10 @@ def advance(rows: list[Row], predictions: list[torch.Tensor], differences: list[
             x_0[:, part], _ = to_original_and_noise(
                 prediction[:, part], x_t[:, part], alpha, sigma, steps.prediction_type
             )
-        if stage.constrain is not None:
-            x_0 = stage.constrain(x_0)
-            if isinstance(steps, StockSteps):  # which wants what the network would have said for this x0
-                prediction = from_original(x_0, x_t, alpha, sigma, steps.prediction_type)
+        for constrain in stage.constraints:
+            x_0 = constrain(x_0)
+        if stage.constraints and isinstance(steps, StockSteps):  # which wants what the network would have said for it
+            prediction = from_original(x_0, x_t, alpha, sigma, steps.prediction_type)
         row.record = StepRecord(x_t, x_0, difference, row.time, alpha, sigma, row.guidance_scale)
         if isinstance(steps, StockSteps):
             stage.sample = steps.take(prediction, stage.sample, stage.step, row.generator)

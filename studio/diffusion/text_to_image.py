@@ -146,7 +146,7 @@ class StudioTextToImagePipeline(StudioPipeline):
             guidance,
             steps,
             picture=begun,
-            constrain=self._together(layout, begun) if layout else None,
+            constraints=(self._together(layout, begun),) if layout else (),
             layout=layout,
         )
 

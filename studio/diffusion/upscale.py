@@ -11,7 +11,7 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
 from studio.diffusion.arguments import Generators, Pictures, Prompts, as_pictures, repeated, seeded
-from studio.diffusion.conditioning import Condition, Task, held_to_low_res
+from studio.diffusion.conditioning import Condition, Task, held_to_colours, held_to_low_res
 from studio.diffusion.core import Finish, StudioPipeline, drawn, from_pil
 from studio.diffusion.guidance import Guidance
 from studio.diffusion.rows import Row, Stage
@@ -86,16 +86,17 @@ class StudioUpscalePipeline(StudioPipeline):
         num_inference_steps: int,
         guidance: Guidance,
     ) -> Stage:
-        if noise_level:
-            low = low + noise_level * drawn(low.shape, generator)
         size = (low.shape[1] * scale_factor, low.shape[2] * scale_factor)
         steps = self._steps(sampler, num_inference_steps)
-        condition = Condition.super_resolution(low, size).to(self._execution_device)
-        constrain = None
-        if not noise_level:
-            constrain = partial(held_to_low_res, low.to(self._execution_device), condition.enlarged, TRUST)
+        device = self._execution_device
+        shown = low + noise_level * drawn(low.shape, generator) if noise_level else low
+        condition = Condition.super_resolution(shown, size).to(device)
+        if noise_level:
+            held = partial(held_to_colours, low.to(device))
+        else:
+            held = partial(held_to_low_res, low.to(device), condition.enlarged, TRUST)
         return self._stage(
-            Task.SUPER_RESOLUTION, condition, generator, guidance, steps, noise_level, constrain=constrain
+            Task.SUPER_RESOLUTION, condition, generator, guidance, steps, noise_level, constraints=(held,)
         )
 
     @torch.no_grad()

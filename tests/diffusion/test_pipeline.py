@@ -257,11 +257,14 @@ def test_saved_is_loaded(pipe, tmp_path):
     again = tmp_path / "again"
     loaded = StudioTextToImagePipeline.from_pretrained(tmp_path)
     loaded.save_pretrained(again)
-    first, second = (
-        StudioTextToImagePipeline.from_pretrained(folder)("a cat", num_inference_steps=3, generator=generators(5))
-        for folder in (tmp_path, again)
-    )
-    assert np.array_equal(first.images[0], second.images[0])
+    second = StudioTextToImagePipeline.from_pretrained(again)
+    for name, value in second.unet.state_dict().items():
+        assert torch.equal(value, loaded.unet.state_dict()[name]), name
+    pictures = [
+        np.asarray(each("a cat", num_inference_steps=3, generator=generators(5)).images[0], dtype=int)
+        for each in (loaded, second)
+    ]
+    assert abs(pictures[0] - pictures[1]).max() <= 1  # sums round as the weights lie in memory
     half = DiffusionPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert {half.unet.dtype, half.text_encoder.dtype} == {torch.bfloat16}
     assert half("a cat", num_inference_steps=2).images[0].size == (32, 32)

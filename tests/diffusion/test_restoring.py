@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 import studio.diffusion.windows as tiling
 import studio.pictures.canvas as canvas
-from studio.diffusion.conditioning import Condition, enlarge, project
+from studio.diffusion.conditioning import Condition, enlarge, held_to_colours, project
 from studio.diffusion.core import from_pil
 from studio.diffusion.denoise import uncut
 from studio.diffusion.inpaint import LEAP
@@ -239,6 +239,30 @@ def test_an_enlargement_shrinks_to_its_input_within_one_level(upscale, factor, s
     large = np.asarray(upscale.decode(row), dtype=float)
     mean = large.reshape(size[1], factor, size[0], factor, 3).mean(axis=(1, 3))
     assert np.sqrt(np.square(mean - np.asarray(picture)).mean()) <= 1.3  # levels, after rounding to eight bits
+
+
+@pytest.mark.parametrize("size", [(16, 16), (37, 23), (5, 64)])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_colours_are_held_and_what_is_finer_is_left(size, factor):
+    low = from_pil(noise_picture(*size))
+    right = low.repeat_interleave(factor, 1).repeat_interleave(factor, 2)  # its means over blocks are those of `low`
+    faded = right + torch.tensor([-0.3, 0.1, 0.2])[:, None, None]
+    assert torch.allclose(held_to_colours(low, faded), right, atol=1e-5)
+    height, width = right.shape[1:]
+    checks = (torch.arange(height)[:, None] + torch.arange(width)) % 2 * 0.2 - 0.1  # finer than what is held
+    even = [slice(0, side // 2 * 2) for side in (height, width)]
+    assert torch.allclose(held_to_colours(low, right + checks)[:, *even], (right + checks)[:, *even], atol=0.02)
+
+
+def test_a_finished_picture_has_the_colours_that_were_painted(pipe):
+    (row,) = pipe.prepare(["a cat"], seeds=[0], size=64, num_inference_steps=2)
+    while not row.steps_before:
+        before = row.stage
+        pipe.denoise_step([row])
+    small = before.sample.clamp(-1, 1)
+    while not row.finished:
+        pipe.denoise_step([row])
+        assert torch.allclose(row.pred_original_sample.mean((1, 2)), small.mean((1, 2)), atol=1e-5)
 
 
 def test_alpha_is_enlarged_by_lanczos(upscale):
