@@ -38,8 +38,8 @@ def test_quality_of_a_known_verdict():
 
 
 def test_passes_are_an_axis_where_they_are_known():
-    def pipe(taught: bool | None, prepare):
-        return SimpleNamespace(unet=SimpleNamespace(config=SimpleNamespace(guidance_embeds=taught)), prepare=prepare)
+    def pipe(taught: bool, prepare):
+        return SimpleNamespace(unet=SimpleNamespace(config=SimpleNamespace(guidance_rank=32 * taught)), prepare=prepare)
 
     def plain(prompts, num_inference_steps=12, guidance_scale=3.0, sampler=None, size=None): ...
     def both(prompts, num_inference_steps=12, guidance_scale=3.0, sampler=None, size=None, one_pass=False): ...

@@ -83,13 +83,11 @@ def predict(unet: StudioUNet, tiles: list[Tile]) -> torch.Tensor:
         torch.stack([tile.words.mask for tile in tiles]),
         torch.tensor([int(row.stage.task) for row in rows], device=device),
         torch.tensor([row.stage.noise_level for row in rows], device=device),
-        guidance_input(unet, rows, device),
+        guidance_input(rows, device),
     ).sample.float()
 
 
-def guidance_input(unet: StudioUNet, rows: Sequence[Row], device: torch.device) -> torch.Tensor | None:
-    """(N,) the scales that the network itself is to guide by, 1 for rows that it does not; None where it cannot."""
-    if not unet.config.guidance_embeds:
-        return None
+def guidance_input(rows: Sequence[Row], device: torch.device) -> torch.Tensor | None:
+    """(N,) the scales that the network itself is to guide by, 1 for rows that it does not; None where it is none."""
     scales = [row.guidance_scale if row.stage.guidance.one_pass else 1.0 for row in rows]
-    return torch.tensor(scales, device=device)
+    return None if set(scales) == {1.0} else torch.tensor(scales, device=device)

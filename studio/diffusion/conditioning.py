@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 CONDITION_CHANNELS = 7
-COLOUR_BLOCK = 8  # px: smaller blocks keep a style no better, and bring a painted picture's grain back
+COLOUR_BLOCK = 8  # px of a painted picture; smaller blocks keep its style no better, and bring its grain back
 
 
 class Task(IntEnum):
@@ -58,16 +58,31 @@ def held_to_low_res(low_res: torch.Tensor, enlarged: torch.Tensor, trust: float,
 
 
 def held_to_colours(low_res: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:
-    """x0 (3, H, W) in the colours of the picture (3, h, w) that it enlarges, means over COLOUR_BLOCK px of it.
+    """x0 (3, H, W) in the colours of the picture (3, h, w) that it enlarges: by how much their means over blocks of
+    about COLOUR_BLOCK px of the small one differ, spread smoothly.
 
     What is finer is the network's: a painted picture has flaws that are not to come back. Its colours it paints a
     little paler otherwise, and a sheen less clear.
     """
-    low_res, x_0 = low_res[None], x_0[None]
-    missing = low_res - F.interpolate(x_0, size=low_res.shape[2:], mode="area")
-    blocks = tuple(max(length // COLOUR_BLOCK, 1) for length in low_res.shape[2:])
-    missing = F.interpolate(missing, size=blocks, mode="area")
-    return (x_0 + F.interpolate(missing, size=x_0.shape[2:], mode="bilinear", align_corners=False))[0]
+    blocks = tuple(max(length // COLOUR_BLOCK, 1) for length in low_res.shape[1:])
+    missing = _means(low_res, blocks) - _means(x_0, blocks)
+    return x_0 + F.interpolate(missing[None], size=x_0.shape[1:], mode="bilinear", align_corners=False)[0]
+
+
+def _means(picture: torch.Tensor, blocks: tuple[int, int]) -> torch.Tensor:
+    """(3, H, W) -> (3, *blocks): over equal parts, which may begin and end inside of a pixel."""
+    rows, columns = (
+        _shares(count, length).to(picture) for count, length in zip(blocks, picture.shape[1:], strict=True)
+    )
+    return (rows @ picture @ columns.T).to(picture.dtype)  # under autocast a product is not as its parts
+
+
+def _shares(parts: int, length: int) -> torch.Tensor:
+    """(parts, length): how much of each of so many equal parts of a side each of its pixels is."""
+    edges = torch.linspace(0, length, parts + 1)[:, None]
+    pixels = torch.arange(length)
+    inside = torch.minimum(pixels + 1, edges[1:]) - torch.maximum(pixels, edges[:-1])
+    return inside.clamp(min=0) * parts / length
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ from studio.diffusion.windows import strips
 from studio.nouns import without_style
 from studio.pictures.canvas import Area
 
+FINISHING_NOISE = 0.05  # put on a painted picture before it is sharpened: its own flaws are not to be copied sharply
+
 
 @dataclass(frozen=True)
 class Finish:
@@ -239,36 +241,33 @@ class StudioPipeline(DiffusionPipeline):
         self,
         size: tuple[int, int],
         num_inference_steps: int,
-        noise_level: float,
         generator: torch.Generator,
         picture: torch.Tensor,
         known: tuple[torch.Tensor, torch.Tensor] | None = None,
         layout: Layout | None = None,
         begun: bool = False,
     ) -> Stage:
-        """The stage that paints a painted picture (3, h, w) at `size` (H, W), its flaws hidden under a little noise, in
-        its colours.
+        """The stage that paints a painted picture (3, h, w) at `size` (H, W), in its colours.
 
         known: a picture (3, H, W) and where it is known (1, H, W), if it is: there x0 is held to it.
         layout: of that size, if there is one. begun: whether what was painted was begun from a picture.
         """
         picture = picture.clamp(-1, 1).cpu()
-        low = picture + noise_level * drawn(picture.shape, generator)
-        steps = self._steps("studio", num_inference_steps)
-        condition = Condition.super_resolution(low, size)
+        low = picture + FINISHING_NOISE * drawn(picture.shape, generator)
         device = self._execution_device
         constraints = [partial(held_to_colours, picture.to(device))]
         if known is not None:
             constraints.append(partial(held_to, *(part.to(device) for part in known)))
-        if layout:  # first: where it has no windows there is nothing yet that could have a colour
-            constraints.insert(0, self._together(layout, enlarge(picture[None], size)[0] if begun else None))
+        if layout:  # where there is no window nothing has a colour before, and none is to change after
+            together = self._together(layout, enlarge(picture[None], size)[0] if begun else None)
+            constraints = [together, *constraints, together]
         return self._stage(
             Task.SUPER_RESOLUTION,
-            condition,
+            Condition.super_resolution(low, size),
             generator,
             Guidance(),
-            steps,
-            noise_level,
+            self._steps("studio", num_inference_steps),
+            FINISHING_NOISE,
             constraints=tuple(constraints),
             layout=layout,
         )
@@ -300,7 +299,7 @@ class StudioPipeline(DiffusionPipeline):
     def guides_in_one_pass(self, scale: float, negative_prompt: str = "") -> bool:
         """Whether the network can guide by this scale without a second row: it was taught to, from 1 to MAX_GUIDANCE,
         and away from nothing but silence."""
-        return self.unet.config.guidance_embeds and 1 <= scale <= MAX_GUIDANCE and not negative_prompt
+        return bool(self.unet.config.guidance_rank) and 1 <= scale <= MAX_GUIDANCE and not negative_prompt
 
     @torch.no_grad()
     def decode(self, row: Row) -> Image.Image:

@@ -19,7 +19,6 @@ from studio.diffusion.rows import Next, PlannedSteps, Row, Stage
 from studio.pictures.canvas import Area, hole_of, painted_area
 from studio.pictures.modes import plain, plain_mask
 
-FINISHING_NOISE = 0.05  # put on what was painted before it is sharpened
 # What is known decides most of what fits a hole. So the first call goes at once to the mean of what may be there, under
 # the noise of this share of the time, and the rest keeps to that: nearer to what was there, in fewer calls.
 LEAP = 0.6
@@ -111,7 +110,7 @@ class StudioInpaintPipeline(StudioPipeline):
         low = held_to(picture, 1 - hole, painted.cpu())
         picture, hole = known(area, factor)
         size = tuple(picture.shape[1:])
-        return self._sharpened(size, num_inference_steps, FINISHING_NOISE, generator, low, (picture, 1 - hole))
+        return self._sharpened(size, num_inference_steps, generator, low, (picture, 1 - hole))
 
     @torch.no_grad()
     def __call__(

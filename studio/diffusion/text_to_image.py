@@ -20,7 +20,6 @@ from studio.pictures.canvas import Fit, fit
 from studio.pictures.modes import over, plain
 
 FEW = 4  # steps of a run whose picture is wanted soon: it is finished in one call a stage
-FINISHING_NOISE = 0.05  # put on a painted picture before it is sharpened: its own flaws are not to be copied sharply
 FACTORS = (1, 2, 4, 8, 16)  # of the size at which words become a picture
 FINISHED = 4  # at most so many times that size, where no size is asked for
 
@@ -175,7 +174,7 @@ class StudioTextToImagePipeline(StudioPipeline):
             stages.append(((size[0] * done, size[1] * done), {}))
         return tuple(
             Next(
-                partial(self._sharpened, larger, num_inference_steps, FINISHING_NOISE, generator, **options),
+                partial(self._sharpened, larger, num_inference_steps, generator, **options),
                 num_inference_steps,
             )
             for larger, options in stages

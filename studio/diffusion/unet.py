@@ -82,17 +82,45 @@ class TransformerBlock(nn.Module):
         return h.transpose(1, 2).unflatten(2, (height, -1))
 
 
-class Stage(nn.Module):
-    """A residual block and, where the level has attention, a transformer block."""
+class Adapter(nn.Module):
+    """A bottleneck beside a block (Houlsby et al. 2019, arXiv 1902.00751) that says what guidance changes there.
 
-    def __init__(self, channels: int, embedding_dim: int, text_dim: int, head_dim: int, attention: bool) -> None:
+    Its inner units are scaled by how much guidance there is at this time and for these words: without any, it adds
+    nothing, and the network is what it was before guidance was taught.
+    """
+
+    def __init__(self, channels: int, embedding_dim: int, rank: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups(channels), channels, affine=False)
+        self.down = nn.Conv2d(channels, rank, 1)
+        self.gate = nn.Linear(embedding_dim, rank, bias=False)
+        self.up = nn.Conv2d(rank, channels, 1, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: torch.Tensor, guiding: torch.Tensor) -> torch.Tensor:
+        inner = F.silu(self.down(self.norm(x)))
+        return x + self.up(inner * self.gate(guiding)[:, :, None, None])
+
+
+class Stage(nn.Module):
+    """A residual block, a transformer block where the level has attention, an adapter where guidance is taught.
+
+    guiding: (B, embedding_dim), 0 for rows that are not guided; None where none is.
+    """
+
+    def __init__(
+        self, channels: int, embedding_dim: int, text_dim: int, head_dim: int, attention: bool, guidance_rank: int
+    ) -> None:
         super().__init__()
         self.residual = ResidualBlock(channels, embedding_dim)
         self.attention = TransformerBlock(channels, text_dim, head_dim) if attention else None
+        self.guide = Adapter(channels, embedding_dim, guidance_rank) if guidance_rank else None
 
-    def forward(self, x, embedding, text, text_mask):
+    def forward(self, x, embedding, text, text_mask, guiding=None):
         x = self.residual(x, embedding)
-        return x if self.attention is None else self.attention(x, text, text_mask)
+        if self.attention is not None:
+            x = self.attention(x, text, text_mask)
+        return x if guiding is None else self.guide(x, guiding)
 
 
 class StudioUNet(ModelMixin, ConfigMixin):
@@ -112,7 +140,7 @@ class StudioUNet(ModelMixin, ConfigMixin):
         attention_head_dim: width of an attention head; divides the width of every level that attends.
         num_tasks: size of the task embedding's table.
         time_embedding_dim: width of the vector that carries time, task and noise level to every block.
-        guidance_embeds: whether the network was taught guidance as an input (arXiv 2210.03142), as in `guidance`.
+        guidance_rank: inner width of the adapters that make guidance an input (arXiv 2210.03142); 0: it is none.
     """
 
     _supports_gradient_checkpointing = False
@@ -133,16 +161,13 @@ class StudioUNet(ModelMixin, ConfigMixin):
         attention_head_dim: int = 32,
         num_tasks: int = 3,
         time_embedding_dim: int = 256,
-        guidance_embeds: bool = False,
+        guidance_rank: int = 0,
     ) -> None:
         super().__init__()
         widths, dim = tuple(block_out_channels), time_embedding_dim
         self.time_mlp = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.noise_mlp = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.guidance_mlp = None
-        if guidance_embeds:
-            self.guidance_mlp = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim, bias=False))
-            nn.init.normal_(self.guidance_mlp[2].weight, std=0.2)  # at first as strong as time's
+        self.guide = nn.Linear(256, dim) if guidance_rank else None
         self.task_embedding = nn.Embedding(num_tasks, dim)
         self.text_pool = nn.Linear(cross_attention_dim, dim)
         self.stem = nn.Conv2d(in_channels * patch_size**2, widths[0], 3, padding=1)
@@ -150,7 +175,8 @@ class StudioUNet(ModelMixin, ConfigMixin):
         def stages(level: int, count: int) -> nn.ModuleList:
             attends = attention_levels[level]
             return nn.ModuleList(
-                Stage(widths[level], dim, cross_attention_dim, attention_head_dim, attends) for _ in range(count)
+                Stage(widths[level], dim, cross_attention_dim, attention_head_dim, attends, guidance_rank)
+                for _ in range(count)
             )
 
         levels = range(len(widths))
@@ -168,6 +194,10 @@ class StudioUNet(ModelMixin, ConfigMixin):
         self.conv_out = nn.Conv2d(widths[0], out_channels * patch_size**2, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
+
+    def guidance_parameters(self) -> dict[str, nn.Parameter]:
+        """By name, those that only guidance in one pass uses."""
+        return {name: value for name, value in self.named_parameters() if "guide" in name.split(".")}
 
     @property
     def size_multiple(self) -> int:
@@ -207,8 +237,8 @@ class StudioUNet(ModelMixin, ConfigMixin):
                 f"sample is {tuple(sample.shape)}; expected {self.config.in_channels} channels and sides that are "
                 f"multiples of {multiple}"
             )
-        if guidance is not None and self.guidance_mlp is None:
-            raise ValueError("guidance is given to a network that was not taught it: guidance_embeds is False")
+        if guidance is not None and self.guide is None:
+            raise ValueError("guidance is given to a network that was not taught it: guidance_rank is 0")
         text = encoder_hidden_states
         if encoder_attention_mask is None:
             counted, text_mask = text.mean(1), None
@@ -221,13 +251,13 @@ class StudioUNet(ModelMixin, ConfigMixin):
         task = torch.zeros(batch, dtype=torch.long, device=sample.device) if task_ids is None else task_ids
         embedding = self.time_mlp(sinusoid(time).to(sample.dtype))
         embedding = embedding + self.noise_mlp(sinusoid(1000 * level).to(sample.dtype))
-        if self.guidance_mlp is not None:
-            # relative to no guidance, of which nothing is said: weights from before guidance was taught stay right
-            unguided = torch.ones_like(level)
-            scale = unguided if guidance is None else guidance.to(level).expand(batch)
-            here, there = (self.guidance_mlp(sinusoid(25 * (s - 1)).to(sample.dtype)) for s in (scale, unguided))
-            embedding = embedding + here - there
-        embedding = F.silu(embedding + self.task_embedding(task) + self.text_pool(counted))
+        embedding = embedding + self.task_embedding(task) + self.text_pool(counted)
+        guiding = None
+        if guidance is not None:
+            more = guidance.to(time).expand(batch) - 1
+            guiding = F.silu(embedding + self.guide(sinusoid(25 * more).to(sample.dtype)))
+            guiding = guiding * (more / (MAX_GUIDANCE - 1)).to(sample.dtype)[:, None]
+        embedding = F.silu(embedding)
 
         x = self.stem(F.pixel_unshuffle(sample, self.config.patch_size))
         skips = []
@@ -235,14 +265,14 @@ class StudioUNet(ModelMixin, ConfigMixin):
             if level:
                 x = self.shrink[level - 1](x)
             for block in blocks:
-                x = block(x, embedding, text, text_mask)
+                x = block(x, embedding, text, text_mask, guiding)
             skips.append(x)
         for block in self.mid:
-            x = block(x, embedding, text, text_mask)
+            x = block(x, embedding, text, text_mask, guiding)
         for level in reversed(range(len(self.up))):
             x = x + skips[level]  # added, not concatenated: half the arithmetic of the way up
             for block in self.up[level]:
-                x = block(x, embedding, text, text_mask)
+                x = block(x, embedding, text, text_mask, guiding)
             if level:
                 x = self.grow[level - 1](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")

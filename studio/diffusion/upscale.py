@@ -26,7 +26,7 @@ TRUST = 0.75
 class StudioUpscalePipeline(StudioPipeline):
     """Paints a small picture larger, window by window where the result is larger than the network's own size.
 
-    Without noise on the small picture, the result shrinks to it again.
+    Without noise on the small picture, the result shrinks to it again; with noise it keeps its colours.
     """
 
     def prepare(

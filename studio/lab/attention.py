@@ -198,7 +198,7 @@ def insight(
     tiles = [whole[:, top : top + window, left : left + window] for top, left in corners]
     count, each = len(tiles), len(tiles) // len(captions)
     text, mask = pipe.encode(captions)
-    one_pass = unet.config.guidance_embeds and step.guidance_difference is None
+    one_pass = bool(unet.config.guidance_rank) and step.guidance_difference is None and step.guidance_scale != 1
     guidance = torch.full((count,), float(step.guidance_scale), device=device) if one_pass else None
     with watching(unet) as seen:
         said = unet(

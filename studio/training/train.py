@@ -3,18 +3,19 @@
     accelerate launch -m studio.training.train --sprites CACHE/sprites --run CACHE/run --preset cpu --minutes 90
 
 Time-boxed: the learning rate falls to zero as `--minutes` run out. The run saves itself as it goes; the same command
-takes it up again, in as many stretches (`--stretch`) as the machine allows. See README.md beside this file.
+takes it up again, in as many stretches (`--stretch`) as the machine allows. With `--guided` the weights of `--init`
+learn guidance as an input, and nothing else of them changes. See README.md beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -36,8 +37,7 @@ from studio.training.scenes import Mix, Painter, SceneMaker
 from studio.training.sprites import Sprites
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
 
-TEACHER_EVERY = 1000  # updates after which the teacher of guidance takes over the averaged weights; see `losses`
-GUIDED_AFTER = 0.4  # guidance is taught after this share of the time where the network begins from nothing
+GUIDANCE_RANK = 32  # of the adapters that are taught guidance as an input
 MIX = Mix(tinted=0.07)  # fewer than the judges see: the network learns what a thing looks like in its own colours
 NOISE_BINS = 4  # losses are logged apart for this many equal parts of the time axis
 
@@ -95,45 +95,34 @@ def draw_times(count: int, generator: torch.Generator, last: int) -> torch.Tenso
 
 def losses(
     model: nn.Module,
-    teacher: nn.Module | None,
     batch: Batch,
     words: Words,
     silence: Words,
     schedule: NoiseSchedule,
     generator: torch.Generator,
-    share: float,
+    teacher: nn.Module | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean squared error of the velocity for each row (B,), and the times (B,) at which it was asked.
 
-    A share of the rows with words is asked for the guided velocity in one call: what a teacher says with words and
-    without, put together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1). The teacher stands still
-    for long: of the model as it is, words would grow louder with every update, for what is taught with guidance is not
-    at once told from what is taught without. None: no row is guided. words: of the batch's captions; silence: of "",
-    one row.
+    With a teacher, the velocity is not the picture's but a guided one, to be said in one call: what the teacher says
+    with words and without, put together for a random scale (Meng et al. 2022, arXiv 2210.03142, section 3.1).
+    words: of the batch's captions; silence: of "", one row.
     """
     device, count = batch.picture.device, len(batch.picture)
     time = draw_times(count, generator, len(schedule) - 1).to(device)
     eps = torch.randn(batch.picture.shape, generator=generator).to(device)
     alpha, sigma = (part[:, None, None, None] for part in schedule.alpha_sigma(time))
     x_t = alpha * batch.picture + sigma * eps
-    target = velocity(batch.picture, eps, alpha, sigma)
-    guidance = torch.ones(count, device=device)
-    says = torch.tensor([bool(caption) for caption in batch.captions]) & (batch.task.cpu() != Task.SUPER_RESOLUTION)
-    taught = torch.rand(count, generator=generator) < (0.0 if teacher is None else share)
-    rows = (says & taught).nonzero()[:, 0].to(device)
-    scales = 1 + (MAX_GUIDANCE - 1) * torch.rand(len(rows), generator=generator).to(device)
-    if len(rows):
-        given = (batch.condition[rows], time[rows])
-        rest = (batch.task[rows], batch.noise_level[rows])
-        without = (part.expand(len(rows), *part.shape[1:]) for part in silence)
+    seen, rest = (x_t, batch.condition, time), (batch.task, batch.noise_level)
+    if teacher is None:
+        target, guidance = velocity(batch.picture, eps, alpha, sigma), None
+    else:
+        guidance = 1 + (MAX_GUIDANCE - 1) * torch.rand(count, generator=generator).to(device)
+        without = (part.expand(count, *part.shape[1:]) for part in silence)
         with torch.no_grad():
-            conditional = teacher(x_t[rows], *given, *(part[rows] for part in words), *rest).float()
-            unconditional = teacher(x_t[rows], *given, *without, *rest).float()
-        guidance[rows] = scales
-        target[rows] = guided(unconditional, conditional, scales[:, None, None, None])
-    asked = None if teacher is None else guidance  # who has no teacher may not know of guidance at all
-    prediction = model(x_t, batch.condition, time, *words, batch.task, batch.noise_level, asked)
-    error = (prediction.float() - target).square()
+            conditional, unconditional = (teacher(*seen, *read, *rest).float() for read in (words, without))
+        target = guided(unconditional, conditional, guidance[:, None, None, None])
+    error = (model(*seen, *words, *rest, guidance).float() - target).square()
     return error.mean(dim=(1, 2, 3)), time
 
 
@@ -178,7 +167,9 @@ class Run:
         self.updates, self.seconds, self.pictures = (state.get(k, 0) for k in ("updates", "seconds", "pictures"))
         # a run taken up again goes on with other scenes and other noise
         self.scenes = SceneMaker(self.sprites, self.seed + self.updates, freedom=self.preset.freedom, mix=MIX)
-        self.batches = BatchMaker(self.scenes, Painter(self.sprites, self.accelerator.device), self.seed + self.updates)
+        silent = {"text_dropout": 0.0} if args.guided else {}  # without words there is nothing to guide by
+        painter = Painter(self.sprites, self.accelerator.device)
+        self.batches = BatchMaker(self.scenes, painter, self.seed + self.updates, **silent)
         self.generator = torch.Generator().manual_seed(self.seed + self.updates)
         self.model = self._model(state)
         self.names = [name for name, _ in self.model.named_parameters()]
@@ -188,7 +179,6 @@ class Run:
             self.average.updates = self.updates
         self.model.to(self.accelerator.device, memory_format=torch.channels_last)
         self.average.values = [value.to(self.accelerator.device) for value in self.average.values]
-        self.teacher = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimizer = make_optimizer(self.model, self.preset.learning_rate, args.optimizer)
         if state:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -209,14 +199,19 @@ class Run:
             self.tokenizer.save_pretrained(self.folder / "tokenizer")
         if state:
             unet = StudioUNet.from_config(StudioUNet.load_config(self.folder, subfolder="unet"))
+            if bool(unet.config.guidance_rank) != self.args.guided:
+                does = "teaches" if unet.config.guidance_rank else "does not teach"
+                raise ValueError(f"{self.folder} holds a run that {does} guidance: --guided is to be as it was then")
         elif self.args.init:
             before = StudioUNet.from_pretrained(self.args.init, subfolder="unet", dtype=torch.float32)
-            taught = before.config.guidance_embeds or bool(self.args.guided)  # which older weights lack
-            unet = StudioUNet.from_config(before.config, guidance_embeds=taught)
+            # what was taught of guidance is wrong as soon as the rest is trained further
+            rank = (before.config.guidance_rank or GUIDANCE_RANK) if self.args.guided else 0
+            known = signature(StudioUNet).parameters  # configs may hold what older networks had
+            shape = {key: value for key, value in before.config.items() if key in known}
+            unet = StudioUNet(**shape | {"guidance_rank": rank})
             unet.load_state_dict(before.state_dict(), strict=False)
         else:
-            shape = {"sample_size": self.preset.size, "guidance_embeds": bool(self.args.guided)} | self.preset.unet
-            unet = StudioUNet(**shape)
+            unet = StudioUNet(**{"sample_size": self.preset.size} | self.preset.unet)
         if reads and not state:
             text_encoder = CLIPTextModel.from_pretrained(reads, subfolder="text_encoder", dtype=torch.float32)
         else:
@@ -235,6 +230,10 @@ class Run:
             model.load_state_dict(state["model"])
         model.text_encoder.eval()
         model.unet.train()
+        if self.args.guided:
+            model.unet.requires_grad_(False)
+            for parameter in model.unet.guidance_parameters().values():
+                parameter.requires_grad_(True)
         return model
 
     def save(self) -> None:
@@ -257,7 +256,7 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         pipe = load_averaged(self.folder)
-        pictures = paint(pipe, sample_prompts(self.sprites, 48))
+        pictures = paint(pipe, sample_prompts(self.sprites, 48), one_pass=self.args.guided)
         sheet(pictures, 8).save(self.folder / f"sheet-{self.seconds / 60:04.0f}.png")
 
     def learning_rate(self, spent: float) -> float:
@@ -268,6 +267,8 @@ class Run:
 
     def next_batch(self) -> Batch:
         preset = self.preset
+        if self.args.guided:
+            return self.batches(preset.batch, preset.size, {Task.TEXT_TO_IMAGE: 1.0})
         if (self.updates + 1) % preset.window_every == 0:
             return self.batches(preset.window_batch, preset.window, SHARPENING)
         return self.batches(preset.batch, preset.size, PAINTING)
@@ -285,22 +286,17 @@ class Run:
         saved = logged = sheeted = began
         sums = torch.zeros(2, len(Task) + NOISE_BINS, dtype=torch.float64)  # losses and counts, by task, by noise
         done_before = self.pictures
-        teacher = None  # of guidance, as soon as there is something to teach
+        teacher = self.model if self.args.guided else None  # without guidance it stays what it was
         while self.seconds < budget and self.seconds - before < 60 * self.args.stretch:
             spent = self.seconds / budget
             batch = self.next_batch()
-            ready = self.args.guided and (self.args.init or spent >= GUIDED_AFTER)
-            if ready and (teacher is None or self.updates % TEACHER_EVERY == 0):
-                teacher = self.teacher
-                self.average.write_to(teacher)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(spent)
             with accelerator.autocast():
                 tokens = self.tokens(batch.captions)
                 silence = self.tokens([""], length=tokens["input_ids"].shape[1])
                 words, nothing = self.model.read(tokens), self.model.read(silence)
-                given = (batch, words, nothing, self.schedule, self.generator, self.args.guided)
-                rows, times = losses(self.trained, teacher, *given)
+                rows, times = losses(self.trained, batch, words, nothing, self.schedule, self.generator, teacher)
             accelerator.backward(rows.mean())
             accelerator.clip_grad_norm_(self.trained.parameters(), 1.0)
             self.optimizer.step()
@@ -361,7 +357,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=90, help="of training in all, over all stretches")
     parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
     parser.add_argument("--init", help="begin from the weights of this pipeline folder")
-    parser.add_argument("--guided", type=float, default=0, help="share of the rows with words that learn guidance")
+    parser.add_argument("--guided", action="store_true", help="teach --init's weights guidance in one pass, no more")
     parser.add_argument("--text-encoder", help="read as this pipeline folder does; the rest begins from nothing")
     parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")
     parser.add_argument("--precision", choices=("auto", "no", "bf16"), default="auto", help="auto: bf16 where fast")
@@ -373,8 +369,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sheet-every", type=float, default=12, help="minutes; a sheet of samples in the run's folder")
     parser.add_argument("--export", help="model folder to write when the time is spent, such as assets/model")
     args = parser.parse_args(given)
-    if not 0 <= args.guided <= 1:
-        parser.error(f"--guided is {args.guided}; it must be a share, from 0 to 1")
+    if args.guided and (not args.init or args.text_minutes):
+        parser.error("--guided needs --init, the weights to teach, and no --text-minutes: they stay as they are")
     return args
 
 

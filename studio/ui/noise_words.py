@@ -51,7 +51,7 @@ _WORDS = {
         network, which was taught to, says at once what the two would come to.</p>
         <p>Where a part of the picture is known, x̂<sub>0</sub> is shown with it put back: a hole’s surroundings are
         not what the network sees through the noise, and an enlargement is made to shrink to the picture that it is
-        of.</p>""",
+        of. What is sharpened when it is painted keeps its colours.</p>""",
         """<p>The network predicts v = α ε − σ x<sub>0</sub>, hence x̂<sub>0</sub> = α x<sub>t</sub> − σ v and ε̂ =
         σ x<sub>t</sub> + α
         v. With λ = log(α/σ) and h = λ<sub>next</sub> − λ, DPM-Solver++(2M) takes</p>

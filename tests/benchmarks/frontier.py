@@ -125,7 +125,7 @@ def can_do(pipe: Any, passes: str) -> bool:
     """Whether the pipeline and its network have guidance in so many passes."""
     known = inspect.signature(pipe.prepare).parameters
     if passes == "one":
-        return getattr(pipe.unet.config, "guidance_embeds", False) and "one_pass" in known
+        return bool(getattr(pipe.unet.config, "guidance_rank", 0)) and "one_pass" in known
     return passes == "two" or "style_emphasis" in known
 
 

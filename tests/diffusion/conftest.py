@@ -26,7 +26,7 @@ def random_pipeline(sample_size: int = 16) -> StudioTextToImagePipeline:
         cross_attention_dim=64,
         attention_head_dim=16,
         time_embedding_dim=32,
-        guidance_embeds=True,
+        guidance_rank=8,
     )
     for parameter in unet.parameters():  # what begins at zero would hide what passes through it
         if not parameter.any():

@@ -173,7 +173,7 @@ def test_each_thing_is_sharpened_by_its_own_words(pipe, image):
         row.stage.sample = pair.sample[place].clone()
         row.stage.given = Condition((32, 32), enlarged=pair.stage.given.enlarged[place])
         row.stage.constraints = ()
-    pair.stage.constraints = pair.stage.constraints[:1]
+    pair.stage.constraints = pair.stage.constraints[:1]  # what makes one picture of the windows
     pipe.denoise_step([pair, *alone])
     for row, place in zip(alone, places, strict=True):
         inside = (slice(None), slice(3, -3), slice(5, -5))  # where a window's prediction is its own

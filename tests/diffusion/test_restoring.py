@@ -242,16 +242,25 @@ def test_an_enlargement_shrinks_to_its_input_within_one_level(upscale, factor, s
 
 
 @pytest.mark.parametrize("size", [(16, 16), (37, 23), (5, 64)])
-@pytest.mark.parametrize("factor", [2, 4])
-def test_colours_are_held_and_what_is_finer_is_left(size, factor):
+@pytest.mark.parametrize("factor", [2, 4, 32 / 15])
+def test_a_cast_is_taken_out_exactly(size, factor):
+    """At any size and ratio: of one colour, and of a picture in its own pixels."""
     low = from_pil(noise_picture(*size))
-    right = low.repeat_interleave(factor, 1).repeat_interleave(factor, 2)  # its means over blocks are those of `low`
-    faded = right + torch.tensor([-0.3, 0.1, 0.2])[:, None, None]
-    assert torch.allclose(held_to_colours(low, faded), right, atol=1e-5)
-    height, width = right.shape[1:]
-    checks = (torch.arange(height)[:, None] + torch.arange(width)) % 2 * 0.2 - 0.1  # finer than what is held
-    even = [slice(0, side // 2 * 2) for side in (height, width)]
-    assert torch.allclose(held_to_colours(low, right + checks)[:, *even], (right + checks)[:, *even], atol=0.02)
+    height, width = (round(length * factor) for length in low.shape[1:])
+    cast = torch.tensor([-0.3, 0.1, 0.2])[:, None, None]
+    even = held_to_colours(torch.full_like(low, 0.1), torch.full((3, height, width), 0.1) + cast)
+    assert torch.allclose(even, torch.tensor(0.1), atol=1e-5)
+    assert torch.allclose(held_to_colours(low, low + cast), low, atol=1e-5)
+
+
+def test_colours_are_held_where_they_are_lost_and_what_is_finer_is_left():
+    low = torch.zeros(3, 8, 64)
+    checks = (torch.arange(16)[:, None] + torch.arange(128)) % 2 * 0.2 - 0.1  # finer than what is held
+    faded = checks.repeat(3, 1, 1)
+    faded[..., :64] += 0.4
+    held = held_to_colours(low, faded)
+    assert torch.allclose(held[..., :56], checks[:, :56], atol=1e-5)  # but for the blocks at the border
+    assert torch.allclose(held[..., 72:], checks[:, 72:], atol=1e-5)
 
 
 def test_a_finished_picture_has_the_colours_that_were_painted(pipe):
@@ -263,6 +272,14 @@ def test_a_finished_picture_has_the_colours_that_were_painted(pipe):
     while not row.finished:
         pipe.denoise_step([row])
         assert torch.allclose(row.pred_original_sample.mean((1, 2)), small.mean((1, 2)), atol=1e-5)
+
+
+def test_with_noise_an_enlargement_keeps_the_colours(upscale):
+    picture = noise_picture(32, 16)
+    (row,) = upscale.prepare([picture], 2, seeds=[0], noise_level=0.3)
+    while not row.finished:
+        upscale.denoise_step([row])
+        assert torch.allclose(row.pred_original_sample.mean((1, 2)), from_pil(picture).mean((1, 2)), atol=1e-5)
 
 
 def test_alpha_is_enlarged_by_lanczos(upscale):

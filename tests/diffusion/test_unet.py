@@ -86,12 +86,13 @@ def test_guidance_of_one_is_none(pipe, inputs):
 
 @torch.no_grad()
 def test_weights_from_before_it_could_be_guided_say_what_they_said(pipe, inputs):
-    before = StudioUNet.from_config(pipe.unet.config, guidance_embeds=False)
+    before = StudioUNet.from_config(pipe.unet.config, guidance_rank=0)
+    before.load_state_dict(pipe.unet.state_dict(), strict=False)
     after = StudioUNet.from_config(pipe.unet.config)
     after.load_state_dict(before.state_dict(), strict=False)
     said = before(**inputs | {"guidance": None}).sample
     torch.testing.assert_close(after(**inputs).sample, said)
-    with pytest.raises(ValueError, match="guidance_embeds"):
+    with pytest.raises(ValueError, match="guidance_rank"):
         before(**inputs)
 
 
