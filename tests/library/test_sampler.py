@@ -176,7 +176,7 @@ def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, mo
 
 
 def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypatch):
-    """Over several calls, of which some fail, before anything is blended and after: the picture is the same."""
+    """Over several calls, of which some fail, before anything is blended and after: the picture is the same, within a level."""
     import studio.diffusion.calls as network_calls
     import studio.diffusion.rows as rows
 
@@ -210,7 +210,8 @@ def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypat
     for _ in range(calls):
         sampler.denoise_step([row])
     assert row.finished and row.progress == 2
-    assert same([np.asarray(sampler.decode(row))], undisturbed)
+    apart = np.asarray(sampler.decode(row), dtype=int) - np.asarray(undisturbed[0], dtype=int)
+    assert abs(apart).max() <= 1  # sums over other numbers of rows round otherwise
 
 
 def test_torchs_threads_are_for_the_thread_that_asks():
