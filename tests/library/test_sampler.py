@@ -176,7 +176,7 @@ def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, mo
 
 
 def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypatch):
-    """Over several calls, of which some fail, before anything is blended and after: the picture is the same, within a level."""
+    """Over several calls, of which some fail, before anything is blended and after, it is the same within a level."""
     import studio.diffusion.calls as network_calls
     import studio.diffusion.rows as rows
 
