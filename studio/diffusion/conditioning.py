@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 CONDITION_CHANNELS = 7
-COLOUR_BLOCK = 8  # px of a painted picture; smaller blocks keep its style no better, and bring its grain back
+COLOUR_BLOCK = 8  # px of a painted picture: smaller blocks bring its grain back, for little more of its style
 
 
 class Task(IntEnum):
