@@ -20,7 +20,7 @@ from studio.diffusion.guidance import Guidance
 from studio.diffusion.layout import Layout
 from studio.diffusion.process import NoiseSchedule, from_original, to_original_and_noise
 from studio.diffusion.samplers import chosen_steps
-from studio.diffusion.scheduler import SamplingPlan, StudioScheduler, multistep_update
+from studio.diffusion.scheduler import SamplingPlan, StudioScheduler, multistep_update, smoothed
 from studio.diffusion.tables import SolverTable
 from studio.diffusion.windows import Blend, strips, window_count, windows
 
@@ -51,8 +51,13 @@ class PlannedSteps:
         self.prediction_type: str = scheduler.config.prediction_type
         self.times: list[float] = self.plan.timesteps.tolist()[begin:]
         self.levels = list(zip(self.plan.alphas.tolist(), self.plan.sigmas.tolist(), strict=True))[begin:]
+        self.guidance = [1.0] * len(self.plan) if self.plan.guidance is None else self.plan.guidance.tolist()
         self.initial_scale = 1.0
         self.history: list[torch.Tensor] = []
+
+    def guided(self, scale: float, step: int) -> float:
+        """The guidance scale of this call, in a run that is to be guided by `scale`."""
+        return 1 + (scale - 1) * self.guidance[self.begin + step]
 
     def noised(self, picture: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """x_t of a picture where the run begins."""
@@ -91,6 +96,9 @@ class StockSteps:
         """The sample, in the scheduler's own scaling, of a picture where the run begins."""
         time = self.scheduler.timesteps[self.begin : self.begin + 1]
         return self.scheduler.add_noise(picture[None], noise[None], time)[0]
+
+    def guided(self, scale: float, step: int) -> float:
+        return scale
 
     def network_input(self, sample: torch.Tensor, step: int) -> torch.Tensor:
         return self.scheduler.scale_model_input(sample, self.scheduler.timesteps[self.begin + step])
@@ -243,8 +251,10 @@ class Row:
     @property
     def guidance_scale(self) -> float:
         """By how much the next call is guided: 1 where it is not."""
-        guidance = self.stage.guidance
-        return guidance.scale if guidance.acts_at(self.time / (self.train_steps - 1)) else 1.0
+        stage, guidance = self.stage, self.stage.guidance
+        if not guidance.acts_at(self.time / (self.train_steps - 1)):
+            return 1.0
+        return stage.steps.guided(guidance.scale, stage.step)
 
     @property
     def passes(self) -> int:
@@ -316,26 +326,18 @@ def advance(rows: list[Row], predictions: list[torch.Tensor], differences: list[
         if isinstance(steps, StockSteps):
             stage.sample = steps.take(prediction, stage.sample, stage.step, row.generator)
         else:
-            together.setdefault((stage.sample.shape, steps.plan.b.shape[1]), []).append(row)
-    for ((_, height, width), order), group in together.items():
-        for row in group:
-            row.stage.steps.history = [row.pred_original_sample, *row.stage.steps.history][:order]
+            plan = steps.plan
+            together.setdefault((stage.sample.shape, plan.b.shape[1], plan.coarse_a is None), []).append(row)
+    for (_, depth, plain), group in together.items():
         stages = [row.stage for row in group]
-        now = [stage.steps.begin + stage.step for stage in stages]  # in the plan
-        plans = [stage.steps.plan for stage in stages]
-        after = [torch.empty_like(stage.sample) for stage in stages]
-        nothing = torch.zeros(())
-        for part in strips(height, width):
-            histories = [[x_0[:, part] for x_0 in stage.steps.history] for stage in stages]
-            taken = multistep_update(
-                torch.stack([stage.sample[:, part] for stage in stages]),
-                torch.stack([torch.stack((h + [nothing.to(h[0]).expand_as(h[0])] * order)[:order]) for h in histories]),
-                torch.stack([plan.a[i] for plan, i in zip(plans, now, strict=True)]),
-                torch.stack([plan.b[i] for plan, i in zip(plans, now, strict=True)]),
-            )
-            for sample, new in zip(after, taken, strict=True):
-                sample[:, part] = new
-        for stage, sample, plan, i in zip(stages, after, plans, now, strict=True):
+        for row in group:
+            row.stage.steps.history = [row.pred_original_sample, *row.stage.steps.history][:depth]
+        now = [(stage.steps.plan, stage.steps.begin + stage.step) for stage in stages]
+        after = _mixed(stages, [plan.a[i] for plan, i in now], [plan.b[i] for plan, i in now])
+        if not plain:
+            coarse = _mixed(stages, [plan.coarse_a[i] for plan, i in now], [plan.coarse_b[i] for plan, i in now])
+            after = [sample + smoothed(part) for sample, part in zip(after, coarse, strict=True)]
+        for stage, sample, (plan, i) in zip(stages, after, now, strict=True):
             if plan.c[i]:
                 sample.add_(stage.steps.noise, alpha=float(plan.c[i]))
             stage.sample = sample
@@ -348,3 +350,20 @@ def advance(rows: list[Row], predictions: list[torch.Tensor], differences: list[
             if row.then:
                 row.steps_before = row.step
                 row.stage, row.then = row.then[0].make(stage.sample), row.then[1:]
+
+
+def _mixed(stages: list[Stage], a: list[torch.Tensor], b: list[torch.Tensor]) -> list[torch.Tensor]:
+    """a x_t + sum_j b_j x0_j of each stage (3, H, W), all of one size: a () and b (K,) are its own."""
+    samples = [torch.empty_like(stage.sample) for stage in stages]
+    nothing, depth = torch.zeros(()), len(b[0])
+    for part in strips(*samples[0].shape[1:]):
+        histories = [[x_0[:, part] for x_0 in stage.steps.history] for stage in stages]
+        taken = multistep_update(
+            torch.stack([stage.sample[:, part] for stage in stages]),
+            torch.stack([torch.stack((h + [nothing.to(h[0]).expand_as(h[0])] * depth)[:depth]) for h in histories]),
+            torch.stack(a),
+            torch.stack(b),
+        )
+        for sample, new in zip(samples, taken, strict=True):
+            sample[:, part] = new
+    return samples

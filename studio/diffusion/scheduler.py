@@ -3,7 +3,7 @@
 DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095) is written in lambda = log(alpha / sigma), half the log-SNR, of the
 process in process.py. A table fitted to a network (tables.py) puts its own times and coefficients in its place.
 
-Knows nothing of networks, text or guidance: a model's output comes in, the next sample goes out. The pure
+Knows nothing of networks or text, and does no guidance: a model's output comes in, the next sample goes out. The pure
 half (`SamplingPlan`, `multistep_update`) keeps no state, so that pictures at different steps can share one
 network call; `StudioScheduler.step` is the same update behind the interface that diffusers pipelines expect.
 """
@@ -62,11 +62,21 @@ def multistep_update(x_t: Tensor, history: Tensor, a: Tensor, b: Tensor) -> Tens
     return x_next
 
 
+def smoothed(picture: Tensor) -> Tensor:
+    """What is coarse of (..., H, W): binomial means over 3 x 3 px, the edge repeated."""
+    for dim in (-2, -1):
+        first, last = picture.narrow(dim, 0, 1), picture.narrow(dim, -1, 1)
+        wide, length = torch.cat([first, picture, last], dim), picture.shape[dim]
+        picture = (wide.narrow(dim, 0, length) + 2 * picture + wide.narrow(dim, 2, length)) / 4
+    return picture
+
+
 @dataclass(frozen=True)
 class SamplingPlan:
     """All that a run of N network calls needs to know, in float64 on the CPU: N steps with K-deep history.
 
-    x_{i+1} = a_i x_i + sum_j b_ij x0_{i-j} + c_i noise, x0_{i-j} being the prediction of j calls before.
+    x_{i+1} = a_i x_i + sum_j b_ij x0_{i-j} + c_i noise, x0_{i-j} being the prediction of j calls before; and, by a
+    table, smoothed(coarse_a_i x_i + sum_j coarse_b_ij x0_{i-j}).
     """
 
     timesteps: Tensor  # (N,)   real train steps in [0, T - 1], decreasing: what the network is called with
@@ -75,6 +85,9 @@ class SamplingPlan:
     a: Tensor  #         (N,)
     b: Tensor  #         (N, K)
     c: Tensor  #         (N,)   0 but for a leap: the method is deterministic
+    coarse_a: Tensor | None = None  # (N,)   None without a table
+    coarse_b: Tensor | None = None  # (N, K)
+    guidance: Tensor | None = None  # (N,)   what guidance scales less 1 are to be multiplied by
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -239,8 +252,10 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         if self.config.final_sigmas_type == "zero":
             alphas[-1], sigmas[-1] = 1, 0
         if table is not None:
-            a, b = (torch.tensor(numbers, dtype=torch.float64) for numbers in (table.a, table.b))
-            return SamplingPlan(times, alphas, sigmas, a, b, torch.zeros_like(a))
+            parts = (table.a, table.b, (0.0,) * len(table), table.coarse_a, table.coarse_b, table.guidance)
+            return SamplingPlan(
+                times, alphas, sigmas, *(torch.tensor(numbers, dtype=torch.float64) for numbers in parts)
+            )
         order, lower_order_final = self.config.solver_order, self.config.lower_order_final
         a, b = dpm_solver_pp(alphas.numpy(), sigmas.numpy(), order, lower_order_final, begin_index + (leap is not None))
         c = np.zeros_like(a)
@@ -291,7 +306,8 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
     ) -> None:
         """Begin a run of num_inference_steps, or through the given timesteps, or by a table, as `plan` has them.
 
-        A table is never taken unasked: the scheduler does not see the network. `tables.find` names the one to ask for.
+        A table is never taken unasked: the scheduler does not see the network. `tables.find` names the one to ask for;
+        its guidance is for who calls the network.
         """
         self._plan = self.plan(num_inference_steps, timesteps, table=table)
         self.num_inference_steps = len(self._plan)
@@ -343,13 +359,14 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         depth = plan.b.shape[1]
         self._history = [x0, *self._history][:depth]
         missing = [torch.zeros_like(x0)] * (depth - len(self._history))
-        rows = len(x_t)
-        x_next = multistep_update(
-            x_t,
-            torch.stack([*self._history, *missing], dim=1),
-            plan.a[i].expand(rows),
-            plan.b[i].expand(rows, -1),
-        )
+        history, rows = torch.stack([*self._history, *missing], dim=1), len(x_t)
+
+        def mixed(a: Tensor, b: Tensor) -> Tensor:
+            return multistep_update(x_t, history, a[i].expand(rows), b[i].expand(rows, -1))
+
+        x_next = mixed(plan.a, plan.b)
+        if plan.coarse_a is not None and plan.coarse_b is not None:
+            x_next = x_next + smoothed(mixed(plan.coarse_a, plan.coarse_b))
         self._step_index += 1
         x_next, x0 = x_next.to(model_output.dtype), x0.to(model_output.dtype)
         return StudioSchedulerOutput(x_next, x0) if return_dict else (x_next, x0)

@@ -2,7 +2,9 @@
 
 The Generalized Solver (arXiv 2510.17699): a linear multistep method whose history reaches back to the first call. Its
 evaluation-time shifts need no numbers of their own: the coefficients are free, so that a sample need not be at the
-level of the time that the network is called with.
+level of the time that the network is called with. Two things are added. What is coarse has coefficients of its own,
+since it is settled long before what is fine is; and each call has its own guidance, since a long step follows for long
+what is strongest where it begins.
 
 Knows how tables are kept in a scheduler's config and which one fits; the fitting is in training.
 """
@@ -19,6 +21,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+COLUMNS, SQUARES = ("timesteps", "a", "coarse_a", "guidance"), ("b", "coarse_b")  # of a table, by their shape
 NEAREST = math.sqrt(2)  # a table serves guidance scales up to so many times its own, and down to its own over that
 
 
@@ -26,21 +29,32 @@ NEAREST = math.sqrt(2)  # a table serves guidance scales up to so many times its
 class SolverTable:
     """A run of N calls. ValueError for what is not one.
 
-    x_{i+1} = a_i x_i + sum_j b_ij x0_{i-j}, as in `studio.diffusion.scheduler.SamplingPlan`; the last is the picture.
+    x_{i+1} = a_i x_i + sum_j b_ij x0_{i-j} + smoothed(coarse_a_i x_i + sum_j coarse_b_ij x0_{i-j}), as in
+    `studio.diffusion.scheduler.SamplingPlan`; the last is the picture.
     """
 
     guidance_scale: float  # that it was fitted for
     timesteps: tuple[float, ...]  # (N,) real train steps, decreasing
     a: tuple[float, ...]  # (N,)
     b: tuple[tuple[float, ...], ...]  # (N, N), zeros where there is no history yet
+    coarse_a: tuple[float, ...]  # (N,)
+    coarse_b: tuple[tuple[float, ...], ...]  # (N, N)
+    guidance: tuple[float, ...]  # (N,) above 0: guidance scales less 1 are multiplied by it
 
     def __post_init__(self) -> None:
         count = len(self.timesteps)
-        if not count or len(self.a) != count or [len(row) for row in self.b] != [count] * count:
-            raise ValueError(f"a solver table of {count} timesteps must have as many a, and rows of b of that length")
-        numbers = (self.guidance_scale, *self.timesteps, *self.a, *(number for row in self.b for number in row))
-        if not all(map(math.isfinite, numbers)):
+        columns, squares = (self.a, self.coarse_a, self.guidance), (self.b, self.coarse_b)
+        square = all([len(row) for row in rows] == [count] * count for rows in squares)
+        if not count or not square or any(len(column) != count for column in columns):
+            raise ValueError(
+                f"a solver table of {count} timesteps must have as many a and guidance, and rows of b of that length"
+            )
+        numbers = [*self.timesteps, *(n for column in columns for n in column)]
+        numbers += [n for rows in squares for row in rows for n in row]
+        if not all(map(math.isfinite, (self.guidance_scale, *numbers))):
             raise ValueError("the numbers of a solver table must be finite")
+        if min(self.guidance) <= 0:
+            raise ValueError(f"guidance of a solver table is {self.guidance}; it must be above 0")
         if self.guidance_scale <= 0:
             raise ValueError(f"guidance_scale of a solver table is {self.guidance_scale}; it must be above 0")
 
@@ -66,8 +80,11 @@ class SolverTables:
             raise ValueError(f"solver_tables is not what the fitting wrote: {problem!r}") from problem
 
     def to_config(self) -> dict[str, Any]:
-        """Plain numbers, without the zeros of b."""
-        tables = [asdict(table) | {"b": [row[: i + 1] for i, row in enumerate(table.b)]} for table in self.tables]
+        """Plain numbers, without the zeros where there is no history yet."""
+        tables = [
+            asdict(table) | {name: [row[: i + 1] for i, row in enumerate(getattr(table, name))] for name in SQUARES}
+            for table in self.tables
+        ]
         return {"model": self.model, "tables": [_lists(table) for table in tables]}
 
     def find(self, num_inference_steps: int, guidance_scale: float) -> SolverTable | None:
@@ -85,9 +102,11 @@ class SolverTables:
 
 def _from_numbers(numbers: Mapping[str, Any]) -> SolverTable:
     count = len(numbers["timesteps"])
-    b = tuple((*map(float, row), *[0.0] * (count - len(row))) for row in numbers["b"])
-    timesteps, a = (tuple(map(float, numbers[name])) for name in ("timesteps", "a"))
-    return SolverTable(float(numbers["guidance_scale"]), timesteps, a, b)
+    columns = {name: tuple(map(float, numbers[name])) for name in COLUMNS}
+    squares = {
+        name: tuple((*map(float, row), *[0.0] * (count - len(row))) for row in numbers[name]) for name in SQUARES
+    }
+    return SolverTable(float(numbers["guidance_scale"]), **columns, **squares)
 
 
 def _lists(value: Any) -> Any:

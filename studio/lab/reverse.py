@@ -15,7 +15,7 @@ import torch
 
 from studio.diffusion.process import to_original_and_noise
 from studio.diffusion.samplers import SAMPLERS, make_sampler
-from studio.diffusion.scheduler import STUDIO_CONFIG, SamplingPlan, StudioScheduler, multistep_update
+from studio.diffusion.scheduler import STUDIO_CONFIG, SamplingPlan, StudioScheduler, multistep_update, smoothed
 
 BEFORE = ("", "′", "″", "‴", "⁗", *(f"⁽{digit}⁾" for digit in "⁵⁶⁷⁸⁹"))  # marks of predictions that many calls old
 FITTED = 3  # predictions, newest first, that a stock sampler's step is read as a sum of
@@ -62,6 +62,7 @@ class TraceLike(Protocol):
 class Weights:
     """How the next sample came about: x_next = a x_t + b[0] x0 + b[1] (x0 of the step before) + ... + rest.
 
+    coarse: a solver table's coefficients of the same terms, a first, for the sum that is added smoothed.
     how: "exact" where the sampler's own coefficients are known, "fitted" where they are those of a solver table,
     "measured" where they were found from the arrays by least squares, "unknown" where too little was kept.
     rest: root mean square of what the sum leaves over; None where that cannot be told.
@@ -73,6 +74,7 @@ class Weights:
     how: str
     rest: float | None = None
     drawn: bool = False
+    coarse: tuple[float, ...] = ()
 
 
 UNKNOWN = Weights(0.0, (), "unknown")
@@ -113,15 +115,22 @@ def written(weights: Weights) -> str:
     """The sum that makes the next sample, as one would write it on a board."""
     if weights.how == "unknown":
         return "what makes x_next was not kept"
-    terms = [(weights.a, "x_t"), *((b, f"x̂0{mark}") for b, mark in zip(weights.b, BEFORE, strict=False))]
+    text = _summed((weights.a, *weights.b))
+    if any(weights.coarse):
+        text += f" + smoothed({_summed(weights.coarse)})"
+    if weights.drawn:
+        text += " + noise" if weights.rest is None else f" + {weights.rest:.4f} · noise"
+    return f"x_next = {text}"
+
+
+def _summed(numbers: Sequence[float]) -> str:
+    """Times x_t and the predictions, newest first."""
+    terms = list(zip(numbers, ("x_t", *(f"x̂0{mark}" for mark in BEFORE)), strict=False))
     terms = [(number, name) for number, name in terms if abs(number) >= 5e-5] or [(0.0, "x_t")]
     first, *others = (f"{abs(number):.4f} · {name}" for number, name in terms)
     signs = ["−" if number < 0 else "+" for number, _ in terms]
     text = ("−" if terms[0][0] < 0 else "") + first
-    text += "".join(f" {sign} {term}" for sign, term in zip(signs[1:], others, strict=True))
-    if weights.drawn:
-        text += " + noise" if weights.rest is None else f" + {weights.rest:.4f} · noise"
-    return f"x_next = {text}"
+    return text + "".join(f" {sign} {term}" for sign, term in zip(signs[1:], others, strict=True))
 
 
 def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | None = None) -> list[Account]:
@@ -171,11 +180,12 @@ def _weighed(
 ) -> tuple[Weights, np.ndarray | None]:
     """The weights of a step, and the sample (3, H, W) that it made, as far as either is known."""
     step, last, number = steps[index], index == len(steps) - 1, steps[index].step - steps[0].step
-    history, x_next, drawn, how = _history(steps, index), step.next_x_t, False, "exact"
+    history, x_next, drawn, how, coarse = _history(steps, index), step.next_x_t, False, "exact", ()
     to = _level_to(steps, index, sampler, config)
     if plan is not None:
         a, b, drawn = float(plan.own.a[number]), tuple(plan.own.b[number].tolist()), bool(plan.own.c[number])
         b, how = b[: max((j + 1 for j, weight in enumerate(b) if weight), default=1)], plan.how
+        coarse = _coarse(plan.own, number, len(b))
     elif to is not None and sampler == "ddim":
         # DDIM without noise (Song et al. 2021, arXiv 2010.02502, equation 12), its eps written out in x_t and x0
         a = to[1] / step.sigma
@@ -193,11 +203,18 @@ def _weighed(
             return UNKNOWN, x_next
         return measured(step.x_t, history[:columns], x_next), x_next
     if len(b) > len(history):
-        return Weights(a, b, how, None, drawn), x_next
-    again = recomputed(step.x_t, history, a, b)
+        return Weights(a, b, how, None, drawn, coarse), x_next
+    again = recomputed(step.x_t, history, a, b, coarse)
     if last and x_next is None:
-        return Weights(a, b, how, 0.0, drawn), again
-    return Weights(a, b, how, None if x_next is None else _rms(x_next - again), drawn), x_next
+        return Weights(a, b, how, 0.0, drawn, coarse), again
+    return Weights(a, b, how, None if x_next is None else _rms(x_next - again), drawn, coarse), x_next
+
+
+def _coarse(plan: SamplingPlan, number: int, count: int) -> tuple[float, ...]:
+    """A step's coefficients of what is added smoothed: of x_t and so many predictions."""
+    if plan.coarse_a is None or plan.coarse_b is None:
+        return ()
+    return (float(plan.coarse_a[number]), *plan.coarse_b[number, :count].tolist())
 
 
 @dataclass(frozen=True)
@@ -248,17 +265,24 @@ def _left_over(first: Step, plan: SamplingPlan) -> float:
     as much as may be if it is as strong as it should be, lest it be taken for a run that draws none."""
     if first.next_x_t is None:
         return 0.0
-    left = _rms(first.next_x_t - recomputed(first.x_t, [first.x0], float(plan.a[0]), plan.b[0, :1].tolist()))
+    again = recomputed(first.x_t, [first.x0], float(plan.a[0]), plan.b[0, :1].tolist(), _coarse(plan, 0, 1))
+    left = _rms(first.next_x_t - again)
     noise = float(plan.c[0])
     return left if not noise else EXPLAINED if abs(left / noise - 1) < 0.2 else math.inf
 
 
-def recomputed(x_t: np.ndarray, history: Sequence[np.ndarray], a: float, b: Sequence[float]) -> np.ndarray:
+def recomputed(
+    x_t: np.ndarray, history: Sequence[np.ndarray], a: float, b: Sequence[float], coarse: Sequence[float] = ()
+) -> np.ndarray:
     """The next sample by the scheduler's own update, from the x0 predictions (3, H, W), newest first."""
     kept = [torch.from_numpy(np.array(x0, dtype=np.float32)) for x0 in history[: len(b)]]
     kept += [torch.zeros_like(kept[0])] * (len(b) - len(kept))
     x = torch.from_numpy(np.array(x_t, dtype=np.float32))[None]
-    return multistep_update(x, torch.stack(kept)[None], torch.tensor([a]), torch.tensor([list(b)]))[0].numpy()
+    parts = x, torch.stack(kept)[None]
+    x_next = multistep_update(*parts, torch.tensor([a]), torch.tensor([list(b)]))
+    if coarse:
+        x_next += smoothed(multistep_update(*parts, torch.tensor(coarse[:1]), torch.tensor([list(coarse[1:])])))
+    return x_next[0].numpy()
 
 
 def measured(x_t: np.ndarray, history: Sequence[np.ndarray], x_next: np.ndarray) -> Weights:

@@ -107,6 +107,7 @@ def step_numbers(step: Account) -> dict[str, Any]:
         "arithmetic": step.arithmetic,
         "a": step.weights.a,
         "b": list(step.weights.b),
+        "coarse": list(step.weights.coarse),
         "how": step.weights.how,
         "rest": step.weights.rest,
         "drawn": step.weights.drawn,

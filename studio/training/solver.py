@@ -2,9 +2,10 @@
 
     python -m studio.training.solver --model assets/model --out assets/model
 
-A Generalized Solver (arXiv 2510.17699) for each number of evaluations and each guidance scale. A long run of
-DPM-Solver++ says where each noise leads. Then, for each table: times from a family of spacings, coefficients step by
-step by least squares on the solver's own history, and all of them polished by gradient descent through the whole run.
+A Generalized Solver (arXiv 2510.17699) for each number of evaluations and each guidance scale, with coefficients of
+its own for what is coarse and a share of the guidance for each call (see tables.py). A long run of DPM-Solver++ says
+where each noise leads. Then, for each table: times from a family of spacings, coefficients step by step by least
+squares on the solver's own history, and all of them polished by gradient descent through the whole run.
 What is nearest on pictures that the fit did not see is kept, and written with the scheduler's config, table by table;
 one of the same weights that is not fitted again stays. Prompts are of the model's vocabulary.json, or of --prompts.
 """
@@ -17,202 +18,41 @@ import random
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from studio.diffusion.guidance import away_from, guided
 from studio.diffusion.pipeline import StudioTextToImagePipeline
-from studio.diffusion.process import to_original_and_noise
 from studio.diffusion.samplers import make_sampler
-from studio.diffusion.scheduler import StudioScheduler
+from studio.diffusion.scheduler import StudioScheduler, smoothed
 from studio.diffusion.tables import SolverTable, SolverTables, fingerprint
-from studio.nouns import with_article, without_style
-from studio.training.scenes import default_prompt
+from studio.training.trajectories import (
+    ROWS,
+    Painting,
+    Problem,
+    Solver,
+    Trajectory,
+    denoised_all,
+    distance,
+    formula,
+    mixed,
+    sample_at,
+    solve,
+    spaced,
+    split_prompts,
+    teach,
+)
 
 EVALUATIONS = (2, 3, 4, 5, 6, 8, 10)
 GUIDANCE = (3.0, 2.0, 1.0, 5.0)  # from the default outward: each begins with the times of the nearest before it
 SPACINGS = (0.9, 1.2, 1.5)  # times fall as (1 - i / N) to this power; DPM-Solver++'s trailing spacing is 1
-TEACHER_STEPS = 48  # of third order: about 0.01 from 160 of them (root mean square, of values in [-1, 1])
-TEACHER_SPACING = 1.3  # nearer to those 160 than 1, by a fifth
-ROWS = 16  # pictures in one call
 BATCH = 8  # pictures in one step of the polishing
+GUIDING = 10.0  # how much faster than samples the logarithm of guidance is polished
 RIDGE = 1e-5  # of the mean square of what is mixed, which keeps the coefficients near DPM-Solver++'s
 SEED = 1_000_000  # of the noise that is fitted on; what is measured elsewhere has smaller ones
-
-
-class Problem(Protocol):
-    """Runs to fit on: where they start, and the prediction (as the scheduler's config has it) along the way."""
-
-    noise: Tensor  # (B, ...)
-
-    def predict(self, x_t: Tensor, t: Tensor, rows: Sequence[int]) -> Tensor:
-        """For samples (len(rows), ...) of those runs at one time (); differentiable in both."""
-        ...
-
-
-class Painting:
-    """Text-to-image runs of a pipeline at one guidance scale, the words for the style emphasized by so much or not: a
-    table that was fitted without is as near with."""
-
-    def __init__(
-        self,
-        pipe: StudioTextToImagePipeline,
-        prompts: Sequence[str],
-        seeds: Iterable[int],
-        guidance_scale: float,
-        style: float = 0.0,
-    ) -> None:
-        size, self.unet, self.scale, self.style = pipe.sample_size, pipe.unet, guidance_scale, style
-        text, mask = pipe.encode([*prompts, *map(without_style, prompts), ""])
-        self.text, self.mask = text.to(pipe.unet.dtype), mask
-        drawn = [torch.randn((3, size, size), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        self.noise = torch.stack(drawn).to(pipe.device)
-
-    def predict(self, x_t: Tensor, t: Tensor, rows: Sequence[int]) -> Tensor:
-        words = list(rows)
-        if self.scale != 1:
-            words += [-1] * len(rows)
-            words += [len(self.noise) + row for row in rows] if self.style and self.scale > 1 else []
-        x = torch.cat([x_t] * (len(words) // len(rows)))
-        given = x.new_zeros(len(x), self.unet.config.in_channels - 3, *x.shape[2:])  # nothing known, nothing small
-        sample = torch.cat([x, given], 1).to(self.unet.dtype)
-        prediction = self.unet(sample, t.expand(len(x)), self.text[words], self.mask[words]).sample.float()
-        if self.scale == 1:
-            return prediction
-        conditional, *others = prediction.split(len(rows))
-        return guided(away_from(conditional, *others, style=self.style), conditional, self.scale)
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """Where a problem's runs lead: samples and x0 predictions at the times of a long run, and its end."""
-
-    times: Tensor  # (M,) decreasing
-    samples: Tensor  # (M, B, ...)
-    predictions: Tensor  # (M, B, ...)
-    end: Tensor  # (B, ...)
-
-
-@dataclass(frozen=True)
-class Solver:
-    """times (N,), and of each step the factors (i + 2,) of x_i, x0_i, x0_{i-1} ... x0_0."""
-
-    times: Tensor
-    factors: list[Tensor]
-
-    def table(self, guidance_scale: float) -> SolverTable:
-        """With seven digits, which is as much as float32 has."""
-        count = len(self.times)
-
-        def rounded(values: Tensor) -> list[float]:
-            return [float(f"{value:.7g}") for value in values.tolist()]
-
-        numbers = [rounded(step) for step in self.factors]
-        b = tuple((*step[1:], *[0.0] * (count - len(step) + 1)) for step in numbers)
-        return SolverTable(guidance_scale, tuple(rounded(self.times)), tuple(step[0] for step in numbers), b)
-
-
-def distance(x: Tensor, y: Tensor) -> Tensor:
-    """(B,) root mean square difference."""
-    return (x - y).flatten(1).square().mean(1).sqrt()
-
-
-def split_prompts(vocabulary: dict[str, list], count: int, seed: int, unseen: bool, grounds: bool = True) -> list[str]:
-    """Prompts of the vocabulary. One in five concepts is `unseen`: no table is fitted on it.
-
-    grounds: whether they say the ground. Where they do not, a small error can turn the whole picture's colour: such
-    pictures are no measure of a solver, and the few that turn would outweigh all others in least squares.
-    """
-    rng, found = random.Random(seed), []
-    while len(found) < count:
-        concept = rng.randrange(len(vocabulary["concepts"]))
-        if (concept % 5 == 0) == unseen:
-            name = with_article(vocabulary["concepts"][concept]["name"])
-            style, ground = rng.choice(vocabulary["styles"]), rng.choice(vocabulary["grounds"])
-            found.append(default_prompt(name, style, ground if grounds else None))
-    return found
-
-
-# ---- runs ----
-
-
-def denoised(problem: Problem, scheduler: StudioScheduler, x_t: Tensor, t: Tensor, rows: Sequence[int]) -> Tensor:
-    """x0 as predicted for samples (len(rows), ...) at time t ()."""
-    alpha, sigma = scheduler.schedule.alpha_sigma(t)
-    prediction = problem.predict(x_t, t, rows)
-    return to_original_and_noise(prediction, x_t, alpha, sigma, scheduler.config.prediction_type)[0]
-
-
-@torch.no_grad()
-def denoised_all(problem: Problem, scheduler: StudioScheduler, x_t: Tensor, t: Tensor, rows: Sequence[int]) -> Tensor:
-    """The same, some at a time and without gradients."""
-    parts = [slice(begin, begin + ROWS) for begin in range(0, len(rows), ROWS)]
-    return torch.cat([denoised(problem, scheduler, x_t[part], t, rows[part]) for part in parts])
-
-
-def spaced(scheduler: StudioScheduler, count: int, power: float) -> list[float]:
-    """Times that fall from the last train step as (1 - i / count) to a power."""
-    return [(len(scheduler.schedule) - 1) * (1 - i / count) ** power for i in range(count)]
-
-
-def mixed(factors: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    return sum(factor * part for factor, part in zip(factors, parts, strict=True))
-
-
-@torch.no_grad()
-def teach(problem: Problem, scheduler: StudioScheduler, num_steps: int | None = None) -> Trajectory:
-    """A long run of third order from the problem's noise."""
-    scheduler = StudioScheduler.from_config(scheduler.config, solver_order=3)
-    times = spaced(scheduler, num_steps or TEACHER_STEPS, TEACHER_SPACING)
-    plan, rows = scheduler.plan(timesteps=times), range(len(problem.noise))
-    x, samples, predictions = problem.noise, [], []
-    for i, t in enumerate(plan.timesteps.to(x)):
-        samples.append(x)
-        predictions.append(denoised_all(problem, scheduler, x, t, rows))
-        history = predictions[::-1][: plan.b.shape[1]]
-        x = mixed(torch.cat([plan.a[i : i + 1], plan.b[i, : len(history)]]).to(x), [x, *history])
-    return Trajectory(plan.timesteps.to(x), torch.stack(samples), torch.stack(predictions), x)
-
-
-def sample_at(path: Trajectory, scheduler: StudioScheduler, t: Tensor, rows: Sequence[int]) -> Tensor:
-    """The path's samples at any time: a step of second order from the path's last time before it."""
-    k = max(int((path.times >= t).sum()) - 1, 0)
-    x0 = path.predictions[k, rows]
-    if k + 1 < len(path.times):
-        share = (path.times[k] - t) / (path.times[k] - path.times[k + 1])
-        x0 = torch.lerp(x0, path.predictions[k + 1, rows], share / 2)
-    (alpha_k, alpha), (sigma_k, sigma) = scheduler.schedule.alpha_sigma(torch.stack([path.times[k], t]))
-    ratio = sigma / sigma_k
-    return ratio * path.samples[k, rows] + (alpha - ratio * alpha_k) * x0
-
-
-def solve(problem: Problem, scheduler: StudioScheduler, solver: Solver, rows: Sequence[int], all_at_once: bool = False):
-    """The pictures (len(rows), ...) that a solver makes; with gradients if all at once."""
-    predict = denoised if all_at_once else denoised_all
-    x, history = problem.noise[rows], []
-    for t, factors in zip(solver.times, solver.factors, strict=True):
-        history.insert(0, predict(problem, scheduler, x, t, rows))
-        x = mixed(factors, [x, *history])
-    return x
-
-
-# ---- the fit ----
-
-
-def formula(scheduler: StudioScheduler, like: Tensor, **given: Any) -> Solver:
-    """DPM-Solver++ as the scheduler has it: `num_inference_steps` or `timesteps`."""
-    plan = scheduler.plan(**given)
-    depth = plan.b.shape[1]
-    factors = [torch.zeros(i + 2, dtype=torch.float64) for i in range(len(plan))]
-    for i, step in enumerate(factors):
-        step[0] = plan.a[i]
-        step[1 : 1 + depth] = plan.b[i, : min(depth, i + 1)]
-    return Solver(plan.timesteps.to(like), [step.to(like) for step in factors])
 
 
 def least_squares(
@@ -228,16 +68,17 @@ def least_squares(
     for i, (t, prior) in enumerate(zip(plain.times, plain.factors, strict=True)):
         history.insert(0, denoised_all(problem, scheduler, x, t, rows))
         goal = path.end[rows] if i + 1 == len(times) else sample_at(path, scheduler, plain.times[i + 1], rows)
-        parts = torch.stack([x, *history]).flatten(1).double().cpu()  # (i + 2, P)
-        missing = goal.flatten().double().cpu() - prior.double().cpu() @ parts
+        kept = [x, *history]
+        parts = torch.stack([*kept, *map(smoothed, kept)]).flatten(1).double().cpu()  # (2 (i + 2), P)
+        missing = goal.flatten().double().cpu() - prior.flatten().double().cpu() @ parts
         gram = parts @ parts.T / parts.shape[1]
         gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-        better = prior + torch.linalg.solve(gram, parts @ missing / parts.shape[1]).to(prior)
+        better = prior + torch.linalg.solve(gram, parts @ missing / parts.shape[1]).to(prior).view_as(prior)
         values, vectors = torch.linalg.eigh(gram)
         steps.append((vectors * values.rsqrt() @ vectors.T).to(prior))
         found.append(better)
-        x = mixed(better, [x, *history])
-    return Solver(plain.times, found), steps
+        x = mixed(better, kept)
+    return Solver(plain.times, plain.guidance, found), steps
 
 
 def polish(
@@ -252,23 +93,26 @@ def polish(
     rate: float = 0.01,
     seed: int = 0,
 ) -> tuple[Solver, float]:
-    """Adam on the times and factors of the whole run, for the mean distance of its end; the best on `held` is kept.
+    """Adam on all numbers of a solver, for the mean distance of the run's end; the best on `held` is kept.
 
     rate: of the samples (root mean square a step) and of the times (share of the train steps).
     """
     last, rng = len(scheduler.schedule) - 1, random.Random(seed)
-    moved = torch.zeros_like(solver.times, requires_grad=True)
-    turned = [torch.zeros_like(factors, requires_grad=True) for factors in solver.factors]
+    moved, louder = (torch.zeros_like(solver.times, requires_grad=True) for _ in range(2))
+    turned = [torch.zeros_like(factors.flatten(), requires_grad=True) for factors in solver.factors]
 
     def now() -> Solver:
-        factors = [old + step @ turn for old, step, turn in zip(solver.factors, steps, turned, strict=True)]
-        return Solver((solver.times + last * moved).clamp(0, last), factors)
+        factors = [
+            old + (step @ turn).view_as(old) for old, step, turn in zip(solver.factors, steps, turned, strict=True)
+        ]
+        times = (solver.times + last * moved).clamp(0, last)
+        return Solver(times, solver.guidance * (GUIDING * louder).exp(), factors)
 
     def error(candidate: Solver) -> float:
         return distance(solve(problem, scheduler, candidate, held), path.end[held]).mean().item()
 
     best, least = solver, error(solver)
-    optimizer = torch.optim.Adam([moved, *turned], lr=rate, betas=(0.8, 0.95))
+    optimizer = torch.optim.Adam([moved, louder, *turned], lr=rate, betas=(0.8, 0.95))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations, rate / 10)
     waiting: list[int] = []
     for iteration in range(1, iterations + 1):

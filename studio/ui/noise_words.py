@@ -62,7 +62,9 @@ _WORDS = {
         shown are these very numbers, and the test suite recomputes every step from them.</p>
         <p>For pictures from words in 2, 3, 4, 5, 6, 8 or 10 calls our sampler has better ones: times and weights
         fitted to this very network, over all predictions so far, so that few calls end where many would (arXiv
-        2510.17699). So 10 calls may end nearer than 12, which have none.</p>
+        2510.17699). What is coarse is settled before what is fine, so a second sum is added smoothed (by 1, 2, 1
+        across and down); and as a long step leads far in one direction, each call has its own guidance. So 10
+        calls may end nearer than 12, which have none of this.</p>
         <p>DDIM’s weights are known as well, and DDPM’s, which adds fresh noise (Ho et al. 2020, equation 7). For
         other samplers they are measured from the arrays by least squares.</p>
         <p>Where a hole is filled, our sampler begins with a leap: x<sub>next</sub> = α<sub>next</sub> x̂<sub>0</sub>

@@ -31,16 +31,8 @@ from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.diffusion.samplers import SOLVER, chosen_steps
 from studio.diffusion.scheduler import StudioScheduler
 from studio.training.report import in_words, mean
-from studio.training.solver import (
-    EVALUATIONS,
-    ROWS,
-    Painting,
-    distance,
-    formula,
-    solve,
-    split_prompts,
-    teach,
-)
+from studio.training.solver import EVALUATIONS
+from studio.training.trajectories import ROWS, Painting, distance, formula, solve, split_prompts, teach
 from tests.benchmarks.machine import describe, table
 
 SEED = 2_000  # of prompts and noise

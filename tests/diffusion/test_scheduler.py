@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 from studio.diffusion.process import to_original_and_noise
-from studio.diffusion.scheduler import STUDIO_CONFIG, SamplingPlan, StudioScheduler, multistep_update
+from studio.diffusion.scheduler import STUDIO_CONFIG, SamplingPlan, StudioScheduler, multistep_update, smoothed
 
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 SCALED_LINEAR = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -258,3 +258,14 @@ def test_a_plan_is_frozen_and_knows_its_length():
     assert isinstance(plan, SamplingPlan) and len(plan) == 6 and plan.b.shape == (6, 3)
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.a = plan.c
+
+
+def test_smoothing_is_a_binomial_convolution():
+    picture = torch.randn(2, 3, 7, 10, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([1.0, 2.0, 1.0]) / 4
+    kernel = (weights[:, None] * weights).expand(3, 1, 3, 3)
+    wide = torch.nn.functional.pad(picture, (1, 1, 1, 1), mode="replicate")
+    torch.testing.assert_close(smoothed(picture), torch.nn.functional.conv2d(wide, kernel, groups=3))
+    assert torch.equal(smoothed(torch.full((3, 1, 1), 0.3)), torch.full((3, 1, 1), 0.3))
+    checked = torch.tensor([1.0, -1.0]).repeat(6).expand(12, 12)  # the finest detail that there is
+    assert smoothed(checked)[:, 1:-1].abs().max() == 0

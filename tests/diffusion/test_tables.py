@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from diffusers import DDIMScheduler, UniPCMultistepScheduler
 from PIL import Image
 
+from studio.diffusion.guidance import guided
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
@@ -23,14 +25,23 @@ PROMPTS = ["a red apple", "a blue cat", "a house"]
 
 
 def made_up(count: int, guidance_scale: float, seed: int = 0) -> SolverTable:
-    """Times and coefficients a little off DPM-Solver++, with all of the history."""
+    """Times, coefficients and guidance a little off DPM-Solver++, with all of the history."""
     generator = np.random.default_rng(seed)
     plan = StudioScheduler.from_config(STUDIO_CONFIG).plan(count)
     b = np.zeros((count, count))
     b[:, :2] = plan.b[:, :count]
     b += 0.02 * np.tril(generator.standard_normal((count, count)))
     times = plan.timesteps.numpy() - np.arange(count) * 7.5
-    return SolverTable(guidance_scale, tuple(times.tolist()), tuple(plan.a.tolist()), tuple(map(tuple, b.tolist())))
+    coarse_a, coarse_b = (0.02 * generator.standard_normal(shape) for shape in (count, (count, count)))
+    guidance = 1 + 0.1 * generator.standard_normal(count)
+    return SolverTable(
+        guidance_scale,
+        *(tuple(numbers.tolist()) for numbers in (times, plan.a)),
+        tuple(map(tuple, b.tolist())),
+        tuple(coarse_a.tolist()),
+        tuple(map(tuple, np.tril(coarse_b).tolist())),
+        tuple(guidance.tolist()),
+    )
 
 
 def with_tables(pipe, model: str | None = None) -> StudioTextToImagePipeline:
@@ -61,13 +72,24 @@ def test_a_config_keeps_them_to_the_last_digit():
 
 
 def test_what_is_no_table_is_refused():
-    for numbers in (((), (), ()), ((9.0,), (), ((1.0,),)), ((9.0,), (0.0,), ((1.0, 0.0),))):
+    one = SolverTable(1.0, (9.0,), (0.0,), ((1.0,),), (0.0,), ((0.0,),), (1.0,))
+    for numbers in (
+        {"timesteps": ()},
+        {"a": ()},
+        {"b": ((1.0, 0.0),)},
+        {"coarse_a": ()},
+        {"coarse_b": ()},
+        {"guidance": (1.0, 1.0)},
+    ):
         with pytest.raises(ValueError, match="must have as many a"):
-            SolverTable(1.0, *numbers)
-    with pytest.raises(ValueError, match="must be finite"):
-        SolverTable(1.0, (math.inf,), (0.0,), ((1.0,),))
+            replace(one, **numbers)
+    for name in ("timesteps", "a", "coarse_a", "guidance"):
+        with pytest.raises(ValueError, match="must be finite"):
+            replace(one, **{name: (math.inf,)})
     with pytest.raises(ValueError, match="guidance_scale of a solver table is 0"):
-        SolverTable(0.0, (9.0,), (0.0,), ((1.0,),))
+        replace(one, guidance_scale=0.0)
+    with pytest.raises(ValueError, match=r"guidance of a solver table is \(0.0,\)"):
+        replace(one, guidance=(0.0,))
     for config in ({}, {"model": "abc", "tables": [{"timesteps": [1.0]}]}, {"model": "abc", "tables": 7}):
         with pytest.raises(ValueError, match="solver_tables is not what the fitting wrote"):
             StudioScheduler(solver_tables=config)
@@ -89,7 +111,9 @@ def test_a_table_of_dpm_solver_pp_is_dpm_solver_pp(pipe):
     plan = pipe.scheduler.plan(4)
     b = torch.zeros(4, 4, dtype=torch.float64)
     b[:, :2] = plan.b
-    same = SolverTable(3.0, *(tuple(part.tolist()) for part in (plan.timesteps, plan.a)), tuple(map(tuple, b.tolist())))
+    times, a, b, nothing = (part.tolist() for part in (plan.timesteps, plan.a, b, torch.zeros(4, 4)))
+    none = tuple(map(tuple, nothing))
+    same = SolverTable(3.0, tuple(times), tuple(a), tuple(map(tuple, b)), none[0], none, (1.0,) * 4)
     config = SolverTables(fingerprint(pipe.unet), (same,)).to_config()
     scheduler = StudioScheduler.from_config(pipe.scheduler.config, solver_tables=config)
     fitted = StudioTextToImagePipeline(**{**pipe.components, "scheduler": scheduler})
@@ -117,6 +141,25 @@ def test_the_diffusers_interface_takes_a_table_and_paints_what_the_pipeline_does
     assert torch.equal(scheduler.timesteps, StudioScheduler.from_config(STUDIO_CONFIG).plan(4).timesteps.float())
     with pytest.raises(ValueError, match="begin_index is 1; it must be 0 with a table"):
         scheduler.plan(table=table, begin_index=1)
+
+
+def test_each_call_is_guided_by_its_share_of_the_scale(pipe):
+    """Below the pipeline: the network asked by hand, guided by equation 6, and the scheduler's own steps."""
+    fitted = with_tables(pipe)
+    scheduler, table = fitted.scheduler, fitted.scheduler.tables.find(4, 2.8)
+    (row,) = fitted.prepare(["a cat"], num_inference_steps=4, guidance_scale=2.8, seeds=[5], size=16)
+    x, scales = row.sample[None], [1 + 1.8 * share for share in table.guidance]
+    text, mask = fitted.encode(["", "a cat"])
+    scheduler.set_timesteps(table=table)
+    for t, scale in zip(scheduler.timesteps, scales, strict=True):
+        assert row.guidance_scale == pytest.approx(scale) != 2.8
+        fitted.denoise_step([row])
+        assert row.record.guidance_scale == pytest.approx(scale)
+        given = torch.cat([x, torch.zeros(1, 7, 16, 16)], 1).expand(2, -1, -1, -1)
+        with torch.no_grad():
+            without, with_words = fitted.unet(given, t.expand(2), text, mask).sample.split(1)
+        x = scheduler.step(guided(without, with_words, scale), t, x).prev_sample
+    torch.testing.assert_close(row.sample[None], x, rtol=0, atol=1e-5)
 
 
 def test_only_runs_of_the_kind_that_was_fitted_use_them(pipe):

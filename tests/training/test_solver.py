@@ -12,19 +12,8 @@ from studio.diffusion.process import velocity
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, multistep_update
 from studio.diffusion.tables import SolverTable, SolverTables
 from studio.training.export import save
-from studio.training.solver import (
-    distance,
-    fit,
-    formula,
-    least_squares,
-    main,
-    merged,
-    polish,
-    sample_at,
-    solve,
-    split_prompts,
-    teach,
-)
+from studio.training.solver import fit, least_squares, main, merged, polish
+from studio.training.trajectories import distance, formula, sample_at, solve, split_prompts, teach
 from tests.diffusion.conftest import random_pipeline
 
 SCHEDULER = StudioScheduler.from_config(STUDIO_CONFIG)
@@ -50,7 +39,7 @@ class Gaussians:
             alpha, sigma = 1.0, 0.0
         return alpha * self.MEAN + (alpha**2 * self.STD**2 + sigma**2) ** 0.5 * z
 
-    def predict(self, x_t, t, rows):
+    def predict(self, x_t, t, rows, share=1.0):
         alpha, sigma = SCHEDULER.schedule.alpha_sigma(t)
         gain = alpha * self.STD**2 / (alpha**2 * self.STD**2 + sigma**2)
         x0 = self.MEAN + gain * (x_t - alpha * self.MEAN)
@@ -101,7 +90,8 @@ def test_polishing_by_itself_helps(problem, path):
     """Of the least squares as they are, or from the formula: never worse than where it begins."""
     few = [999.0, 600.0, 300.0]
     begun, steps = least_squares(problem, SCHEDULER, path, few, range(32))
-    assert [len(factors) for factors in begun.factors] == [2, 3, 4] == [len(step) for step in steps]
+    assert [tuple(factors.shape) for factors in begun.factors] == [(2, 2), (2, 3), (2, 4)]
+    assert [len(step) for step in steps] == [4, 6, 8]
     kept, least = polish(problem, SCHEDULER, path, begun, steps, range(32), range(32, 48), iterations=20)
     before = distance(solve(problem, SCHEDULER, begun, range(32, 48)), path.end[32:]).mean().item()
     assert least < 0.9 * before and (kept.times.diff() < 0).all()
@@ -123,7 +113,8 @@ def test_fitting_and_measuring_use_different_prompts():
 def test_tables_of_the_same_weights_stay():
     def table(count: int, scale: float, a: float) -> SolverTable:
         times = tuple(float(t) for t in range(900, 900 - count, -1))
-        return SolverTable(scale, times, (a,) * count, ((0.0,) * count,) * count)
+        nothing = (0.0,) * count
+        return SolverTable(scale, times, (a,) * count, (nothing,) * count, nothing, (nothing,) * count, (1.0,) * count)
 
     old = SolverTables("abc", (table(4, 3.0, 0.1), table(5, 3.0, 0.1)))
     new = SolverTables("abc", (table(5, 3.0, 0.2), table(5, 1.0, 0.2)))
@@ -140,7 +131,7 @@ def test_the_program_writes_tables_that_the_pipeline_then_uses(tmp_path, monkeyp
     given = ["--model", tmp_path / "model", "--out", tmp_path / "model", "--prompts", prompts, "--pictures", 6]
     given += ["--held", 2, "--iterations", 2, "--evaluations", 3, "--guidance", 1, 3]
     monkeypatch.setattr(sys, "argv", ["solver", *map(str, given)])
-    monkeypatch.setattr("studio.training.solver.TEACHER_STEPS", 8)
+    monkeypatch.setattr("studio.training.trajectories.TEACHER_STEPS", 8)
     main()
     lines = capsys.readouterr().out.splitlines()
     assert "2 tables for" in lines[-1] and len([line for line in lines if line.startswith("| 3 |")]) == 2

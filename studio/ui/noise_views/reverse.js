@@ -87,7 +87,8 @@ const reverse = {
       canvas.closest("figure").style.visibility = image ? "" : "hidden";
       if (image) frame(canvas, image, index, stage.width, stage.height);
     }
-    const guided = step.difference === null ? (step.guidance === 1 ? "guidance did not act here" : `guidance ${step.guidance}, which the network took as an input: one pass, no difference`) : `guidance ${step.guidance}: the words change x̂0 by ${fixed(step.difference, 3)}${this.view.emphasized && step.guidance > 1 ? ", what those for the style change counted 1.25 times" : ""}, added ${fixed(step.guidance - 1, 1)} times more`;
+    const guidance = Number(step.guidance.toFixed(2));
+    const guided = step.difference === null ? (step.guidance === 1 ? "guidance did not act here" : `guidance ${guidance}, which the network took as an input: one pass, no difference`) : `guidance ${guidance}: the words change x̂0 by ${fixed(step.difference, 3)}${this.view.emphasized && step.guidance > 1 ? ", what those for the style change counted 1.25 times" : ""}, added ${fixed(step.guidance - 1, 1)} times more`;
     const how = {
       exact: "the sampler's own weights", fitted: "the sampler's weights, fitted to this network for so many calls",
       measured: "weights measured from the arrays", unknown: "of a long run only a part of the steps is kept",
@@ -97,7 +98,8 @@ const reverse = {
     slot("arithmetic").innerHTML =
       `<p>step ${step.step + 1}, t = ${fixed(step.t, 0)}</p><p>${printed(step.splitting)}</p><p>${printed(step.arithmetic)}</p>` +
       `<p>${printed(guided)}</p><p>${how}${step.how === "unknown" ? "" : `; left over: ${left}`}</p>`;
-    const weights = step.how === "unknown" ? [] : [["x_t", step.a], ...step.b.map((b, i) => [["x̂0 now", "x̂0 before", "x̂0 before that"][i] ?? `x̂0 ${i} steps before`, b])];
+    const named = (numbers, more) => numbers.map((number, i) => [(["x_t", "x̂0 now", "x̂0 before", "x̂0 before that"][i] ?? `x̂0 ${i - 1} steps before`) + more, number]);
+    const weights = step.how === "unknown" ? [] : [...named([step.a, ...step.b], ""), ...named(step.coarse, ", smoothed")];
     const largest = Math.max(1, ...weights.map(([, w]) => Math.abs(w)));
     slot("weights").innerHTML = weights.map(([name, w]) => {
       const half = (50 * Math.abs(w)) / largest;
