@@ -21,7 +21,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.calls import denoise_call
-from studio.diffusion.conditioning import Condition, Task, enlarge, held_to_colours, project
+from studio.diffusion.conditioning import Condition, Task, enlarge, held_to, held_to_colours, project
 from studio.diffusion.guidance import Guidance
 from studio.diffusion.layout import Layout
 from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps, Words
@@ -381,11 +381,6 @@ def plain_words(texts: tuple[str, ...], negative: str) -> tuple[str, ...]:
 def drawn(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
     """Standard normal numbers on the CPU, from a generator on whatever device."""
     return torch.randn(tuple(shape), generator=generator, device=generator.device).cpu()
-
-
-def held_to(picture: torch.Tensor, known: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:
-    """x0 (3, H, W) with a picture (3, H, W) in place of it where that is known: known (1, H, W) is 1 there."""
-    return torch.lerp(x_0, picture, known)
 
 
 def from_pil(picture: Image.Image | np.ndarray) -> torch.Tensor:

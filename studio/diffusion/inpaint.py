@@ -12,8 +12,8 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
 from studio.diffusion.arguments import Generators, Pictures, Prompts, as_pictures, repeated, seeded, spread
-from studio.diffusion.conditioning import Condition, Task
-from studio.diffusion.core import Finish, StudioPipeline, from_pil, held_to
+from studio.diffusion.conditioning import Condition, Task, held_to
+from studio.diffusion.core import Finish, StudioPipeline, from_pil
 from studio.diffusion.guidance import Guidance
 from studio.diffusion.rows import Next, PlannedSteps, Row, Stage
 from studio.pictures.canvas import Area, hole_of, painted_area

@@ -35,7 +35,7 @@ OWN = len(TINTS)  # the tint of a thing in its own colours
 class DetectorRecipe:
     """How it is made; part of the name under which it is cached."""
 
-    updates: int = 700
+    updates: int = 2800
     batch: int = 32  # pictures, and a window of each
     learning_rate: float = 1e-3
     seed: int = 0

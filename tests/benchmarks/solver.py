@@ -1,12 +1,15 @@
 """How near few evaluations come to the converged picture: the fitted solver against the best settings of diffusers'.
 
     python -m tests.benchmarks.solver [--model assets/model] [--guidance 3] [--pictures 64] [--open-ground] [--sample]
+        [--sprites CACHE/sprites --cache CACHE/evaluation]
 
 Distance is the root mean square difference (of values in [-1, 1], at `sample_size`) to what a long run makes of the
 same noise; prompts and seeds are none that a table was fitted on. Each family's settings are swept on a quarter of the
 pictures, and the best of each is measured on all of them. Prompts that leave the ground open are apart: there a small
 error can turn the whole picture's colour, with any sampler, and few pictures make the mean. Heun's evaluations are its
-network calls, 2 N - 1 of them, at most as many. Quality, not time: a busy machine gives the same figures.
+network calls, 2 N - 1 of them, at most as many. With sprites, the Fréchet distances to real pictures of the fitted
+solver and of the best setting stand beside, two pictures of each concept. Quality, not time: a busy machine gives the
+same figures.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import (
     DDIMScheduler,
     DEISMultistepScheduler,
@@ -30,8 +35,16 @@ from diffusers import (
 from studio.diffusion.pipeline import StudioTextToImagePipeline
 from studio.diffusion.samplers import SOLVER, chosen_steps
 from studio.diffusion.scheduler import StudioScheduler
+from studio.nouns import with_article
+from studio.training.classifier import LabelledPictures, Labels, Recipe, cached_classifier, judge
+from studio.training.evaluate import REAL_SEED, concept_labels, each
+from studio.training.export import paint
+from studio.training.likeness import frechet_distance
 from studio.training.report import in_words, mean
+from studio.training.restoring import tensor
+from studio.training.scenes import default_prompt
 from studio.training.solver import EVALUATIONS
+from studio.training.sprites import Sprites
 from studio.training.trajectories import ROWS, Painting, distance, formula, solve, split_prompts, teach
 from tests.benchmarks.machine import describe, table
 
@@ -99,6 +112,27 @@ def fitted(pipe: StudioTextToImagePipeline, prompts: list[str], scale: float, ev
     return torch.stack(ends)
 
 
+class Likeness:
+    """Two pictures of each concept, as large as words become, held against real ones by the evaluation's classifier."""
+
+    def __init__(self, pipe: StudioTextToImagePipeline, sprites: Sprites, cache: Path) -> None:
+        self.pipe, self.classifier = pipe, cached_classifier(sprites, cache, Recipe())[0]
+        assert pipe.vocabulary is not None
+        claimed = [sprites.concepts.index(entry["name"]) for entry in pipe.vocabulary["concepts"]]
+        labels = Labels(*(part[::2] for part in concept_labels(sprites, claimed)))
+        self.prompts = [default_prompt(with_article(c), style, ground) for c, style, ground in each(labels, sprites)]
+        painter, size = LabelledPictures(sprites, REAL_SEED), (pipe.sample_size,) * 2
+        real, again = (F.interpolate(painter.paint(labels), size=size, mode="area") for _ in range(2))
+        self.real = judge(self.classifier, real).features
+        self.floor = frechet_distance(self.real, judge(self.classifier, again).features)
+
+    def of(self, sampler: str | SchedulerMixin, evaluations: int, scale: float) -> float:
+        """The Fréchet distance of a sampler's pictures."""
+        options = {"sampler": sampler, "num_inference_steps": evaluations, "guidance_scale": scale}
+        painted = paint(self.pipe, self.prompts, SEED, size=self.pipe.sample_size, **options)
+        return frechet_distance(judge(self.classifier, tensor(painted)).features, self.real)
+
+
 def compare(
     pipe: StudioTextToImagePipeline,
     scale: float,
@@ -106,6 +140,7 @@ def compare(
     count: int,
     teacher_steps: int,
     grounds: bool = True,
+    likeness: Likeness | None = None,
 ) -> str:
     scheduler = pipe.scheduler
     assert isinstance(scheduler, StudioScheduler) and pipe.vocabulary is not None
@@ -116,6 +151,7 @@ def compare(
     swept, lines = max(count // 4, 1), []
     for calls in evaluations:
         best: dict[str, tuple[torch.Tensor, str]] = {}
+        chosen: dict[str, SchedulerMixin] = {}
         for family in FAMILIES:
             found = []
             for words, stock, quadratic in schedulers(family, dict(scheduler.config)):
@@ -123,6 +159,7 @@ def compare(
                 found.append((error if error == error else float("inf"), words, stock, quadratic))
             _, words, stock, quadratic = min(found, key=lambda one: one[0])
             best[family] = distance(run(stock, problem, calls, count, quadratic), end), words
+            chosen[family] = stock
         least = min(best, key=lambda family: best[family][0].mean().item())
         plain = distance(
             solve(problem, scheduler, formula(scheduler, end, num_inference_steps=calls), range(count)), end
@@ -134,10 +171,18 @@ def compare(
             own, ratio = in_words(mean(error, "")), f"{(error.mean() / best[least][0].mean()).item():.2f}"
         others = [f"{error.mean().item():.4f} ({words})" for error, words in best.values()]
         lines.append((calls, own, f"{plain.mean().item():.4f}", *others, least, ratio))
+        if likeness is not None:
+            lines[-1] += tuple(f"{likeness.of(one, calls, scale):.1f}" for one in ("studio", chosen[least]))
         print(f"{calls} evaluations: {own}, of {least} {ratio}", file=sys.stderr, flush=True)
     head = ("evaluations", "fitted", "DPM-Solver++ as it is", *FAMILIES, "best of diffusers'", "fitted over it")
     said = f"{count} pictures; a run of {teacher_steps // 2} steps is {half.item():.4f} from the {teacher_steps} steps"
-    return f"#### Guidance {scale:g}\n\n{said} that count as converged.\n\n" + table(head, lines)
+    said += " that count as converged."
+    if likeness is not None:
+        head += ("Fréchet distance, fitted", "of the best")
+        said += (
+            f" Fréchet distances of {len(likeness.prompts)} pictures each, {likeness.floor:.1f} between two real sets."
+        )
+    return f"#### Guidance {scale:g}\n\n{said}\n\n" + table(head, lines)
 
 
 def main() -> None:
@@ -149,14 +194,20 @@ def main() -> None:
     parser.add_argument("--open-ground", action="store_true", help="prompts that do not say the ground")
     parser.add_argument("--teacher", type=int, default=128, help="steps of the run that counts as converged")
     parser.add_argument("--sample", action="store_true", help="a quick look: 16 pictures, 5 and 6 evaluations")
+    parser.add_argument("--sprites", type=Path, help="for Fréchet distances: as the evaluation has them")
+    parser.add_argument("--cache", type=Path, help="with the sprites: where the evaluation's judge is")
     args = parser.parse_args()
+    if (args.sprites is None) != (args.cache is None):
+        parser.error("--sprites and --cache go together")
     if args.sample:
         args.pictures, args.evaluations, args.teacher = 16, (5, 6), 64
     print(f"`python -m tests.benchmarks.solver {shlex.join(sys.argv[1:])}`\n\n{describe()}\n")
     pipe = StudioTextToImagePipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
+    likeness = None if args.sprites is None else Likeness(pipe, Sprites.load(args.sprites), args.cache)
     for scale in args.guidance:
-        print(compare(pipe, scale, args.evaluations, args.pictures, args.teacher, not args.open_ground), flush=True)
+        grounds = not args.open_ground
+        print(compare(pipe, scale, args.evaluations, args.pictures, args.teacher, grounds, likeness), flush=True)
 
 
 if __name__ == "__main__":
