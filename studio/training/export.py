@@ -1,6 +1,8 @@
 """From trained networks to a model folder: fp16 safetensors in diffusers' layout, the vocabulary, and thumbnails.
 
-python -m studio.training.export --run CACHE/run --sprites CACHE/sprites --out assets/model
+    python -m studio.training.export --run CACHE/run --sprites CACHE/sprites --out assets/model
+
+With `--halfway MODEL` the weights are the mean of the run's and of those that it began from.
 """
 
 from __future__ import annotations
@@ -126,13 +128,29 @@ def load_averaged(run: Path) -> StudioTextToImagePipeline:
     return build_pipeline(unet, text_encoder, CLIPTokenizer.from_pretrained(run / "tokenizer"))
 
 
+@torch.no_grad()
+def halfway(pipe: StudioTextToImagePipeline, model: Path) -> None:
+    """Take the U-Net to the mean of its weights and those of a model folder: a run from where another ended errs
+    elsewhere, and the mean less than either (Wortsman et al. 2022, arXiv 2203.05482). ValueError for another shape."""
+    other = StudioUNet.from_pretrained(model, subfolder="unet", dtype=torch.float32).state_dict()
+    weights = pipe.unet.state_dict()
+    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in other.items()}:
+        raise ValueError(f"the U-Net in {model} has other weights than the run's: there is no mean of the two")
+    for name, value in weights.items():
+        value.lerp_(other[name].to(value), 0.5)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of a training run")
     parser.add_argument("--sprites", type=Path, required=True, help="what it was trained on")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--halfway", type=Path, help="model folder that the run began from, to take the mean with")
     args = parser.parse_args()
-    export(load_averaged(args.run), Sprites.load(args.sprites), args.out)
+    pipe = load_averaged(args.run)
+    if args.halfway is not None:
+        halfway(pipe, args.halfway)
+    export(pipe, Sprites.load(args.sprites), args.out)
 
 
 if __name__ == "__main__":
