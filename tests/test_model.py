@@ -71,6 +71,8 @@ def test_its_config_states_every_value_of_the_schedule(bundled):
 def test_its_solver_tables_were_fitted_to_its_weights(bundled):
     tables = bundled.scheduler.tables
     assert tables.tables and tables.model == fingerprint(bundled.unet)
+    assert all(any(table.coarse_a) for table in tables.tables)
+    assert all(set(table.guidance) != {1.0} for table in tables.tables if table.guidance_scale != 1)
 
 
 def test_it_keeps_its_budget(bundled):

@@ -12,7 +12,7 @@ import torch
 
 from studio.diffusion.guidance import away_from, guided
 from studio.diffusion.rows import MAX_CALL, Row, Words, advance
-from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
+from studio.diffusion.unet import StudioUNet
 from studio.diffusion.windows import Blend
 
 
@@ -89,6 +89,5 @@ def predict(unet: StudioUNet, tiles: list[Tile]) -> torch.Tensor:
 
 def guidance_input(rows: Sequence[Row], device: torch.device) -> torch.Tensor | None:
     """(N,) the scales that the network itself is to guide by, 1 for rows that it does not; None where it is none."""
-    # a fitted solver may ask for a little more at one call than for the run
-    scales = [min(row.guidance_scale, MAX_GUIDANCE) if row.stage.guidance.one_pass else 1.0 for row in rows]
+    scales = [row.guidance_scale if row.stage.guidance.one_pass else 1.0 for row in rows]
     return None if set(scales) == {1.0} else torch.tensor(scales, device=device)

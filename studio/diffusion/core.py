@@ -22,13 +22,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.calls import denoise_call
 from studio.diffusion.conditioning import Condition, Task, enlarge, held_to, held_to_colours, project
-from studio.diffusion.guidance import Guidance
+from studio.diffusion.guidance import MAX_GUIDANCE, Guidance
 from studio.diffusion.layout import Layout
 from studio.diffusion.rows import Next, PlannedSteps, Row, Stage, StockSteps, Words
 from studio.diffusion.samplers import make_sampler
 from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.tables import SolverTable, fingerprint
-from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
+from studio.diffusion.unet import StudioUNet
 from studio.diffusion.windows import strips
 from studio.nouns import without_style
 from studio.pictures.canvas import Area

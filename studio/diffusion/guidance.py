@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+MAX_GUIDANCE = 5.0  # the largest scale that a network is taught as an input
 STYLE_EMPHASIS = 0.25  # `Guidance.style` where it is asked for: twice as much gains no more, and things begin to suffer
 
 

@@ -16,7 +16,7 @@ import torch
 from diffusers import LMSDiscreteScheduler, PNDMScheduler, SchedulerMixin
 
 from studio.diffusion.conditioning import Condition, Task
-from studio.diffusion.guidance import Guidance
+from studio.diffusion.guidance import MAX_GUIDANCE, Guidance
 from studio.diffusion.layout import Layout
 from studio.diffusion.process import NoiseSchedule, from_original, to_original_and_noise
 from studio.diffusion.samplers import chosen_steps
@@ -51,13 +51,13 @@ class PlannedSteps:
         self.prediction_type: str = scheduler.config.prediction_type
         self.times: list[float] = self.plan.timesteps.tolist()[begin:]
         self.levels = list(zip(self.plan.alphas.tolist(), self.plan.sigmas.tolist(), strict=True))[begin:]
-        self.guidance = [1.0] * len(self.plan) if self.plan.guidance is None else self.plan.guidance.tolist()
+        self.guidance: list[float] = self.plan.guidance.tolist()[begin:]
         self.initial_scale = 1.0
         self.history: list[torch.Tensor] = []
 
     def guided(self, scale: float, step: int) -> float:
         """The guidance scale of this call, in a run that is to be guided by `scale`."""
-        return 1 + (scale - 1) * self.guidance[self.begin + step]
+        return 1 + (scale - 1) * self.guidance[step]
 
     def noised(self, picture: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """x_t of a picture where the run begins."""
@@ -254,7 +254,8 @@ class Row:
         stage, guidance = self.stage, self.stage.guidance
         if not guidance.acts_at(self.time / (self.train_steps - 1)):
             return 1.0
-        return stage.steps.guided(guidance.scale, stage.step)
+        scale = stage.steps.guided(guidance.scale, stage.step)
+        return min(scale, MAX_GUIDANCE) if guidance.one_pass else scale  # more than that it was not taught
 
     @property
     def passes(self) -> int:
@@ -327,15 +328,16 @@ def advance(rows: list[Row], predictions: list[torch.Tensor], differences: list[
             stage.sample = steps.take(prediction, stage.sample, stage.step, row.generator)
         else:
             plan = steps.plan
-            together.setdefault((stage.sample.shape, plan.b.shape[1], plan.coarse_a is None), []).append(row)
-    for (_, depth, plain), group in together.items():
+            together.setdefault((stage.sample.shape, plan.b.shape[1], plan.coarse is not None), []).append(row)
+    for (_, depth, has_coarse), group in together.items():
         stages = [row.stage for row in group]
         for row in group:
             row.stage.steps.history = [row.pred_original_sample, *row.stage.steps.history][:depth]
         now = [(stage.steps.plan, stage.steps.begin + stage.step) for stage in stages]
         after = _mixed(stages, [plan.a[i] for plan, i in now], [plan.b[i] for plan, i in now])
-        if not plain:
-            coarse = _mixed(stages, [plan.coarse_a[i] for plan, i in now], [plan.coarse_b[i] for plan, i in now])
+        if has_coarse:
+            a, b = ([plan.coarse[which][i] for plan, i in now] for which in range(2))
+            coarse = _mixed(stages, a, b)
             after = [sample + smoothed(part) for sample, part in zip(after, coarse, strict=True)]
         for stage, sample, (plan, i) in zip(stages, after, now, strict=True):
             if plan.c[i]:

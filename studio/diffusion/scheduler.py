@@ -76,7 +76,7 @@ class SamplingPlan:
     """All that a run of N network calls needs to know, in float64 on the CPU: N steps with K-deep history.
 
     x_{i+1} = a_i x_i + sum_j b_ij x0_{i-j} + c_i noise, x0_{i-j} being the prediction of j calls before; and, by a
-    table, smoothed(coarse_a_i x_i + sum_j coarse_b_ij x0_{i-j}).
+    table, smoothed() of the same sum with the coefficients in `coarse`.
     """
 
     timesteps: Tensor  # (N,)   real train steps in [0, T - 1], decreasing: what the network is called with
@@ -85,9 +85,8 @@ class SamplingPlan:
     a: Tensor  #         (N,)
     b: Tensor  #         (N, K)
     c: Tensor  #         (N,)   0 but for a leap: the method is deterministic
-    coarse_a: Tensor | None = None  # (N,)   None without a table
-    coarse_b: Tensor | None = None  # (N, K)
-    guidance: Tensor | None = None  # (N,)   what guidance scales less 1 are to be multiplied by
+    guidance: Tensor  #  (N,)   what guidance scales less 1 are to be multiplied by: 1 but for a table
+    coarse: tuple[Tensor, Tensor] | None = None  # a table's (N,) and (N, K)
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -252,16 +251,15 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         if self.config.final_sigmas_type == "zero":
             alphas[-1], sigmas[-1] = 1, 0
         if table is not None:
-            parts = (table.a, table.b, (0.0,) * len(table), table.coarse_a, table.coarse_b, table.guidance)
-            return SamplingPlan(
-                times, alphas, sigmas, *(torch.tensor(numbers, dtype=torch.float64) for numbers in parts)
-            )
+            parts = table.a, table.b, table.guidance, table.coarse_a, table.coarse_b
+            a, b, share, *coarse = (torch.tensor(numbers, dtype=torch.float64) for numbers in parts)
+            return SamplingPlan(times, alphas, sigmas, a, b, torch.zeros_like(a), share, tuple(coarse))
         order, lower_order_final = self.config.solver_order, self.config.lower_order_final
         a, b = dpm_solver_pp(alphas.numpy(), sigmas.numpy(), order, lower_order_final, begin_index + (leap is not None))
         c = np.zeros_like(a)
         if leap is not None:
             a[0], b[0], c[0] = 0, float(alphas[1]) * np.eye(order)[0], float(sigmas[1])
-        return SamplingPlan(times, alphas, sigmas, *map(torch.from_numpy, (a, b, c)))
+        return SamplingPlan(times, alphas, sigmas, *map(torch.from_numpy, (a, b, c)), torch.ones_like(times))
 
     def _spaced(self, num_inference_steps: int) -> np.ndarray:
         """The timesteps (N,) of config.timestep_spacing, as DPMSolverMultistepScheduler reckons them."""
@@ -365,8 +363,8 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
             return multistep_update(x_t, history, a[i].expand(rows), b[i].expand(rows, -1))
 
         x_next = mixed(plan.a, plan.b)
-        if plan.coarse_a is not None and plan.coarse_b is not None:
-            x_next = x_next + smoothed(mixed(plan.coarse_a, plan.coarse_b))
+        if plan.coarse is not None:
+            x_next = x_next + smoothed(mixed(*plan.coarse))
         self._step_index += 1
         x_next, x0 = x_next.to(model_output.dtype), x0.to(model_output.dtype)
         return StudioSchedulerOutput(x_next, x0) if return_dict else (x_next, x0)

@@ -47,7 +47,8 @@ class SolverTable:
         square = all([len(row) for row in rows] == [count] * count for rows in squares)
         if not count or not square or any(len(column) != count for column in columns):
             raise ValueError(
-                f"a solver table of {count} timesteps must have as many a and guidance, and rows of b of that length"
+                f"a solver table of {count} timesteps must have as many a, coarse_a and guidance, and rows of b and "
+                "coarse_b of that length"
             )
         numbers = [*self.timesteps, *(n for column in columns for n in column)]
         numbers += [n for rows in squares for row in rows for n in row]
@@ -102,6 +103,9 @@ class SolverTables:
 
 def _from_numbers(numbers: Mapping[str, Any]) -> SolverTable:
     count = len(numbers["timesteps"])
+    nothing = [0.0] * count
+    absent = {"coarse_a": nothing, "coarse_b": [nothing] * count, "guidance": [1.0] * count}  # in earlier tables
+    numbers = absent | dict(numbers)
     columns = {name: tuple(map(float, numbers[name])) for name in COLUMNS}
     squares = {
         name: tuple((*map(float, row), *[0.0] * (count - len(row))) for row in numbers[name]) for name in SQUARES

@@ -16,7 +16,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
-MAX_GUIDANCE = 5.0  # the largest guidance scale that a network is taught as an input
+from studio.diffusion.guidance import MAX_GUIDANCE
 
 
 @dataclass

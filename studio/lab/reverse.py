@@ -183,9 +183,8 @@ def _weighed(
     history, x_next, drawn, how, coarse = _history(steps, index), step.next_x_t, False, "exact", ()
     to = _level_to(steps, index, sampler, config)
     if plan is not None:
-        a, b, drawn = float(plan.own.a[number]), tuple(plan.own.b[number].tolist()), bool(plan.own.c[number])
-        b, how = b[: max((j + 1 for j, weight in enumerate(b) if weight), default=1)], plan.how
-        coarse = _coarse(plan.own, number, len(b))
+        a, b, coarse = _coefficients(plan.own, number)
+        drawn, how = bool(plan.own.c[number]), plan.how
     elif to is not None and sampler == "ddim":
         # DDIM without noise (Song et al. 2021, arXiv 2010.02502, equation 12), its eps written out in x_t and x0
         a = to[1] / step.sigma
@@ -201,7 +200,7 @@ def _weighed(
         columns = len(history) if sampler == "studio" else FITTED
         if x_next is None or len(history) < min(columns, number + 1):
             return UNKNOWN, x_next
-        return measured(step.x_t, history[:columns], x_next), x_next
+        return measured(step.x_t, history[:columns], x_next, coarse=sampler == "studio"), x_next  # a table that is gone
     if len(b) > len(history):
         return Weights(a, b, how, None, drawn, coarse), x_next
     again = recomputed(step.x_t, history, a, b, coarse)
@@ -210,11 +209,13 @@ def _weighed(
     return Weights(a, b, how, None if x_next is None else _rms(x_next - again), drawn, coarse), x_next
 
 
-def _coarse(plan: SamplingPlan, number: int, count: int) -> tuple[float, ...]:
-    """A step's coefficients of what is added smoothed: of x_t and so many predictions."""
-    if plan.coarse_a is None or plan.coarse_b is None:
-        return ()
-    return (float(plan.coarse_a[number]), *plan.coarse_b[number, :count].tolist())
+def _coefficients(plan: SamplingPlan, number: int) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+    """A step's a, its b as far back as they reach, and for a table those of what is added smoothed, a first."""
+    b = plan.b[number].tolist()
+    coarse = [] if plan.coarse is None else plan.coarse[1][number].tolist()
+    reach = max((j + 1 for weights in (b, coarse) for j, weight in enumerate(weights) if weight), default=1)
+    first = () if plan.coarse is None else (float(plan.coarse[0][number]),)
+    return float(plan.a[number]), tuple(b[:reach]), (*first, *coarse[:reach])
 
 
 @dataclass(frozen=True)
@@ -265,8 +266,7 @@ def _left_over(first: Step, plan: SamplingPlan) -> float:
     as much as may be if it is as strong as it should be, lest it be taken for a run that draws none."""
     if first.next_x_t is None:
         return 0.0
-    again = recomputed(first.x_t, [first.x0], float(plan.a[0]), plan.b[0, :1].tolist(), _coarse(plan, 0, 1))
-    left = _rms(first.next_x_t - again)
+    left = _rms(first.next_x_t - recomputed(first.x_t, [first.x0], *_coefficients(plan, 0)))
     noise = float(plan.c[0])
     return left if not noise else EXPLAINED if abs(left / noise - 1) < 0.2 else math.inf
 
@@ -285,17 +285,22 @@ def recomputed(
     return x_next[0].numpy()
 
 
-def measured(x_t: np.ndarray, history: Sequence[np.ndarray], x_next: np.ndarray) -> Weights:
+def measured(x_t: np.ndarray, history: Sequence[np.ndarray], x_next: np.ndarray, coarse: bool = False) -> Weights:
     """The weights with which a deterministic sampler's step is a sum of what it was given, by least squares.
 
     Such samplers are linear in x_t and the last predictions, so that the fit is their own coefficients.
+    coarse: and a sum of the same, smoothed.
     """
-    columns = [np.asarray(part, dtype=np.float64).ravel() for part in (x_t, *history)]
-    matrix = np.stack(columns, -1)
+    parts = [np.asarray(part, dtype=np.float64) for part in (x_t, *history)]
+    count = len(parts)
+    parts += [smoothed(torch.from_numpy(part)).numpy() for part in parts] if coarse else []
+    matrix = np.stack([part.ravel() for part in parts], -1)
     target = np.asarray(x_next, dtype=np.float64).ravel()
     # Late in a run the predictions hardly differ: without a bound on what counts as zero the weights would run wild.
     found, *_ = np.linalg.lstsq(matrix, target, rcond=1e-6)
-    return Weights(float(found[0]), tuple(map(float, found[1:])), "measured", _rms(target - matrix @ found))
+    a, *others = map(float, found)
+    rest = _rms(target - matrix @ found)
+    return Weights(a, tuple(others[: count - 1]), "measured", rest, coarse=tuple(others[count - 1 :]))
 
 
 def _history(steps: Sequence[Step], index: int) -> list[np.ndarray]:

@@ -131,10 +131,11 @@ def load_averaged(run: Path) -> StudioTextToImagePipeline:
 @torch.no_grad()
 def halfway(pipe: StudioTextToImagePipeline, model: Path) -> None:
     """Take the U-Net to the mean of its weights and those of a model folder: a run from where another ended errs
-    elsewhere, and the mean less than either (Wortsman et al. 2022, arXiv 2203.05482). ValueError for another shape."""
+    elsewhere, and the mean less than either (Wortsman et al. 2022, arXiv 2203.05482). What the folder was taught
+    besides, guidance in one pass, is left out. ValueError for another shape."""
     other = StudioUNet.from_pretrained(model, subfolder="unet", dtype=torch.float32).state_dict()
     weights = pipe.unet.state_dict()
-    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in other.items()}:
+    if any(name not in other or value.shape != other[name].shape for name, value in weights.items()):
         raise ValueError(f"the U-Net in {model} has other weights than the run's: there is no mean of the two")
     for name, value in weights.items():
         value.lerp_(other[name].to(value), 0.5)

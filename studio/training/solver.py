@@ -98,7 +98,7 @@ def polish(
     rate: of the samples (root mean square a step) and of the times (share of the train steps).
     """
     last, rng = len(scheduler.schedule) - 1, random.Random(seed)
-    moved, louder = (torch.zeros_like(solver.times, requires_grad=True) for _ in range(2))
+    moved, log_share = (torch.zeros_like(solver.times, requires_grad=True) for _ in range(2))
     turned = [torch.zeros_like(factors.flatten(), requires_grad=True) for factors in solver.factors]
 
     def now() -> Solver:
@@ -106,13 +106,13 @@ def polish(
             old + (step @ turn).view_as(old) for old, step, turn in zip(solver.factors, steps, turned, strict=True)
         ]
         times = (solver.times + last * moved).clamp(0, last)
-        return Solver(times, solver.guidance * (GUIDING * louder).exp(), factors)
+        return Solver(times, solver.guidance * (GUIDING * log_share).exp(), factors)
 
     def error(candidate: Solver) -> float:
         return distance(solve(problem, scheduler, candidate, held), path.end[held]).mean().item()
 
     best, least = solver, error(solver)
-    optimizer = torch.optim.Adam([moved, louder, *turned], lr=rate, betas=(0.8, 0.95))
+    optimizer = torch.optim.Adam([moved, log_share, *turned], lr=rate, betas=(0.8, 0.95))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations, rate / 10)
     waiting: list[int] = []
     for iteration in range(1, iterations + 1):
@@ -179,13 +179,14 @@ def fit_pipeline(
     guidance: Sequence[float] = GUIDANCE,
     held: int = 16,
     iterations: int = 24,
+    known: Sequence[SolverTable] = (),
 ) -> Iterator[SolverTable]:
     """A pipeline's tables as they are found, fitted on one run of each prompt; the last `held` choose. Prints how it
-    goes."""
+    goes. known: tables of the same network."""
     scheduler = make_sampler("studio", {**pipe.scheduler.config, "solver_tables": None})
     assert isinstance(scheduler, StudioScheduler)
     pipe.unet.requires_grad_(False)
-    tables: list[SolverTable] = []
+    tables = list(known)
     print("| evaluations | guidance | DPM-Solver++ | least squares | polished | ratio | s |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for scale in guidance:
@@ -194,7 +195,7 @@ def fit_pipeline(
         for count in evaluations:
             began = time.monotonic()
             near = min(
-                (table for table in tables if len(table) == count),
+                (table for table in tables if len(table) == count and table.guidance_scale != scale),
                 key=lambda table: abs(math.log(table.guidance_scale / scale)),
                 default=None,
             )
@@ -241,8 +242,10 @@ def main() -> None:
     there = (folder / StudioScheduler.config_name).is_file()
     config = (StudioScheduler.from_pretrained(folder) if there else pipe.scheduler).config
     tables = SolverTables.from_config(config.get("solver_tables"))
-    for table in fit_pipeline(pipe, prompts, args.evaluations, args.guidance, args.held, args.iterations):
-        tables = merged(SolverTables(fingerprint(pipe.unet), (table,)), tables)
+    model = fingerprint(pipe.unet)
+    known = tables.tables if tables.model == model else ()
+    for table in fit_pipeline(pipe, prompts, args.evaluations, args.guidance, args.held, args.iterations, known):
+        tables = merged(SolverTables(model, (table,)), tables)
         StudioScheduler.from_config(config, solver_tables=tables.to_config()).save_pretrained(folder)
     print(f"\n{len(tables.tables)} tables for {tables.model} in {folder}, {(time.monotonic() - began) / 60:.1f} min")
 

@@ -25,10 +25,10 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.conditioning import Task
-from studio.diffusion.guidance import guided
+from studio.diffusion.guidance import MAX_GUIDANCE, guided
 from studio.diffusion.process import NoiseSchedule, velocity
 from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
-from studio.diffusion.unet import MAX_GUIDANCE, StudioUNet
+from studio.diffusion.unet import StudioUNet
 from studio.training.batches import PAINTING, SHARPENING, Batch, BatchMaker
 from studio.training.export import export, load_averaged, paint, sample_prompts, sheet
 from studio.training.optimizer import make_optimizer

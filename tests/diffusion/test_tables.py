@@ -46,7 +46,7 @@ def made_up(count: int, guidance_scale: float, seed: int = 0) -> SolverTable:
 
 def with_tables(pipe, model: str | None = None) -> StudioTextToImagePipeline:
     """The same networks with tables for four calls, said to be fitted to `model`, None: to them."""
-    tables = tuple(made_up(4, scale, seed) for seed, scale in enumerate((1.0, 3.0)))
+    tables = (made_up(4, 1.0), made_up(4, 3.0, 1), made_up(2, 3.0, 2))
     config = SolverTables(fingerprint(pipe.unet) if model is None else model, tables).to_config()
     scheduler = StudioScheduler.from_config(pipe.scheduler.config, solver_tables=config)
     return StudioTextToImagePipeline(**{**pipe.components, "scheduler": scheduler})
@@ -69,6 +69,14 @@ def test_a_config_keeps_them_to_the_last_digit():
     assert SolverTables.from_config(json.loads(json.dumps(config))) == tables
     assert json.loads(json.dumps(config)) == config
     assert SolverTables.from_config(None) == SolverTables("", ())
+
+
+def test_a_table_of_before_has_nothing_coarse_and_guides_alike():
+    config = SolverTables("abc", (made_up(4, 1.0),)).to_config()
+    for name in ("coarse_a", "coarse_b", "guidance"):
+        del config["tables"][0][name]
+    (table,) = SolverTables.from_config(config).tables
+    assert table == replace(made_up(4, 1.0), coarse_a=(0.0,) * 4, coarse_b=((0.0,) * 4,) * 4, guidance=(1.0,) * 4)
 
 
 def test_what_is_no_table_is_refused():
@@ -162,6 +170,21 @@ def test_each_call_is_guided_by_its_share_of_the_scale(pipe):
     torch.testing.assert_close(row.sample[None], x, rtol=0, atol=1e-5)
 
 
+def test_in_one_pass_no_call_is_guided_by_more_than_was_taught(pipe):
+    """And the record says what the network was given."""
+    strong = replace(made_up(4, 5.0), guidance=(1.2, 1.0, 0.9, 1.1))
+    config = SolverTables(fingerprint(pipe.unet), (strong,)).to_config()
+    scheduler = StudioScheduler.from_config(pipe.scheduler.config, solver_tables=config)
+    fitted = StudioTextToImagePipeline(**{**pipe.components, "scheduler": scheduler})
+    (row,) = fitted.prepare(["a cat"], num_inference_steps=4, guidance_scale=5.0, seeds=[5], one_pass=True, size=16)
+    given, said = [], []
+    with fitted.unet.register_forward_pre_hook(lambda _, inputs: given.append(inputs[6].item())):
+        while not row.finished:
+            fitted.denoise_step([row])
+            said.append(row.record.guidance_scale)
+    assert said == pytest.approx([5, 5, 4.6, 5]) and given == pytest.approx(said)
+
+
 def test_only_runs_of_the_kind_that_was_fitted_use_them(pipe):
     fitted, plain = with_tables(pipe), times(pipe)
     assert times(fitted) == times(fitted, sampler="studio") == list(made_up(4, 3.0, 1).timesteps) != plain
@@ -213,6 +236,7 @@ def test_a_picture_of_a_batch_is_the_picture_alone(pipe):
             *fitted.prepare(PROMPTS, num_inference_steps=4, seeds=[1, 2, 3], size=16),
             *fitted.prepare(["a boat"], num_inference_steps=4, guidance_scale=1.2, seeds=[4], size=16),
             *fitted.prepare(["a boat"], num_inference_steps=6, seeds=[4], size=16),
+            *fitted.prepare(["a boat"], num_inference_steps=2, seeds=[5], size=16),  # as deep as those without
         ]
 
     together = painted(rows(), fitted)

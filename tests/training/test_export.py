@@ -24,9 +24,20 @@ def test_halfway_is_the_mean_with_the_weights_of_before(tmp_path):
         torch.testing.assert_close(value, before[name] + 0.5)
 
 
+def test_a_mean_with_weights_that_were_taught_guidance_leaves_that_out(tmp_path):
+    taught = random_pipeline()
+    save(taught, tmp_path)
+    pipe = random_pipeline()
+    pipe.unet = StudioUNet.from_config(pipe.unet.config, guidance_rank=0)
+    begun = copy.deepcopy(pipe.unet.state_dict())
+    halfway(pipe, tmp_path)
+    for name, value in pipe.unet.state_dict().items():
+        torch.testing.assert_close(value, (begun[name] + taught.unet.state_dict()[name].float()) / 2)
+
+
 def test_there_is_no_mean_with_another_network(tmp_path):
     pipe = random_pipeline()
     save(pipe, tmp_path)
-    pipe.unet = StudioUNet.from_config(pipe.unet.config, guidance_rank=4)
+    pipe.unet = StudioUNet.from_config(pipe.unet.config, guidance_rank=0, time_embedding_dim=48)
     with pytest.raises(ValueError, match="has other weights than the run's"):
         halfway(pipe, tmp_path)
