@@ -50,7 +50,8 @@ class StudioTextToImagePipeline(StudioPipeline):
             prompts: "" paints anything. One of several things is laid out: see `studio.diffusion.layout`.
             negative_prompts: what guidance leads away from; one for each prompt.
             num_inference_steps: 1 to the number of train steps; Heun makes 2 N - 1 network calls of it.
-            guidance_scale, guidance_interval: see `studio.diffusion.guidance.Guidance`.
+            guidance_scale, guidance_interval: see `studio.diffusion.guidance.Guidance`. A fitted solver has its own
+                share of the scale for each call.
             seeds: one for each prompt; a picture depends on its seed and its request alone.
             generators: in place of seeds.
             sampler: a name from `studio.diffusion.samplers.SAMPLERS`, a scheduler, or None for the pipeline's own.

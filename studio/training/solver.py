@@ -31,6 +31,7 @@ from studio.diffusion.scheduler import StudioScheduler, smoothed
 from studio.diffusion.tables import SolverTable, SolverTables, fingerprint
 from studio.training.trajectories import (
     ROWS,
+    TEACHER_STEPS,
     Painting,
     Problem,
     Solver,
@@ -180,9 +181,10 @@ def fit_pipeline(
     held: int = 16,
     iterations: int = 24,
     known: Sequence[SolverTable] = (),
+    teacher_steps: int | None = None,
 ) -> Iterator[SolverTable]:
     """A pipeline's tables as they are found, fitted on one run of each prompt; the last `held` choose. Prints how it
-    goes. known: tables of the same network."""
+    goes. known: tables of the same network. teacher_steps: of the long run."""
     scheduler = make_sampler("studio", {**pipe.scheduler.config, "solver_tables": None})
     assert isinstance(scheduler, StudioScheduler)
     pipe.unet.requires_grad_(False)
@@ -191,7 +193,7 @@ def fit_pipeline(
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for scale in guidance:
         problem = Painting(pipe, prompts, range(SEED, SEED + len(prompts)), scale)
-        path = teach(problem, scheduler)
+        path = teach(problem, scheduler, teacher_steps)
         for count in evaluations:
             began = time.monotonic()
             near = min(
@@ -224,6 +226,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=64, help="to fit on, those that choose counted")
     parser.add_argument("--held", type=int, default=16, help="of them, to choose by")
     parser.add_argument("--iterations", type=int, default=24, help="of the polishing")
+    parser.add_argument("--teacher", type=int, default=TEACHER_STEPS, help="steps of the long run")
     parser.add_argument("--prompts", type=Path, help="a prompt a line, in place of the vocabulary's")
     args = parser.parse_args()
     print(f"python -m studio.training.solver {shlex.join(sys.argv[1:])}\n", flush=True)
@@ -244,7 +247,8 @@ def main() -> None:
     tables = SolverTables.from_config(config.get("solver_tables"))
     model = fingerprint(pipe.unet)
     known = tables.tables if tables.model == model else ()
-    for table in fit_pipeline(pipe, prompts, args.evaluations, args.guidance, args.held, args.iterations, known):
+    sizes = args.evaluations, args.guidance, args.held, args.iterations
+    for table in fit_pipeline(pipe, prompts, *sizes, known, args.teacher):
         tables = merged(SolverTables(model, (table,)), tables)
         StudioScheduler.from_config(config, solver_tables=tables.to_config()).save_pretrained(folder)
     print(f"\n{len(tables.tables)} tables for {tables.model} in {folder}, {(time.monotonic() - began) / 60:.1f} min")

@@ -179,9 +179,8 @@ def test_the_program_writes_tables_that_the_pipeline_then_uses(tmp_path, monkeyp
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red apple\na blue cat\n")
     given = ["--model", tmp_path / "model", "--out", tmp_path / "model", "--prompts", prompts, "--pictures", 6]
-    given += ["--held", 2, "--iterations", 2, "--evaluations", 3, "--guidance", 1, 3]
+    given += ["--held", 2, "--iterations", 2, "--evaluations", 3, "--guidance", 1, 3, "--teacher", 8]
     monkeypatch.setattr(sys, "argv", ["solver", *map(str, given)])
-    monkeypatch.setattr("studio.training.trajectories.TEACHER_STEPS", 8)
     main()
     lines = capsys.readouterr().out.splitlines()
     assert "2 tables for" in lines[-1] and len([line for line in lines if line.startswith("| 3 |")]) == 2
