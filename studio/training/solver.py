@@ -36,7 +36,7 @@ from studio.training.trajectories import (
     Problem,
     Solver,
     Trajectory,
-    denoised_all,
+    denoised,
     distance,
     formula,
     mixed,
@@ -67,7 +67,7 @@ def least_squares(
     plain = formula(scheduler, problem.noise, timesteps=times)
     x, history, found, steps = problem.noise[rows], [], [], []
     for i, (t, prior) in enumerate(zip(plain.times, plain.factors, strict=True)):
-        history.insert(0, denoised_all(problem, scheduler, x, t, rows))
+        history.insert(0, denoised(problem, scheduler, x, t, rows))
         goal = path.end[rows] if i + 1 == len(times) else sample_at(path, scheduler, plain.times[i + 1], rows)
         kept = [x, *history]
         parts = torch.stack([*kept, *map(smoothed, kept)]).flatten(1).double().cpu()  # (2 (i + 2), P)

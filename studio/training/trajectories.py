@@ -132,25 +132,18 @@ def denoised(
     t: Tensor,
     rows: Sequence[int],
     share: Tensor | float = 1.0,
+    all_at_once: bool = False,
 ) -> Tensor:
-    """x0 as predicted for samples (len(rows), ...) at time t (), with this share of the guidance."""
+    """x0 as predicted for samples (len(rows), ...) at time t (), with this share of the guidance: some at a time and
+    without gradients, or all at once and with them."""
+    if not all_at_once:
+        parts = [slice(begin, begin + ROWS) for begin in range(0, len(rows), ROWS)]
+        with torch.no_grad():
+            said = [denoised(problem, scheduler, x_t[part], t, rows[part], share, True) for part in parts]
+        return torch.cat(said)
     alpha, sigma = scheduler.schedule.alpha_sigma(t)
     prediction = problem.predict(x_t, t, rows, share)
     return to_original_and_noise(prediction, x_t, alpha, sigma, scheduler.config.prediction_type)[0]
-
-
-@torch.no_grad()
-def denoised_all(
-    problem: Problem,
-    scheduler: StudioScheduler,
-    x_t: Tensor,
-    t: Tensor,
-    rows: Sequence[int],
-    share: Tensor | float = 1.0,
-) -> Tensor:
-    """The same, some at a time and without gradients."""
-    parts = [slice(begin, begin + ROWS) for begin in range(0, len(rows), ROWS)]
-    return torch.cat([denoised(problem, scheduler, x_t[part], t, rows[part], share) for part in parts])
 
 
 def spaced(scheduler: StudioScheduler, count: int, power: float) -> list[float]:
@@ -173,7 +166,7 @@ def teach(problem: Problem, scheduler: StudioScheduler, num_steps: int | None = 
     x, samples, predictions = problem.noise, [], []
     for t, factors in zip(solver.times, solver.factors, strict=True):
         samples.append(x)
-        predictions.append(denoised_all(problem, scheduler, x, t, rows))
+        predictions.append(denoised(problem, scheduler, x, t, rows))
         x = sum(factor * part for factor, part in zip(factors[0, :4], [x, *predictions[::-1]], strict=False))
     return Trajectory(solver.times, torch.stack(samples), torch.stack(predictions), x)
 
@@ -192,10 +185,9 @@ def sample_at(path: Trajectory, scheduler: StudioScheduler, t: Tensor, rows: Seq
 
 def solve(problem: Problem, scheduler: StudioScheduler, solver: Solver, rows: Sequence[int], all_at_once: bool = False):
     """The pictures (len(rows), ...) that a solver makes; with gradients if all at once."""
-    predict = denoised if all_at_once else denoised_all
     x, history = problem.noise[rows], []
     for t, share, factors in zip(solver.times, solver.guidance, solver.factors, strict=True):
-        history.insert(0, predict(problem, scheduler, x, t, rows, share))
+        history.insert(0, denoised(problem, scheduler, x, t, rows, share, all_at_once))
         x = mixed(factors, [x, *history])
     return x
 
