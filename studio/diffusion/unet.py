@@ -73,11 +73,10 @@ class TransformerBlock(nn.Module):
         height = x.shape[2]
         h = x.flatten(2).transpose(1, 2)  # (B, N, C)
         q, k, v = map(self._split, self.to_qkv(self.norm1(h)).chunk(3, dim=-1))
-        h = h + self.out1((attention_weights(q, k) @ v).transpose(1, 2).flatten(2))
+        h = h + self.out1(attend(q, k, v).transpose(1, 2).flatten(2))
         q = self._split(self.to_q(self.norm2(h)))
         k, v = map(self._split, self.to_kv(text).chunk(2, dim=-1))
-        mixed = attention_weights(q, k, text_mask) @ v
-        h = h + self.out2(mixed.transpose(1, 2).flatten(2))
+        h = h + self.out2(attend(q, k, v, text_mask).transpose(1, 2).flatten(2))
         h = h + self.mlp(self.norm3(h))
         return h.transpose(1, 2).unflatten(2, (height, -1))
 
@@ -283,11 +282,21 @@ class StudioUNet(ModelMixin, ConfigMixin):
         return StudioUNetOutput(sample=x) if return_dict else (x,)
 
 
-def attention_weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """softmax(q k^T / sqrt(d)) over the last dimension, (B, heads, N, L), where `mask` (B, 1, 1, L) allows.
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Attention (Vaswani et al. 2017, section 3.2.1): (B, heads, N, d) from (B, heads, L, d), where `mask` allows.
 
-    Written out: at these sizes the fused kernel's backward is slower on a CPU, by a third of a training step.
+    By the fused kernel, but not where gradients are wanted: at these sizes its backward is slower on a CPU, by a third
+    of a training step.
     """
+    if torch.is_grad_enabled():
+        return attention_weights(query, key, mask) @ value
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def attention_weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """softmax(q k^T / sqrt(d)) over the last dimension, (B, heads, N, L), where `mask` (B, 1, 1, L) allows."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))

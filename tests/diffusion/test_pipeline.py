@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload, cpu_offload_with_hook
 from diffusers import (
     AutoPipelineForInpainting,
     AutoPipelineForText2Image,
@@ -15,6 +17,7 @@ from diffusers import (
     LMSDiscreteScheduler,
     PNDMScheduler,
 )
+from diffusers.hooks import apply_group_offloading
 from PIL import Image
 
 from studio.diffusion.core import from_pil, to_pil
@@ -274,6 +277,20 @@ def test_pipelines_share_components(pipe):
     other = StudioInpaintPipeline.from_pipe(pipe)
     assert other.unet is pipe.unet and other.text_encoder is pipe.text_encoder
     assert StudioUpscalePipeline.from_pipe(other).unet is pipe.unet
+
+
+@pytest.mark.parametrize("offload", ["leaf_level", "block_level", "sequential", "model"])
+def test_offloaded_it_computes_where_diffusers_says(pipe, offload):
+    own = copy.deepcopy(pipe)
+    assert own._execution_device == DiffusionPipeline._execution_device.fget(own) == torch.device("cpu")
+    if offload.endswith("level"):
+        place = torch.device("cpu")
+        apply_group_offloading(own.unet, place, offload_type=offload, num_blocks_per_group=1)
+        own.unet.stem.to("meta")  # as where it lies elsewhere until it is needed
+    else:
+        place = torch.device("meta")
+        {"sequential": cpu_offload, "model": cpu_offload_with_hook}[offload](own.unet, place)
+    assert own._execution_device == place == DiffusionPipeline._execution_device.fget(own)
 
 
 def test_outside_the_mask_not_one_value_changes(pipe):

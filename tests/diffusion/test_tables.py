@@ -223,6 +223,7 @@ def test_half_precision_is_the_same_network():
     compiled = torch.nn.Module()  # as torch.compile wraps it
     compiled._orig_mod = one
     names.append(fingerprint(compiled))
+    names.append(fingerprint(copy.deepcopy(one).to(memory_format=torch.channels_last)))
     assert len(set(names)) == 1 and len(names[0]) == 16
     assert fingerprint(copy.deepcopy(one).to("meta")) == ""
 

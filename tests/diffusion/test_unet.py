@@ -73,6 +73,12 @@ def test_attention_weights_sum_to_one_over_the_words_that_count():
     torch.testing.assert_close(weights @ value, expected, atol=1e-5, rtol=0)
 
 
+def test_with_and_without_gradients_the_network_says_the_same(pipe, inputs):
+    with torch.no_grad():
+        fused = pipe.unet(**inputs).sample
+    torch.testing.assert_close(pipe.unet(**inputs).sample.detach(), fused)
+
+
 @torch.no_grad()
 def test_a_whole_timestep_means_the_same_as_a_real_one(pipe, inputs):
     real = pipe.unet(**inputs | {"timestep": 500.0}).sample
