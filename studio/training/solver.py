@@ -7,7 +7,8 @@ its own for what is coarse and a share of the guidance for each call (see tables
 where each noise leads. Then, for each table: times from a family of spacings, coefficients step by step by least
 squares on the solver's own history, and all of them polished by gradient descent through the whole run.
 What is nearest on pictures that the fit did not see is kept, and written with the scheduler's config, table by table;
-one of the same weights that is not fitted again stays. Prompts are of the model's vocabulary.json, or of --prompts.
+one of the same weights that is not fitted again stays, and one that is goes on from where it was. Prompts are of the
+model's vocabulary.json, or of --prompts.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ EVALUATIONS = (2, 3, 4, 5, 6, 8, 10)
 GUIDANCE = (3.0, 2.0, 1.0, 5.0)  # from the default outward: each begins with the times of the nearest before it
 SPACINGS = (0.9, 1.2, 1.5)  # times fall as (1 - i / N) to this power; DPM-Solver++'s trailing spacing is 1
 BATCH = 8  # pictures in one step of the polishing
+RATE = 0.01  # of the polishing
+FURTHER = 0.3  # of that rate, where it goes on from what was fitted before
 GUIDING = 10.0  # how much faster than samples the logarithm of guidance is polished
 RIDGE = 1e-5  # of the mean square of what is mixed, which keeps the coefficients near DPM-Solver++'s
 SEED = 1_000_000  # of the noise that is fitted on; what is measured elsewhere has smaller ones
@@ -91,7 +94,7 @@ def polish(
     rows: Sequence[int],
     held: Sequence[int],
     iterations: int,
-    rate: float = 0.01,
+    rate: float = RATE,
     seed: int = 0,
 ) -> tuple[Solver, float]:
     """Adam on all numbers of a solver, for the mean distance of the run's end; the best on `held` is kept.
@@ -139,7 +142,7 @@ class Fit:
 
     solver: Solver
     plain: float  # DPM-Solver++
-    squares: float  # times from a spacing, factors by least squares
+    begun: float  # times from a spacing, factors by least squares; or what was fitted before
     polished: float
 
 
@@ -151,10 +154,11 @@ def fit(
     held: int,
     iterations: int,
     times: Sequence[float] | None = None,
+    known: Solver | None = None,
 ) -> Fit:
     """The best solver of so many evaluations found. The problem's last `held` runs choose, the others are fitted on.
 
-    times: to begin from; None: the best of SPACINGS.
+    times: to begin from; None: the best of SPACINGS. known: fitted before, to be polished further, slowly.
     """
     everything = range(len(problem.noise))
     rows, kept = everything[:-held], everything[-held:]
@@ -162,15 +166,18 @@ def fit(
     def error(solver: Solver) -> float:
         return distance(solve(problem, scheduler, solver, kept), path.end[kept]).mean().item()
 
-    if times is None:
+    if known is not None:
+        times = known.times.tolist()
+    elif times is None:
         few = rows[: 2 * ROWS]
         spacings = [spaced(scheduler, evaluations, power) for power in SPACINGS]
         times = min(spacings, key=lambda tried: error(least_squares(problem, scheduler, path, tried, few)[0]))
     begun, steps = least_squares(problem, scheduler, path, times, rows)
+    begun, rate = (begun, RATE) if known is None else (known, FURTHER * RATE)
     plain = formula(scheduler, problem.noise, num_inference_steps=evaluations)
-    polished, least = polish(problem, scheduler, path, begun, steps, rows, kept, iterations)
+    polished, least = polish(problem, scheduler, path, begun, steps, rows, kept, iterations, rate)
     found = Fit(polished, error(plain), error(begun), least)
-    return found if least <= found.plain else Fit(plain, found.plain, found.squares, found.plain)
+    return found if least <= found.plain else Fit(plain, found.plain, found.begun, found.plain)
 
 
 def fit_pipeline(
@@ -189,7 +196,7 @@ def fit_pipeline(
     assert isinstance(scheduler, StudioScheduler)
     pipe.unet.requires_grad_(False)
     tables = list(known)
-    print("| evaluations | guidance | DPM-Solver++ | least squares | polished | ratio | s |")
+    print("| evaluations | guidance | DPM-Solver++ | to begin with | polished | ratio | s |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for scale in guidance:
         problem = Painting(pipe, prompts, range(SEED, SEED + len(prompts)), scale)
@@ -197,13 +204,14 @@ def fit_pipeline(
         for count in evaluations:
             began = time.monotonic()
             near = min(
-                (table for table in tables if len(table) == count and table.guidance_scale != scale),
+                (table for table in tables if len(table) == count),
                 key=lambda table: abs(math.log(table.guidance_scale / scale)),
                 default=None,
             )
-            found = fit(problem, scheduler, path, count, held, iterations, near and near.timesteps)
+            before = Solver.of(near, problem.noise) if near and near.guidance_scale == scale else None
+            found = fit(problem, scheduler, path, count, held, iterations, near and near.timesteps, before)
             tables.append(found.solver.table(scale))
-            numbers = " | ".join(f"{value:.4f}" for value in (found.plain, found.squares, found.polished))
+            numbers = " | ".join(f"{value:.4f}" for value in (found.plain, found.begun, found.polished))
             ratio, seconds = found.polished / found.plain, time.monotonic() - began
             print(f"| {count} | {scale:g} | {numbers} | {ratio:.2f} | {seconds:.0f} |", flush=True)
             yield tables[-1]

@@ -88,6 +88,16 @@ class Solver:
     guidance: Tensor
     factors: list[Tensor]
 
+    @classmethod
+    def of(cls, table: SolverTable, like: Tensor) -> Solver:
+        """A table's, where and in what precision another tensor is."""
+        fine, coarse = (zip(*part, strict=True) for part in ((table.a, table.b), (table.coarse_a, table.coarse_b)))
+        factors = [
+            torch.tensor([[a, *b[: i + 1]] for a, b in pair]).to(like)
+            for i, pair in enumerate(zip(fine, coarse, strict=True))
+        ]
+        return cls(*(torch.tensor(column).to(like) for column in (table.timesteps, table.guidance)), factors)
+
     def table(self, guidance_scale: float) -> SolverTable:
         """With seven digits, which is as much as float32 has."""
         count = len(self.times)

@@ -80,10 +80,19 @@ def test_the_formula_as_a_solver_is_dpm_solver_pp(problem):
 @pytest.mark.parametrize("evaluations", [3, 5])
 def test_a_fitted_solver_comes_nearer_the_answer_than_dpm_solver_pp(problem, path, evaluations):
     found = fit(problem, SCHEDULER, path, evaluations, held=16, iterations=20)
-    assert found.polished <= found.squares < 0.5 * found.plain
+    assert found.polished <= found.begun < 0.5 * found.plain
     ends = solve(problem, SCHEDULER, found.solver, range(32, 48))
     assert distance(ends, path.end[32:]).mean().item() == pytest.approx(found.polished, rel=1e-4)
     assert distance(ends, problem.answer[32:]).mean() < 0.3 * found.plain
+
+
+def test_a_table_goes_on_from_where_it_was(problem, path):
+    once = fit(problem, SCHEDULER, path, 3, held=16, iterations=8)
+    before = Solver.of(once.solver.table(3.0), problem.noise)
+    assert before.table(3.0) == once.solver.table(3.0)
+    again = fit(problem, SCHEDULER, path, 3, held=16, iterations=40, known=before)
+    assert again.begun == pytest.approx(once.polished, rel=1e-4)
+    assert again.polished < again.begun < again.plain
 
 
 def test_polishing_by_itself_helps(problem, path):
