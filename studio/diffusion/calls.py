@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from studio.diffusion.guidance import away_from, guided
 from studio.diffusion.rows import MAX_CALL, Row, Words, advance
@@ -76,11 +77,14 @@ def predict(unet: StudioUNet, tiles: list[Tile]) -> torch.Tensor:
     for row, _, whole, top, left, (height, width), _ in tiles:
         x_t = whole[:, top : top + height, left : left + width]
         inputs.append(torch.cat([x_t, row.stage.given.window(top, left, height, width, x_t)]))  # (10, h, w)
+    texts = [tile.words.text for tile in tiles]
+    text = pad_sequence(texts, batch_first=True)  # (N, L, D): no longer than need be, or words cost what pixels do
+    counts = torch.tensor([len(words) for words in texts], device=device)
     return unet(
         torch.stack(inputs).to(dtype),
         torch.tensor([row.time for row in rows], device=device),
-        torch.stack([tile.words.text for tile in tiles]).to(dtype),
-        torch.stack([tile.words.mask for tile in tiles]),
+        text.to(dtype),
+        torch.arange(text.shape[1], device=device) < counts[:, None],
         torch.tensor([int(row.stage.task) for row in rows], device=device),
         torch.tensor([row.stage.noise_level for row in rows], device=device),
         guidance_input(rows, device),

@@ -107,9 +107,9 @@ class StudioPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, L, D) float32 and the mask (B, L) of the tokens that count; the same words give the same rows."""
+        """(B, L, D) float32, as long as the longest, and the mask (B, L) of the tokens that count: the first."""
         different = list(dict.fromkeys(prompts))
-        words = self.tokenizer(different, padding="max_length", truncation=True, return_tensors="pt")
+        words = self.tokenizer(different, padding=True, truncation=True, return_tensors="pt")
         words = words.to(self._execution_device)
         text = self.text_encoder(input_ids=words.input_ids, attention_mask=words.attention_mask).last_hidden_state
         pick = [different.index(prompt) for prompt in prompts]
@@ -224,7 +224,8 @@ class StudioPipeline(DiffusionPipeline):
             () if alone or not guidance.style else plain_words(told or (prompt,), other)
             for prompt, other, told, alone in zip(prompts, negative_prompts, captions, one_pass, strict=True)
         ]
-        read = map(Words, *self.encode([*prompts, *others, *chain(*captions), *chain(*plains)]))
+        texts, mask = self.encode([*prompts, *others, *chain(*captions), *chain(*plains)])
+        read = (Words(text[:count]) for text, count in zip(texts, mask.sum(1).tolist(), strict=True))
         words, negatives = (list(islice(read, len(prompts))) for _ in range(2))
         captions, plains = ([tuple(islice(read, len(texts))) for texts in many] for many in (captions, plains))
         rows = []

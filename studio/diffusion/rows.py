@@ -180,8 +180,7 @@ class Next(NamedTuple):
 class Words:
     """A prompt as the text encoder has read it."""
 
-    text: torch.Tensor  # (L, D)
-    mask: torch.Tensor  # (L,)
+    text: torch.Tensor  # (L, D), of the tokens that count
 
 
 class Seen(NamedTuple):

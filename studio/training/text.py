@@ -7,9 +7,10 @@ faintly that the U-Net learned the grounds and nothing else (see README.md).
 
 from __future__ import annotations
 
+import copy
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from studio.training.scenes import GROUNDS, TINTS, Scene, SceneMaker
 from studio.training.sprites import STYLES, Sprites
 
+KEEPING = 100.0  # what it costs to move the vectors of known captions, of their squared length
 MAX_TOKENS = 40  # the longest captions have about 30
 
 
@@ -119,10 +121,13 @@ def teach_reading(
     batch: int = 192,
     learning_rate: float = 1e-3,
     bf16: bool = True,
+    known: Collection[int] = (),
 ) -> float:
     """Train `encoder` in place, on its device, for so many minutes; returns the last losses' mean.
 
     Both the mean of a caption's vectors and its last one are read: the U-Net is shown the one, and attends to the rest.
+    known: concepts that it can read. Captions of no others are to keep the vectors that a U-Net has learned them by
+    (learning without forgetting, arXiv 1606.09282).
     """
     device = encoder.device
     sprites = scenes.sprites
@@ -130,6 +135,7 @@ def teach_reading(
     reader = Reader(encoder.config.hidden_size, len(sprites.concepts)).to(device)
     parameters = [*encoder.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    before = copy.deepcopy(encoder).eval().requires_grad_(False) if known else None
     began, spent, updates, recent = time.monotonic(), 0.0, 0, []
     encoder.train()
     while spent < 1:
@@ -144,6 +150,12 @@ def teach_reading(
             mean = (vectors * weight).sum(1) / weight.sum(1)
             last = vectors[torch.arange(batch, device=device), words.attention_mask.sum(1) - 1]
             loss = reading_loss(reader, mean, truth) + reading_loss(reader, last, truth)
+            if before is not None:
+                old = torch.tensor([set(known).issuperset(scene.labels["concepts"]) for scene in drawn], device=device)
+                kept = before(**words).last_hidden_state
+                weight = weight * old[:, None, None]
+                moved = ((vectors - kept).float().square() * weight).sum() / (kept.float().square() * weight).sum()
+                loss = loss + KEEPING * moved
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -126,6 +126,12 @@ def losses(
     return error.mean(dim=(1, 2, 3)), time
 
 
+def known_concepts(model: Path, sprites: Sprites) -> list[int]:
+    """Those of the sprites' concepts that a model folder's vocabulary names."""
+    names = {entry["name"] for entry in json.loads((model / "vocabulary.json").read_text())["concepts"]}
+    return [number for number, name in enumerate(sprites.concepts) if name in names]
+
+
 class Average:
     """Exponential moving average of a model's parameters, in float32."""
 
@@ -219,7 +225,9 @@ class Run:
         if not state and (self.args.text_minutes or not reads):
             text_encoder.to(self.accelerator.device)
             bf16 = self.accelerator.mixed_precision == "bf16"
-            loss = teach_reading(text_encoder, self.tokenizer, self.scenes, self.args.text_minutes or 4, bf16=bf16)
+            known = known_concepts(Path(reads), self.sprites) if reads else ()
+            minutes = self.args.text_minutes or 4
+            loss = teach_reading(text_encoder, self.tokenizer, self.scenes, minutes, bf16=bf16, known=known)
             self.accelerator.print(json.dumps({"text_encoder_loss": round(loss, 4)}), flush=True)
         text_encoder.requires_grad_(False)  # it can read: only the U-Net has something left to learn
         if self.accelerator.is_main_process:

@@ -49,6 +49,7 @@ from studio.training.trajectories import ROWS, Painting, distance, formula, solv
 from tests.benchmarks.machine import describe, table
 
 SEED = 2_000  # of prompts and noise
+CONVERGED = 50  # steps, whose Fréchet distance is that of the model itself
 SPACINGS = ({"timestep_spacing": "trailing"}, {"timestep_spacing": "linspace"}, {"timestep_spacing": "leading"})
 KARRAS = {"use_karras_sigmas": True}
 ORDERS = ({"solver_order": 2}, {"solver_order": 3})
@@ -183,9 +184,11 @@ def compare(
     said += " that count as converged."
     if likeness is not None:
         head += ("Fréchet distance, fitted", "of the best")
+        converged = likeness.of("dpm++2m", CONVERGED, scale)
         said += (
-            f" Fréchet distances of {len(likeness.prompts)} pictures each, {likeness.floor:.1f} between two real sets."
+            f" Fréchet distances of {len(likeness.prompts)} pictures each: {likeness.floor:.1f} between two real sets,"
         )
+        said += f" {converged:.1f} of {CONVERGED} steps of DPM++ 2M."
     return f"#### Guidance {scale:g}\n\n{said}\n\n" + table(head, lines)
 
 
