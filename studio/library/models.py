@@ -121,7 +121,8 @@ def load_pipeline(folder: str | Path, device: str = "auto") -> Any:
     try:
         pipe = StudioTextToImagePipeline.from_pretrained(str(folder), use_safetensors=True, local_files_only=True)
         pipe.to(place)
-        pipe.unet.to(memory_format=torch.channels_last)  # a tenth off a call: attention reads it without a copy
+        if not place.startswith("mps"):  # where it was not measured
+            pipe.unet.to(memory_format=torch.channels_last)  # a tenth off a call: attention reads it without a copy
     except Exception as problem:  # diffusers and torch raise of every kind for weights that do not fit their configs
         text = " ".join(str(problem).split())
         raise ModelProblem(f"The model folder {folder} could not be loaded: {text[:300]}") from problem

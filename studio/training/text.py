@@ -135,7 +135,7 @@ def teach_reading(
     reader = Reader(encoder.config.hidden_size, len(sprites.concepts)).to(device)
     parameters = [*encoder.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    before = copy.deepcopy(encoder).eval().requires_grad_(False) if known else None
+    before, read = copy.deepcopy(encoder).eval().requires_grad_(False) if known else None, frozenset(known)
     began, spent, updates, recent = time.monotonic(), 0.0, 0, []
     encoder.train()
     while spent < 1:
@@ -151,11 +151,10 @@ def teach_reading(
             last = vectors[torch.arange(batch, device=device), words.attention_mask.sum(1) - 1]
             loss = reading_loss(reader, mean, truth) + reading_loss(reader, last, truth)
             if before is not None:
-                old = torch.tensor([set(known).issuperset(scene.labels["concepts"]) for scene in drawn], device=device)
-                kept = before(**words).last_hidden_state
-                weight = weight * old[:, None, None]
-                moved = ((vectors - kept).float().square() * weight).sum() / (kept.float().square() * weight).sum()
-                loss = loss + KEEPING * moved
+                old = torch.tensor([read.issuperset(scene.labels["concepts"]) for scene in drawn], device=device)
+                kept, weight = before(**words).last_hidden_state.float(), weight * old[:, None, None]
+                moved = ((vectors - kept).square() * weight).sum()
+                loss = loss + KEEPING * moved / (kept.square() * weight).sum().clamp(min=1)  # there may be none
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
