@@ -72,3 +72,9 @@ def without_style(prompt: str) -> str:
         comma = "" if not plain or (i > last + 1 and _GOES_ON.match(clause)) else ","
         plain, last = plain + comma + clause, i
     return prompt if plain == prompt else plain.strip()
+
+
+def plain_words(texts: tuple[str, ...], negative: str) -> tuple[str, ...]:
+    """Texts without their style; () where they say nothing of one, or nothing else than what is kept away from."""
+    plain = tuple(map(without_style, texts))
+    return () if plain == texts or set(plain) == {negative} else plain

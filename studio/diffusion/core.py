@@ -30,7 +30,7 @@ from studio.diffusion.scheduler import StudioScheduler
 from studio.diffusion.tables import SolverTable, fingerprint
 from studio.diffusion.unet import StudioUNet
 from studio.diffusion.windows import strips
-from studio.nouns import without_style
+from studio.nouns import plain_words
 from studio.pictures.canvas import Area
 
 FINISHING_NOISE = 0.05  # put on a painted picture before it is sharpened: its own flaws are not to be copied sharply
@@ -48,7 +48,7 @@ class Finish:
 
 
 class StudioPipeline(DiffusionPipeline):
-    """What the three pipelines share.
+    """What the four pipelines share.
 
     Args:
         unet: the network.
@@ -380,12 +380,6 @@ class StudioPipeline(DiffusionPipeline):
 def _stacked(pictures: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
     """(B, 3, H, W); pictures of several sizes stay a list."""
     return torch.stack(pictures) if len({picture.shape for picture in pictures}) == 1 else pictures
-
-
-def plain_words(texts: tuple[str, ...], negative: str) -> tuple[str, ...]:
-    """Texts without their style; () where they say nothing of one, or nothing else than what is kept away from."""
-    plain = tuple(map(without_style, texts))
-    return () if plain == texts or set(plain) == {negative} else plain
 
 
 def drawn(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
