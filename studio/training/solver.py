@@ -7,8 +7,8 @@ its own for what is coarse and a share of the guidance for each call (see tables
 where each noise leads. Then, for each table: times from a family of spacings, coefficients step by step by least
 squares on the solver's own history, and all of them polished by gradient descent through the whole run.
 What is nearest on pictures that the fit did not see is kept, and written with the scheduler's config, table by table;
-one of the same weights that is not fitted again stays, and one that is goes on from where it was. Prompts are of the
-model's vocabulary.json, or of --prompts.
+one of the same weights that is not fitted again stays, and one that is goes on from where it was, or from where it was
+for the weights of --init. Prompts are of the model's vocabulary.json, or of --prompts.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ def fit(
 ) -> Fit:
     """The best solver of so many evaluations found. The problem's last `held` runs choose, the others are fitted on.
 
-    times: to begin from; None: the best of SPACINGS. known: fitted before, to be polished further, slowly.
+    times: to begin from; None: the best of SPACINGS. known: fitted before, perhaps to other weights; where it is nearer
+    than what least squares begin with, it is polished further, slowly.
     """
     everything = range(len(problem.noise))
     rows, kept = everything[:-held], everything[-held:]
@@ -166,14 +167,15 @@ def fit(
     def error(solver: Solver) -> float:
         return distance(solve(problem, scheduler, solver, kept), path.end[kept]).mean().item()
 
-    if known is not None:
-        times = known.times.tolist()
-    elif times is None:
+    if times is None:
         few = rows[: 2 * ROWS]
         spacings = [spaced(scheduler, evaluations, power) for power in SPACINGS]
         times = min(spacings, key=lambda tried: error(least_squares(problem, scheduler, path, tried, few)[0]))
     begun, steps = least_squares(problem, scheduler, path, times, rows)
-    begun, rate = (begun, RATE) if known is None else (known, FURTHER * RATE)
+    rate = RATE
+    if known is not None and error(known) < error(begun):
+        begun, rate = known, FURTHER * RATE
+        _, steps = least_squares(problem, scheduler, path, known.times.tolist(), rows)
     plain = formula(scheduler, problem.noise, num_inference_steps=evaluations)
     polished, least = polish(problem, scheduler, path, begun, steps, rows, kept, iterations, rate)
     found = Fit(polished, error(plain), error(begun), least)
@@ -191,7 +193,7 @@ def fit_pipeline(
     teacher_steps: int | None = None,
 ) -> Iterator[SolverTable]:
     """A pipeline's tables as they are found, fitted on one run of each prompt; the last `held` choose. Prints how it
-    goes. known: tables of the same network. teacher_steps: of the long run."""
+    goes. known: tables to begin from. teacher_steps: of the long run."""
     scheduler = make_sampler("studio", {**pipe.scheduler.config, "solver_tables": None})
     assert isinstance(scheduler, StudioScheduler)
     pipe.unet.requires_grad_(False)
@@ -229,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="assets/model", help="pipeline folder")
     parser.add_argument("--out", type=Path, required=True, help="model folder whose scheduler's config is written")
+    parser.add_argument("--init", type=Path, help="model folder whose tables to begin from, such as the one before")
     parser.add_argument("--evaluations", type=int, nargs="+", default=EVALUATIONS)
     parser.add_argument("--guidance", type=float, nargs="+", default=GUIDANCE)
     parser.add_argument("--pictures", type=int, default=64, help="to fit on, those that choose counted")
@@ -255,6 +258,8 @@ def main() -> None:
     tables = SolverTables.from_config(config.get("solver_tables"))
     model = fingerprint(pipe.unet)
     known = tables.tables if tables.model == model else ()
+    if args.init is not None:
+        known += StudioScheduler.from_pretrained(args.init, subfolder="scheduler").tables.tables
     sizes = args.evaluations, args.guidance, args.held, args.iterations
     for table in fit_pipeline(pipe, prompts, *sizes, known, args.teacher):
         tables = merged(SolverTables(model, (table,)), tables)

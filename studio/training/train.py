@@ -127,9 +127,15 @@ def losses(
 
 
 def known_concepts(model: Path, sprites: Sprites) -> list[int]:
-    """Those of the sprites' concepts that a model folder's vocabulary names."""
-    names = {entry["name"] for entry in json.loads((model / "vocabulary.json").read_text())["concepts"]}
+    """Those of the sprites' concepts that a model folder's vocabulary names; none where it has no vocabulary."""
+    path = model / "vocabulary.json"
+    names = {entry["name"] for entry in json.loads(path.read_text())["concepts"]} if path.exists() else set()
     return [number for number, name in enumerate(sprites.concepts) if name in names]
+
+
+def new_concepts(model: Path, sprites: Sprites) -> set[int]:
+    """The others: a model that is trained further is shown them more often than what it can draw."""
+    return set(range(len(sprites.concepts))) - set(known_concepts(model, sprites))
 
 
 class Average:
@@ -172,11 +178,13 @@ class Run:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True) if self.checkpoint.exists() else {}
         self.updates, self.seconds, self.pictures = (state.get(k, 0) for k in ("updates", "seconds", "pictures"))
         # a run taken up again goes on with other scenes and other noise
-        self.scenes = SceneMaker(self.sprites, self.seed + self.updates, freedom=self.preset.freedom, mix=MIX)
+        begun = self.seed + self.updates
+        new = new_concepts(Path(args.init), self.sprites) if args.init else ()
+        self.scenes = SceneMaker(self.sprites, begun, freedom=self.preset.freedom, mix=MIX, favoured=new)
         silent = {"text_dropout": 0.0} if args.guided else {}  # without words there is nothing to guide by
         painter = Painter(self.sprites, self.accelerator.device)
-        self.batches = BatchMaker(self.scenes, painter, self.seed + self.updates, **silent)
-        self.generator = torch.Generator().manual_seed(self.seed + self.updates)
+        self.batches = BatchMaker(self.scenes, painter, begun, **silent)
+        self.generator = torch.Generator().manual_seed(begun)
         self.model = self._model(state)
         self.names = [name for name, _ in self.model.named_parameters()]
         self.average = Average(self.model, self.preset.ema)

@@ -6,6 +6,7 @@ import torch
 
 from studio.training.scenes import (
     COUNTS,
+    FAVOUR,
     GROUNDS,
     RELATIONS,
     Mix,
@@ -53,6 +54,14 @@ def test_held_out_pairs_are_never_drawn(sprites, scenes):
     assert drawn == set(range(len(sprites))) - held
     maker = SceneMaker(sprites, seed=0, held_out=True)
     assert {thing.sprite for _ in range(200) for thing in maker.draw().things} == held
+
+
+def test_favoured_concepts_are_drawn_more_often(sprites):
+    maker = SceneMaker(sprites, seed=3, favoured={0, 4})
+    drawn = [concept for _ in range(3000) for concept in maker.draw().labels["concepts"]]
+    share = sum(concept in {0, 4} for concept in drawn) / len(drawn)
+    others = len(sprites.concepts) - 2
+    assert share == pytest.approx(2 * FAVOUR / (2 * FAVOUR + others), abs=0.03)
 
 
 @pytest.mark.parametrize("relation", RELATIONS)

@@ -95,6 +95,12 @@ def test_a_table_goes_on_from_where_it_was(problem, path):
     assert again.polished < again.begun < again.plain
 
 
+def test_a_table_of_other_weights_is_gone_on_from_only_where_it_helps(problem, path):
+    wrong = formula(SCHEDULER, problem.noise, timesteps=[999.0, 998.0, 997.0])
+    fresh, begun = (fit(problem, SCHEDULER, path, 3, held=16, iterations=8, known=known) for known in (None, wrong))
+    assert begun.begun == fresh.begun and begun.polished == fresh.polished
+
+
 def test_polishing_by_itself_helps(problem, path):
     """Of the least squares as they are, or from the formula: never worse than where it begins."""
     few = [999.0, 600.0, 300.0]

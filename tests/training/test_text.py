@@ -7,13 +7,12 @@ import itertools
 import json
 from types import SimpleNamespace
 
-import pytest
 import torch
 
 from studio.training import text
 from studio.training.scenes import SceneMaker
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
-from studio.training.train import known_concepts
+from studio.training.train import known_concepts, new_concepts
 
 
 @torch.no_grad()
@@ -43,5 +42,5 @@ def test_what_is_known_is_what_the_vocabulary_names(sprites, tmp_path):
     names = [{"name": sprites.concepts[5]}, {"name": "a thing of before"}, {"name": sprites.concepts[2]}]
     (tmp_path / "vocabulary.json").write_text(json.dumps({"concepts": names}))
     assert known_concepts(tmp_path, sprites) == [2, 5]
-    with pytest.raises(FileNotFoundError):
-        known_concepts(tmp_path / "nothing", sprites)
+    assert new_concepts(tmp_path, sprites) == set(range(len(sprites.concepts))) - {2, 5}
+    assert known_concepts(tmp_path / "nothing", sprites) == []
