@@ -7,8 +7,9 @@ import re
 _ARTICLE = re.compile(r"(?:an?|the|one|some)\s", re.IGNORECASE)
 _SINGULAR = ("ss", "bus", "cactus", "octopus", "lotus")  # ends of words that are singular for all their s
 _TOGETHER = re.compile(  # pictured, and named, as several
-    r"(?:.*(?:fish|sheep|shrimp)|.*\b(?:blueberries|cherries|fries|grapes|jeans|pancakes|pants|scissors|shorts|socks"
-    r"|sunglasses|(?<!wine )(?<!cocktail )glasses))",
+    r"(?:.*(?:fish|sheep|shrimp)|.*\b(?:blueberries|cherries|crossed swords|fries|grapes|jeans|nesting dolls|pancakes"
+    r"|pants|paw prints|scissors|shorts|socks|sparkles|sunglasses|(?<!wine )(?<!cocktail )glasses|(?<!boxing )gloves"
+    r"|(?<!open )(?<!closed )books))",
     re.IGNORECASE,
 )
 _STYLE = (  # "flat style", "the pixel art style"
@@ -21,6 +22,8 @@ _ODD = {  # to their singular
     **{"mice": "mouse", "geese": "goose", "children": "child", "people": "person", "leaves": "leaf"},
     **{"wolves": "wolf", "knives": "knife", "axes": "axe", "shoes": "shoe", "cookies": "cookie", "ties": "tie"},
     **{"neckties": "necktie", "pies": "pie", "dies": "die", "zombies": "zombie", "rhinoceros": "rhinoceros"},
+    **{"taxis": "taxi", "moais": "moai", "broccolis": "broccoli", "spaghettis": "spaghetti", "sushis": "sushi"},
+    **{"oxen": "ox"},
 }
 
 

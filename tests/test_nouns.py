@@ -31,6 +31,11 @@ VOCABULARY = Path(__file__).parents[1] / "assets" / "model" / "vocabulary.json"
         ("running shoe", "running shoes"),
         ("kangaroo", "kangaroos"),
         ("axe", "axes"),
+        ("taxi", "taxis"),
+        ("books", "books"),
+        ("open book", "open books"),
+        ("boxing glove", "boxing gloves"),
+        ("nesting dolls", "nesting dolls"),
     ],
 )
 def test_one_and_several(one, several):
