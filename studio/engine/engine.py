@@ -18,8 +18,9 @@ from typing import Literal
 
 from studio.engine.job import JobView, Journal, Refusal
 from studio.engine.keeper import Keeper, described
-from studio.engine.register import Register, Run, Way
+from studio.engine.register import Register, Way
 from studio.engine.requests import Request, TextToImage
+from studio.engine.run import Run
 from studio.engine.sampler import SampledRow, Sampler, is_out_of_memory
 from studio.engine.schedule import Schedule, Seat
 from studio.engine.trace import Budget, Recorder

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from functools import partial
 
 from studio.engine.job import Job, Journal, Refusal
-from studio.engine.register import Register, Run
+from studio.engine.register import Register
+from studio.engine.run import Run
 from studio.engine.sampler import Sampler
 from studio.engine.trace import Recorder, Trace
 
