@@ -200,7 +200,7 @@ class FakeSampler:
         if isinstance(request, SuperResolve):
             small = request.image.convert("RGB").resize((self.sample_size, self.sample_size))
             return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
-        return blob(request.caption, seed, self.sample_size)
+        return blob(request.captions[request.seeds.index(seed)], seed, self.sample_size)
 
     def _break(self, request: Request, word: str) -> None:
         if word in request.prompt:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from studio.diffusion.layout import layout_of
-from studio.engine.requests import GROUNDS, STYLES, caption
+from studio.engine.captions import GROUNDS, STYLES, caption
 from studio.nouns import of_several, plural, singular, with_article, without_style
 
 VOCABULARY = Path(__file__).parents[1] / "assets" / "model" / "vocabulary.json"

@@ -287,7 +287,7 @@ class Engine:
     def _notes(self, request: Request) -> Iterator[str]:
         if not request.caption and isinstance(request, TextToImage):
             yield "The prompt was empty, so the model painted whatever it liked."
-        for name, text in (("prompt", request.caption), ("negative prompt", request.negative_prompt)):
+        for name, text in (("prompt", request.captions[0]), ("negative prompt", request.negative_prompt)):
             if cut := self.sampler.truncated(text).strip():
                 yield f"The {name} is longer than the model reads. It did not read: “{_shortened(cut)}”."
 

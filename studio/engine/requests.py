@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from studio.engine.captions import ANY, GROUNDS, STYLES, caption, chosen
 from studio.engine.checks import (
     InvalidRequest,
     check_choice,
@@ -39,10 +40,6 @@ SAMPLERS = {
     "euler": "Euler",
     "heun": "Heun",
 }
-ANY = "any"
-STYLES = ("noto", "twemoji", "flat", "glossy")
-GROUNDS = ("white", "black", "red", "green", "blue", "yellow", "pink", "purple", "orange", "gray")
-
 MAX_SEED = 2**32 - 1
 MAX_STEPS = 1000
 MAX_ROWS = 150_000  # network rows of 64 px that a job may take: the better part of an hour on two cores
@@ -55,16 +52,6 @@ SCALES = (2, 4)
 FINISHES = (64, 128, 256, 512)  # px, sides at which pictures from words can be finished
 AREAS = {"painted": "Painted area only", "whole": "Whole picture"}
 DENOISING = {"mean": "Posterior mean (one evaluation)", "run": "Full run"}
-
-
-def caption(prompt: str, style: str = ANY, ground: str = ANY) -> str:
-    """The prompt as the training captions phrase it: "a red apple, glossy style, on a blue background"."""
-    text = prompt.strip().rstrip(",").rstrip()
-    if style != ANY:
-        text += f", {style} style"
-    if ground != ANY:
-        text += f"{',' if style != ANY else ''} on a {ground} background"  # always "a": so it was trained
-    return text.lstrip(", ")
 
 
 @dataclass(frozen=True)
@@ -95,8 +82,13 @@ class _Asked:
 
     @property
     def caption(self) -> str:
-        """The whole prompt that the model reads."""
+        """The whole prompt that was asked for."""
         return caption(self.prompt)
+
+    @property
+    def captions(self) -> list[str]:
+        """What the model reads, one a picture."""
+        return [self.caption] * self.count
 
     @property
     def passes(self) -> int:
@@ -145,6 +137,7 @@ class TextToImage(_Asked):
     one_pass: guidance as the network's own input, half the work, where the model can: from 1 to 5, without a negative
         prompt; else by a second row, as always.
     style_emphasis: what the words for the style change counts more, by a third row, where there is a second one.
+    varied: a style or ground that is left open is chosen by each picture's seed.
 
     Raises InvalidRequest.
     """
@@ -166,11 +159,13 @@ class TextToImage(_Asked):
     finish: int | None = field(default=None, kw_only=True)
     one_pass: bool = field(default=False, kw_only=True)
     style_emphasis: bool = field(default=False, kw_only=True)
+    varied: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         self._check()
         check_switch("Guidance in one pass", self.one_pass)
         check_switch("Style emphasis", self.style_emphasis)
+        check_switch("Whether the seed chooses", self.varied)
         check_choice("style", self.style, (ANY, *STYLES))
         check_choice("ground colour", self.ground, (ANY, *GROUNDS))
         check_real("strength", self.strength, 0.0, 1.0)
@@ -184,15 +179,26 @@ class TextToImage(_Asked):
 
     @property
     def caption(self) -> str:
-        """The whole prompt that the model reads, style and ground included."""
+        """The whole prompt that was asked for, style and ground included."""
         return caption(self.prompt, self.style, self.ground)
+
+    @property
+    def captions(self) -> list[str]:
+        return [caption(self.prompt, *self.look(seed)) for seed in self.seeds]
+
+    def look(self, seed: int) -> tuple[str, str]:
+        """Style and ground of the picture with this seed. An empty prompt leaves all to the model."""
+        if not self.varied or not self.prompt.strip():
+            return self.style, self.ground
+        style, ground = chosen(self.prompt, seed)
+        return style if self.style == ANY else self.style, ground if self.ground == ANY else self.ground
 
     @property
     def passes(self) -> int:
         """As everywhere, and a third time where the style is emphasized; once where the network guides by itself."""
         if self.one_pass and not self.negative_prompt:
             return 1
-        emphasized = self.style_emphasis and self.guidance > 1 and without_style(self.caption) != self.caption
+        emphasized = self.style_emphasis and self.guidance > 1 and without_style(self.captions[0]) != self.captions[0]
         return super().passes + emphasized
 
     @property

@@ -198,7 +198,8 @@ class DiskJournal:
 
     def _write(self, job: Job, index: int, image: Image.Image, trace: Trace | None) -> dict[str, Any]:
         """Writes a picture and its trace to the disk, and gives the row for them."""
-        id, seed, caption = self._files.picture_id(job.id, index), job.request.seeds[index], job.request.caption
+        id, seed = self._files.picture_id(job.id, index), job.request.seeds[index]
+        caption = job.request.captions[index]
         settings = job.request.settings() | {
             "caption": caption,
             "seed": seed,
@@ -326,7 +327,7 @@ def _insert(db: sqlite3.Connection, table: str, **row: object) -> int:
 def _most_bytes(request: Request) -> int:
     """More than the pictures of a request will take up: a byte a value, where their size is known, and their words."""
     bands = 3 if request.image is None else len(request.image.getbands())
-    words = len(request.caption) + len(request.negative_prompt)
+    words = max(map(len, request.captions)) + len(request.negative_prompt)
     return bands * request.pixels + (PAINTED_BYTES + WORD_BYTES * words) * request.count
 
 

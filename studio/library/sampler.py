@@ -69,7 +69,7 @@ class PipelineSampler:
     def prepare(self, request: Request) -> list[Row]:
         """One row a picture, by `request.seeds` in order."""
         count = request.count
-        prompts = [request.caption] * count
+        prompts = request.captions
         images = None if request.pictures().get("image") is None else [request.image] * count
         shared = {
             "negative_prompts": [request.negative_prompt] * count if request.negative_prompt else None,

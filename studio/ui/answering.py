@@ -49,6 +49,7 @@ def facts(studio: Studio, asked: Request, last: JobView) -> dict[str, Any]:
         "seeds": asked.seeds,
         "seconds": round(last.seconds, 3),
         "prompt": asked.caption,
+        "prompts": asked.captions,
         "notes": list(studio.notes(last)),
     }
 

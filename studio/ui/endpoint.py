@@ -29,10 +29,11 @@ def add_endpoint(studio: Studio) -> None:
         seed: int | None = None,
         one_pass: bool = _DEFAULT["one_pass"],
         style_emphasis: bool = _DEFAULT["style_emphasis"],
+        varied: bool = studio.vocabulary is not None,
         request: gr.Request = None,  # type: ignore[assignment]
     ) -> tuple[list[gr.FileData], dict]:
         """Paints 1 to 9 pictures from words and returns them as PNG files, with
-        {"seed", "seeds", "seconds", "prompt", "notes"}.
+        {"seed", "seeds", "seconds", "prompt", "prompts", "notes"}.
 
         Args:
             prompt: what to paint; empty lets the model choose
@@ -46,6 +47,7 @@ def add_endpoint(studio: Studio) -> None:
             seed: 0 to 4294967295; left out, one is drawn
             one_pass: guidance by the network itself, half the work, from 1 to 5 and without a negative prompt
             style_emphasis: follow the words for the style, if there are any, more closely: half as much work again
+            varied: let the seed choose a style and a ground where they are left open
         """
 
         def ask() -> TextToImage:
@@ -61,6 +63,7 @@ def add_endpoint(studio: Studio) -> None:
                 seed=seed_or_new(seed),
                 one_pass=one_pass,
                 style_emphasis=style_emphasis,
+                varied=varied,
             )
 
         asked, last = finished(studio, ask, request)

@@ -15,20 +15,17 @@ import gradio as gr
 from gradio.components import Component
 from PIL import Image
 
+from studio.engine.captions import ANY, GROUNDS, STYLES, caption
 from studio.engine.job import Refusal
 from studio.engine.requests import (
-    ANY,
     AREAS,
-    GROUNDS,
     MAX_COUNT,
     MAX_GUIDANCE,
     MAX_RIM,
     MAX_SEED,
     MAX_STEPS,
-    STYLES,
     Inpaint,
     InvalidRequest,
-    caption,
 )
 from studio.pictures.canvas import extended, panned, zoomed_out
 from studio.pictures.files import open_picture

@@ -81,6 +81,8 @@
     if (after) after.src = cell.dataset.url;
     const seed = stage.querySelector("[data-slot=seed]");
     if (seed) seed.textContent = cell.dataset.seed;
+    const title = stage.querySelector(".label .title");
+    if (title) title.textContent = cell.dataset.title;
     const link = stage.querySelector("[data-slot=download]");
     if (link) Object.assign(link, { href: cell.dataset.url, download: cell.dataset.file });
   }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from urllib.parse import quote
 
-from studio.engine.requests import caption
+from studio.engine.captions import caption
 from studio.nouns import with_article
 from studio.ui.vocabulary import Vocabulary
 

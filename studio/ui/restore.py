@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from studio.engine.requests import ANY, FINISHES, InvalidRequest, TextToImage
+from studio.engine.captions import ANY
+from studio.engine.requests import FINISHES, InvalidRequest, TextToImage
 from studio.library.metadata import read_png
 from studio.library.models import ModelInfo
 from studio.ui.parts import whole
@@ -51,6 +52,8 @@ def restored(settings: Mapping[str, Any], model: ModelInfo | None = None) -> Res
             values["finish"] = size
     if task == TextToImage.task and isinstance(settings.get("one_pass"), bool):
         values["one_pass"] = settings["one_pass"]
+    if "prompt" in values and ANY in (values.get("style"), values.get("ground")):  # nor one by the seed
+        values["varied"] = settings.get("varied") is True
     if settings.get("task") == TextToImage.task:  # of ours; before there was a choice, no style was emphasized
         values["style_emphasis"] = settings.get("style_emphasis") is True
     if task != TextToImage.task:

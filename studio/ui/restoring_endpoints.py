@@ -5,7 +5,8 @@ from __future__ import annotations
 import gradio as gr
 from PIL import Image
 
-from studio.engine.requests import Inpaint, SuperResolve, caption
+from studio.engine.captions import caption
+from studio.engine.requests import Inpaint, SuperResolve
 from studio.pictures.modes import plain_mask
 from studio.ui.answering import facts, files, finished, seed_or_new, uploaded
 from studio.ui.before import count_outside

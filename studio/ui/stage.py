@@ -122,7 +122,7 @@ def _cell(picture: Shown, index: int, count: int, selected: int, kind: str) -> s
     seed = picture.settings.get("seed", "")
     return (
         f'<button type="button" class="cell" data-cell data-key="{escape(picture.key)}" data-seed="{seed}" '
-        f'data-url="{escape(picture.url)}" '
+        f'data-url="{escape(picture.url)}" data-title="{escape(titled(picture.settings))}" '
         f'data-file="{escape(picture.file_name)}" aria-pressed="{str(index == selected).lower()}" '
         f'title="Seed {seed}">{image}</button>'
     )
@@ -179,11 +179,15 @@ def task_of(settings: Mapping[str, Any]) -> str:
     return task if isinstance(task, str) and task in TASKS else "text-to-image"
 
 
-def title(settings: Mapping[str, Any]) -> str:
+def titled(settings: Mapping[str, Any]) -> str:
     """The whole prompt, as far as there is room; without one, the task, which for a picture from words says little."""
     task = task_of(settings)
     name = "No prompt" if task == "text-to-image" else TASKS[task]
-    return f'<p class="title">{escape(_clipped(str(settings.get("caption") or ""), TITLE)) or name}</p>'
+    return _clipped(str(settings.get("caption") or ""), TITLE) or name
+
+
+def title(settings: Mapping[str, Any]) -> str:
+    return f'<p class="title">{escape(titled(settings))}</p>'
 
 
 def facts(settings: Mapping[str, Any], count: int = 1) -> list[tuple[str, str]]:

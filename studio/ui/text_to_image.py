@@ -15,17 +15,15 @@ import gradio as gr
 from gradio.components import Component
 from PIL import Image
 
+from studio.engine.captions import ANY, GROUNDS, STYLES
 from studio.engine.job import Picture, Refusal
 from studio.engine.requests import (
-    ANY,
     FINISHES,
-    GROUNDS,
     MAX_COUNT,
     MAX_GUIDANCE,
     MAX_SEED,
     MAX_STEPS,
     SAMPLERS,
-    STYLES,
     InvalidRequest,
     TextToImage,
 )
@@ -43,7 +41,7 @@ from studio.ui.watching import Audience, example_frame
 
 TAB = "text-to-image"
 # Also the order of the controls.
-FIELDS = [*(field.name for field in fields(TextToImage) if not field.kw_only), "finish", "one_pass", "style_emphasis"]
+FIELDS = [field.name for field in fields(TextToImage) if field.name not in ("image", "strength")]
 DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name in FIELDS[1:]}
 LATEST = 24  # small pictures in sight
 VARIATIONS = {"subtle": 0.35, "strong": 0.65}  # strength: how far a variation may leave its picture
@@ -173,6 +171,10 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
                     emphasis = gr.Checkbox(
                         DEFAULTS["style_emphasis"], label="Emphasize the style", elem_id="emphasis", min_width=120
                     )
+                # only where these are words of the model's
+                varied = gr.Checkbox(
+                    words is not None, label="The seed chooses what is left open", elem_id="varied", min_width=120
+                )
                 with gr.Row(elem_id="seeds", elem_classes="seeds"):
                     seed = gr.Number(0, label="Seed", elem_id="seed", min_width=120)
                     randomize = gr.Checkbox(True, label="New every time", elem_id="randomize", min_width=120)
@@ -184,7 +186,21 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
             if words:
                 gr.HTML(vocabulary_panel(words), elem_id="vocabulary", apply_default_css=False, js_on_load=None)
 
-    controls = [prompt, negative, style, ground, count, steps, guidance, sampler, seed, finish, one_pass, emphasis]
+    controls = [
+        prompt,
+        negative,
+        style,
+        ground,
+        count,
+        steps,
+        guidance,
+        sampler,
+        seed,
+        finish,
+        one_pass,
+        emphasis,
+        varied,
+    ]
     by_name = dict(zip(FIELDS, controls, strict=True))
     easel = Easel(studio, TAB, (TextToImage.task,), watched, stage, stop, message, samples)
 
@@ -218,15 +234,16 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         request: gr.Request, at: str, browser: str, shown: str, preset: str, *values: Any
     ) -> dict[Component, Any]:
         """In live mode, a picture of the words as they stand. It is not kept, and takes the place of the last one."""
-        prompt, negative, style, ground, number, finish = values
+        prompt, negative, style, ground, number, finish, by_seed = values
         newest = sketches.enter(request.session_hash, float(at))  # under load, older words may come after newer ones
         if preset != LIVE or not str(prompt or "").strip() or not newest():
             return {message: gr.skip()}
         owner, known = studio.owners.of_page(request, browser)
         try:
             asked = TextToImage(
-                prompt, negative or "", style, ground, seed=whole(number), finish=whole(finish) or None, **PRESETS[LIVE]
-            )
+                prompt, negative or "", style, ground, seed=whole(number), finish=whole(finish) or None, varied=by_seed,
+                **PRESETS[LIVE],
+            )  # fmt: skip
             easel.drop_sketch(request.session_hash, owner, shown)
             job = studio.engine.submit(asked, owner, keep=False)
         except (InvalidRequest, Refusal) as problem:
@@ -242,10 +259,11 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
             asked = studio.library.request(owner, id)
             if not isinstance(asked, TextToImage):
                 return {message: ""}
+            style, ground = asked.look(asked.seed)  # whatever chose them, they stay
             with Image.open(asked_path(owner, id)) as picture:
                 asked = replace(
-                    asked, image=picture, strength=VARIATIONS[how], count=VARIED, finish=None,
-                    seed=random.randrange(MAX_SEED + 1),
+                    asked, style=style, ground=ground, varied=False, image=picture, strength=VARIATIONS[how],
+                    count=VARIED, finish=None, seed=random.randrange(MAX_SEED + 1),
                 )  # fmt: skip
             return easel.show_job(studio.engine.submit(asked, owner)) | {message: ""}
         except (InvalidRequest, Refusal, OSError) as problem:
@@ -326,7 +344,7 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
         )
     moment.change(
         sketch,
-        [moment, token, watched, preset, prompt, negative, style, ground, seed, finish],
+        [moment, token, watched, preset, prompt, negative, style, ground, seed, finish, varied],
         [token, watched, stop, message],
         trigger_mode="always_last",
         **QUICK,

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio.engine.requests import GROUNDS, STYLES
+from studio.engine.captions import GROUNDS, STYLES
 
 # Words that captions are built with; they name nothing, and nobody needs to be told of them.
 FUNCTION_WORDS = frozenset(

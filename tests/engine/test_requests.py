@@ -8,21 +8,17 @@ import pytest
 from PIL import Image
 
 from studio.diffusion import samplers
+from studio.engine.captions import ANY, GROUNDS, STYLES, caption
 from studio.engine.requests import (
-    ANY,
-    GROUNDS,
     MAX_SEED,
     SAMPLERS,
-    STYLES,
     Denoise,
     Inpaint,
     InvalidRequest,
     SuperResolve,
     TextToImage,
-    caption,
     request_from,
 )
-from studio.training import scenes
 
 
 @pytest.mark.parametrize(
@@ -69,21 +65,6 @@ def test_the_ends_of_every_range_are_allowed():
     TextToImage("x" * 10_000, steps=1000, guidance=30, count=9, seed=MAX_SEED)
 
 
-def test_the_caption_is_phrased_as_in_training():
-    assert caption("a red apple") == "a red apple"
-    assert caption("a red apple", "glossy") == "a red apple, glossy style"
-    assert caption(" a red apple, ", "glossy", "blue") == "a red apple, glossy style, on a blue background"
-    assert caption("a red apple", ground="blue") == "a red apple on a blue background"
-    assert caption("") == "" and caption("", "noto", "blue") == "noto style, on a blue background"
-
-
-def test_the_caption_is_the_one_that_training_calls_its_default():
-    for style in (None, *STYLES):
-        for ground in (None, *GROUNDS):
-            assert caption("an owl", style or ANY, ground or ANY) == scenes.default_prompt("an owl", style, ground)
-    assert tuple(scenes.GROUNDS) == GROUNDS and tuple(scenes.STYLES) == STYLES
-
-
 def test_each_picture_has_its_own_seed():
     assert TextToImage("", count=3, seed=MAX_SEED).seeds == [MAX_SEED, 0, 1]
 
@@ -125,11 +106,27 @@ def test_a_request_is_its_settings_and_its_pictures(request_):
     assert replace(request_, count=1).seeds == [11] and request_.caption.startswith("a cat")
 
 
+def test_what_is_left_open_is_chosen_by_the_seed_of_each_picture():
+    many = TextToImage("a cat", count=9, seed=MAX_SEED - 3, varied=True)
+    assert many.captions == [replace(many, count=1, seed=seed).captions[0] for seed in many.seeds]
+    assert len(set(many.captions)) > 6 and many.caption == "a cat"
+    for seed, text in zip(many.seeds, many.captions, strict=True):
+        style, ground = many.look(seed)
+        assert text == caption("a cat", style, ground) and style in STYLES and ground in GROUNDS
+    assert {replace(many, style="flat").look(seed)[0] for seed in many.seeds} == {"flat"}
+    assert {replace(many, ground="blue").look(seed)[1] for seed in many.seeds} == {"blue"}
+    assert replace(many, varied=False).captions == ["a cat"] * 9
+    assert TextToImage(" ", count=2, varied=True).captions == ["", ""]
+    with pytest.raises(InvalidRequest, match="seed chooses"):
+        TextToImage("a cat", varied="yes")
+
+
 def test_passes_of_a_step():
     def passes(prompt: str = "a cat", style: str = "flat", **given) -> int:
         return TextToImage(prompt, style=style, **{"style_emphasis": True} | given).passes
 
     assert passes() == passes("a cat, oil style", ANY) == 3
+    assert passes(style=ANY, varied=True) == 3
     assert passes(style=ANY) == passes(style_emphasis=False) == passes(guidance=0.5) == 2
     assert passes(guidance=1) == passes(one_pass=True) == 1
     assert passes(negative_prompt="a dog", one_pass=True) == 3  # which the network does not know in one pass

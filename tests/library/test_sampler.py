@@ -57,6 +57,14 @@ def test_text_to_image_paints_what_the_plain_call_paints(sampler, negative):
     assert same(painted(sampler, request), plain.images)
 
 
+def test_what_the_seed_chooses_is_as_if_it_had_been_asked_for(sampler):
+    request = TextToImage("a cat", count=3, steps=2, seed=7, varied=True)
+    assert len(set(request.captions)) == 3
+    looks = [dict(zip(("style", "ground"), request.look(seed), strict=True)) for seed in request.seeds]
+    alone = [TextToImage("a cat", steps=2, seed=seed, **look) for seed, look in zip(request.seeds, looks, strict=True)]
+    assert same(painted(sampler, request), [picture for one in alone for picture in painted(sampler, one)])
+
+
 def test_inpainting_paints_what_the_plain_call_paints(sampler):
     image, mask = noise_picture(40, 32), Image.new("L", (40, 32))
     mask.paste(255, (8, 8, 24, 24))

@@ -93,7 +93,7 @@ def on_disk(library: Library) -> dict[str, list[str]]:
 
 INPAINT = Inpaint("a cat", picture(12, 10), picture(12, 10, 1).convert("L"), "a dog", count=2, steps=3, seed=5)
 UPSCALE = SuperResolve(picture(6, 5), 4, "", 0.1, count=2, seed=2**32 - 1)
-PAINT = TextToImage("a red apple", "blur", "glossy", "blue", count=3, guidance=7.25, sampler="unipc", seed=9)
+PAINT = TextToImage("a red apple", "blur", "glossy", count=3, guidance=7.25, sampler="unipc", seed=9, varied=True)
 
 
 # ---- saved is loaded ----
@@ -161,7 +161,7 @@ def test_a_kept_job_is_there_with_all_that_belongs_to_it(library, reopened, requ
         assert one.settings == request_.settings() | {
             "seed": seed,
             "count": 1,
-            "caption": request_.caption,
+            "caption": request_.captions[index],
             "size": "8x8",
             "model": "Blob 64",
             "seconds": 1.25,

@@ -14,6 +14,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from studio.engine.captions import GROUNDS
 from studio.library.metadata import read_png
 from tests.ui.conftest import ROOT
 
@@ -38,6 +39,9 @@ def test_words_become_files_and_facts(client):
     files, info = client.predict("a red apple", style="glossy", count=2, seed=7, api_name="/text_to_image")
     assert info["seeds"] == [7, 8] and info["seed"] == 7 and info["seconds"] > 0
     assert info["prompt"] == "a red apple, glossy style" and info["notes"] == []
+    look = r"a red apple, glossy style, on a (\w+) background"
+    grounds = {re.fullmatch(look, prompt)[1] for prompt in info["prompts"]}
+    assert grounds <= set(GROUNDS) - {"red"} and len(grounds) == 2
     assert [read_png(file)["seed"] for file in files] == [7, 8]
     with Image.open(files[0]) as picture:
         assert picture.size == (64, 64)

@@ -84,7 +84,7 @@ def test_pictures_belong_to_the_user_who_signed_in(tmp_path, browser, open_page)
         ann, again, bob = (open_page(url, context=context) for context in contexts)
         generate(ann, "a red apple")
         again.reload()
-        again.wait_for_selector(f"{DONE} .title:text-is('a red apple')")
+        again.wait_for_selector(f"{DONE} .title:has-text('a red apple, ')")
         file = again.get_attribute(f"{DONE} img", "src")
         assert again.request.get(f"{url}/{file}").ok
         open_tab(bob, "Library")
@@ -107,7 +107,7 @@ def test_a_restart_in_mid_run_is_survived_by_the_job_and_the_page(tmp_path, open
         page.wait_for_function("!window.before")  # Gradio loads the page again as soon as there is a server
         page.wait_for_selector(f"{RUNNING}:has-text('of 120')")
         page.wait_for_selector(DONE)
-        assert page.inner_text(".label .title") == "a green pear"
+        assert page.inner_text(".label .title").startswith("a green pear, ")
         open_tab(page, "Library")
         page.wait_for_selector(".piece")
         assert page.locator(".piece").count() == 1

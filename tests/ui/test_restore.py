@@ -24,6 +24,20 @@ def test_a_style_is_emphasized_where_it_was(settings, emphasis):
     assert restored(settings).values.get("style_emphasis") == emphasis
 
 
+@pytest.mark.parametrize(
+    ("settings", "varied"),
+    [
+        (TextToImage("a cat", style="flat", varied=True).settings(), True),
+        (TextToImage("a cat", ground="blue").settings(), False),
+        (TextToImage("a cat", style="flat", ground="blue").settings(), None),  # nothing is left open: as on the page
+        ({"prompt": "a cat", "steps": 12}, False),  # of another studio, whose prompt is whole
+        ({"steps": 12}, None),
+    ],
+)
+def test_nothing_is_added_to_a_prompt_to_which_nothing_was(settings, varied):
+    assert restored(settings).values.get("varied") == varied
+
+
 def test_presets_are_known_by_their_numbers():
     assert preset_of(DEFAULTS) == "balanced"
     for name, preset in PRESETS.items():
