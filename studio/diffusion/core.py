@@ -33,7 +33,7 @@ from studio.diffusion.windows import strips
 from studio.nouns import plain_words
 from studio.pictures.canvas import Area
 
-FINISHING_NOISE = 0.05  # put on a painted picture before it is sharpened: its own flaws are not to be copied sharply
+FINISHING_NOISE = 0.1  # what sharpening is told is on a painted picture, on which none is put: its flaws are to go
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,6 @@ class StudioPipeline(DiffusionPipeline):
         layout: of that size, if there is one. begun: whether what was painted was begun from a picture.
         """
         picture = picture.clamp(-1, 1).cpu()
-        low = picture + FINISHING_NOISE * drawn(picture.shape, generator)
         device = self._execution_device
         constraints = [partial(held_to_colours, picture.to(device))]
         if known is not None:
@@ -273,7 +272,7 @@ class StudioPipeline(DiffusionPipeline):
             constraints = [together, *constraints, together]
         return self._stage(
             Task.SUPER_RESOLUTION,
-            Condition.super_resolution(low, size),
+            Condition.super_resolution(picture, size),
             generator,
             Guidance(),
             self._steps("studio", num_inference_steps),
