@@ -8,7 +8,7 @@ Knows sprites; knows nothing of networks or of training.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +32,7 @@ GROUNDS = {  # the named colours, sRGB in [0, 1]
 TINTS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 PATTERNS = ("plain", "gradient", "striped", "dotted")
 COUNTS = {1: "", 2: "two", 3: "three"}
+FAVOUR = 3  # times as often as another is a favoured concept drawn
 RELATIONS = ("left of", "right of", "above", "below", "and")
 
 
@@ -126,11 +127,11 @@ class SceneMaker:
         held_out: bool = False,
         freedom: float = 1.0,
         mix: Mix | None = None,
-        times: Mapping[tuple[int, int], int] | None = None,
+        favoured: Collection[int] = (),
     ) -> None:
         """freedom: how far the place and size of a thing alone vary, 0 (not at all) to 1.  mix: default: training's.
 
-        times: how many times as often as another a (concept, style) pair is drawn.
+        favoured: concepts that are drawn `FAVOUR` times as often as another.
         """
         self.sprites, self.freedom, self.mix = sprites, freedom, mix or Mix()
         self.rng = random.Random(seed)
@@ -138,7 +139,7 @@ class SceneMaker:
         for i, (c, s) in enumerate(zip(sprites.concept.tolist(), sprites.style.tolist(), strict=True)):
             if bool(sprites.held_out[i]) == held_out:
                 self.index[c, s] = i
-        drawn = [pair for pair in self.index for _ in range((times or {}).get(pair, 1))]
+        drawn = [key for key in self.index for _ in range(FAVOUR if key[0] in favoured else 1)]
         self.by_style = [[c for c, s in drawn if s == style] for style in range(len(STYLES))]
         self.styles = [style for style, concepts in enumerate(self.by_style) if concepts]
 

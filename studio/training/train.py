@@ -32,7 +32,6 @@ from studio.diffusion.unet import StudioUNet
 from studio.training.batches import PAINTING, SHARPENING, Batch, BatchMaker
 from studio.training.export import export, load_averaged, paint, sample_prompts, sheet
 from studio.training.optimizer import make_optimizer
-from studio.training.practice import how_often, known_concepts
 from studio.training.precision import fast_bf16
 from studio.training.scenes import Mix, Painter, SceneMaker
 from studio.training.sprites import Sprites
@@ -127,6 +126,18 @@ def losses(
     return error.mean(dim=(1, 2, 3)), time
 
 
+def known_concepts(model: Path, sprites: Sprites) -> list[int]:
+    """Those of the sprites' concepts that a model folder's vocabulary names; none where it has no vocabulary."""
+    path = model / "vocabulary.json"
+    names = {entry["name"] for entry in json.loads(path.read_text())["concepts"]} if path.exists() else set()
+    return [number for number, name in enumerate(sprites.concepts) if name in names]
+
+
+def new_concepts(model: Path, sprites: Sprites) -> set[int]:
+    """The others: a model that is trained further is shown them more often than what it can draw."""
+    return set(range(len(sprites.concepts))) - set(known_concepts(model, sprites))
+
+
 class Average:
     """Exponential moving average of a model's parameters, in float32."""
 
@@ -168,8 +179,8 @@ class Run:
         self.updates, self.seconds, self.pictures = (state.get(k, 0) for k in ("updates", "seconds", "pictures"))
         # a run taken up again goes on with other scenes and other noise
         begun = self.seed + self.updates
-        often = how_often(self.sprites, *(Path(path) if path else None for path in (args.init, args.practice)))
-        self.scenes = SceneMaker(self.sprites, begun, freedom=self.preset.freedom, mix=MIX, times=often)
+        new = new_concepts(Path(args.init), self.sprites) if args.init else ()
+        self.scenes = SceneMaker(self.sprites, begun, freedom=self.preset.freedom, mix=MIX, favoured=new)
         silent = {"text_dropout": 0.0} if args.guided else {}  # without words there is nothing to guide by
         painter = Painter(self.sprites, self.accelerator.device)
         self.batches = BatchMaker(self.scenes, painter, begun, **silent)
@@ -362,7 +373,6 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=90, help="of training in all, over all stretches")
     parser.add_argument("--stretch", type=float, default=math.inf, help="minutes of this stretch")
     parser.add_argument("--init", help="begin from the weights of this pipeline folder")
-    parser.add_argument("--practice", help="draw more often what this file of studio.training.practice says was missed")
     parser.add_argument("--guided", action="store_true", help="teach --init's weights guidance in one pass, no more")
     parser.add_argument("--text-encoder", help="read as this pipeline folder does; the rest begins from nothing")
     parser.add_argument("--text-minutes", type=float, default=0, help="of the text encoder alone; a new one takes 4")

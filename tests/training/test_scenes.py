@@ -1,5 +1,4 @@
 import random
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -7,6 +6,7 @@ import torch
 
 from studio.training.scenes import (
     COUNTS,
+    FAVOUR,
     GROUNDS,
     RELATIONS,
     Mix,
@@ -56,18 +56,12 @@ def test_held_out_pairs_are_never_drawn(sprites, scenes):
     assert {thing.sprite for _ in range(200) for thing in maker.draw().things} == held
 
 
-def test_pairs_are_drawn_as_often_as_is_said(sprites):
-    held = set(zip(sprites.concept[sprites.held_out].tolist(), sprites.style[sprites.held_out].tolist(), strict=True))
-    often = {(c, s): 1 for c in range(len(sprites.concepts)) for s in range(len(STYLES))} | {(0, 1): 4, (4, 2): 0}
-    maker = SceneMaker(sprites, seed=3, times=often)
-    drawn = Counter()
-    for scene in (maker.draw() for _ in range(4000)):
-        drawn.update((concept, scene.labels["style"]) for concept in scene.labels["concepts"])
-    one, two = (
-        [drawn[c, s] for c in range(len(sprites.concepts)) if (c, s) not in held and often[c, s] == 1] for s in (1, 2)
-    )
-    assert drawn[0, 1] == pytest.approx(4 * sum(one) / len(one), rel=0.25)
-    assert drawn[4, 2] == 0 < min(two)
+def test_favoured_concepts_are_drawn_more_often(sprites):
+    maker = SceneMaker(sprites, seed=3, favoured={0, 4})
+    drawn = [concept for _ in range(3000) for concept in maker.draw().labels["concepts"]]
+    share = sum(concept in {0, 4} for concept in drawn) / len(drawn)
+    others = len(sprites.concepts) - 2
+    assert share == pytest.approx(2 * FAVOUR / (2 * FAVOUR + others), abs=0.03)
 
 
 @pytest.mark.parametrize("relation", RELATIONS)

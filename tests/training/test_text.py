@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from types import SimpleNamespace
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from studio.training import text
 from studio.training.scenes import SceneMaker
 from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
+from studio.training.train import known_concepts, new_concepts
 
 
 @torch.no_grad()
@@ -34,3 +36,11 @@ def test_what_could_be_read_keeps_its_vectors_while_more_is_learned(sprites, mon
         moved[bool(known)] = change
     assert moved[True][:8].mean() < 0.3 * moved[True][8:].mean()
     assert moved[True][:8].mean() < 0.3 * moved[False][:8].mean()
+
+
+def test_what_is_known_is_what_the_vocabulary_names(sprites, tmp_path):
+    names = [{"name": sprites.concepts[5]}, {"name": "a thing of before"}, {"name": sprites.concepts[2]}]
+    (tmp_path / "vocabulary.json").write_text(json.dumps({"concepts": names}))
+    assert known_concepts(tmp_path, sprites) == [2, 5]
+    assert new_concepts(tmp_path, sprites) == set(range(len(sprites.concepts))) - {2, 5}
+    assert known_concepts(tmp_path / "nothing", sprites) == []
