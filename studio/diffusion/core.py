@@ -257,13 +257,13 @@ class StudioPipeline(DiffusionPipeline):
         layout: Layout | None = None,
         begun: bool = False,
     ) -> Stage:
-        """The stage that paints a painted picture (3, h, w) at `size` (H, W), in its colours.
+        """The stage that paints a painted picture (3, h, w) at `size` (H, W), in its colours. In one call it begins
+        half way, from the picture enlarged: from noise alone, one call leaves grain.
 
         known: a picture (3, H, W) and where it is known (1, H, W), if it is: there x0 is held to it.
         layout: of that size, if there is one. begun: whether what was painted was begun from a picture.
         """
-        picture = picture.clamp(-1, 1).cpu()
-        device = self._execution_device
+        picture, device, one = picture.clamp(-1, 1).cpu(), self._execution_device, num_inference_steps == 1
         constraints = [partial(held_to_colours, picture.to(device))]
         if known is not None:
             constraints.append(partial(held_to, *(part.to(device) for part in known)))
@@ -275,8 +275,9 @@ class StudioPipeline(DiffusionPipeline):
             Condition.super_resolution(picture, size),
             generator,
             Guidance(),
-            self._steps("studio", num_inference_steps),
+            self._steps("studio", 2, strength=0.5) if one else self._steps("studio", num_inference_steps),
             FINISHING_NOISE,
+            picture=enlarge(picture[None], size)[0] if one else None,
             constraints=tuple(constraints),
             layout=layout,
         )

@@ -20,6 +20,7 @@ from diffusers import (
 from diffusers.hooks import apply_group_offloading
 from PIL import Image
 
+from studio.diffusion.conditioning import Task, enlarge
 from studio.diffusion.core import from_pil, to_pil
 from studio.diffusion.guidance import Guidance, guided
 from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
@@ -143,6 +144,18 @@ def test_a_small_picture_is_finished_at_the_size_asked_for(pipe):
     assert [pipe.decode(row).size for row in rows] == [(16, 16), (32, 32), (64, 64)]
     with pytest.raises(ValueError, match="size is 100; it must be one of 16, 32, 64, 128, 256"):
         pipe.prepare(["a cat"], size=100)
+
+
+def test_one_call_of_finishing_begins_half_way_from_the_enlargement(pipe):
+    options = {"num_inference_steps": 1, "seeds": [5]}
+    (small,), (row,) = pipe.prepare(["a cat"], size=16, **options), pipe.prepare(["a cat"], size=64, **options)
+    pipe.denoise_step([small])
+    pipe.denoise_step([row])
+    assert (row.step, row.num_steps, row.stage.task) == (1, 2, Task.SUPER_RESOLUTION)
+    alpha, sigma = pipe.scheduler.schedule.alpha_sigma(torch.tensor(row.stage.steps.times[0]))
+    noise = (row.sample - alpha * enlarge(small.sample[None].clamp(-1, 1), (64, 64))[0]) / sigma
+    assert 0.5 < sigma < 0.9
+    assert abs(noise.mean()) < 4 * noise.numel() ** -0.5 and noise.std() == pytest.approx(1, abs=0.03)
 
 
 def test_guidance_is_not_computed_where_it_does_not_act(pipe, monkeypatch):
