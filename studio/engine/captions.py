@@ -13,6 +13,7 @@ from studio.nouns import without_style
 ANY = "any"
 STYLES = ("noto", "twemoji", "flat", "glossy")
 GROUNDS = ("white", "black", "red", "green", "blue", "yellow", "pink", "purple", "orange", "gray")
+DULL = ("black", "gray")  # grounds on which many things are lost: to be asked for
 
 _STYLE = re.compile(rf"\b(?:{'|'.join(STYLES)})\b", re.IGNORECASE)
 _GROUND = re.compile(rf"\bbackground\b|\bon\s+(?:an?\s+)?(?:{'|'.join(GROUNDS)})\b", re.IGNORECASE)
@@ -29,13 +30,15 @@ def caption(prompt: str, style: str = ANY, ground: str = ANY) -> str:
 
 
 def chosen(prompt: str, seed: int) -> tuple[str, str]:
-    """A style and a ground by the seed, ANY for what the prompt says itself; no ground in a colour that it names.
+    """A style and a ground by the seed, ANY for what the prompt says itself; no ground that is DULL or in a colour of the
+    prompt's.
 
     A model that is told neither paints a mean of all, most of all in few steps: a gray ground, and no hand of its own.
     """
     draw = random.Random(seed)
     style = draw.choice(STYLES)
-    others = [colour for colour in GROUNDS if not re.search(rf"\b{colour}\b", prompt, re.IGNORECASE)]
-    ground = draw.choice(others or GROUNDS)
+    bright = [colour for colour in GROUNDS if colour not in DULL]
+    others = [colour for colour in bright if not re.search(rf"\b{colour}\b", prompt, re.IGNORECASE)]
+    ground = draw.choice(others or bright)
     says_style = _STYLE.search(prompt) or without_style(prompt) != prompt
     return ANY if says_style else style, ANY if _GROUND.search(prompt) else ground

@@ -62,7 +62,9 @@ def test_what_the_seed_chooses_is_as_if_it_had_been_asked_for(sampler):
     assert len(set(request.captions)) == 3
     looks = [dict(zip(("style", "ground"), request.look(seed), strict=True)) for seed in request.seeds]
     alone = [TextToImage("a cat", steps=2, seed=seed, **look) for seed, look in zip(request.seeds, looks, strict=True)]
-    assert same(painted(sampler, request), [picture for one in alone for picture in painted(sampler, one)])
+    pictures = np.stack(painted(sampler, request)).astype(int)
+    away = np.abs(pictures - np.stack([picture for one in alone for picture in painted(sampler, one)]))
+    assert away.max() <= 1 and away.mean() < 0.01  # calls of other sizes round differently
 
 
 def test_inpainting_paints_what_the_plain_call_paints(sampler):
