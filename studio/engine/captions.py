@@ -30,8 +30,8 @@ def caption(prompt: str, style: str = ANY, ground: str = ANY) -> str:
 
 
 def chosen(prompt: str, seed: int) -> tuple[str, str]:
-    """A style and a ground by the seed, ANY for what the prompt says itself; no ground that is DULL or in a colour of the
-    prompt's.
+    """A style and a ground by the seed, ANY for what the prompt says itself. No ground is DULL, or of a colour that the
+    prompt names.
 
     A model that is told neither paints a mean of all, most of all in few steps: a gray ground, and no hand of its own.
     """
