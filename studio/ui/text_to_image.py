@@ -187,20 +187,8 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
                 gr.HTML(vocabulary_panel(words), elem_id="vocabulary", apply_default_css=False, js_on_load=None)
 
     controls = [
-        prompt,
-        negative,
-        style,
-        ground,
-        count,
-        steps,
-        guidance,
-        sampler,
-        seed,
-        finish,
-        one_pass,
-        emphasis,
-        varied,
-    ]
+        prompt, negative, style, ground, count, steps, guidance, sampler, seed, finish, one_pass, emphasis, varied,
+    ]  # fmt: skip
     by_name = dict(zip(FIELDS, controls, strict=True))
     easel = Easel(studio, TAB, (TextToImage.task,), watched, stage, stop, message, samples)
 
@@ -332,7 +320,8 @@ def build_text_to_image(studio: Studio, page: gr.Blocks, token: gr.BrowserState,
     )
     # of words, the change is told, too, where they were not typed but pasted; a draft put back is nobody's writing
     writing = "window.studio.writing()"
-    for events, whose in (([prompt.change], f"{writing} && "), ([style.input, ground.input, preset.input], "")):
+    chosen = [part.input for part in (style, ground, varied, preset)]
+    for events, whose in (([prompt.change], f"{writing} && "), (chosen, "")):
         gr.on(
             events,
             None,
