@@ -64,26 +64,26 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     # Only now: --help and mistakes are answered at once.
     from studio.engine.engine import Engine
-    from studio.engine.job import Refusal
-    from studio.library.models import model_info
-    from studio.library.sampler import PipelineSampler, compute_here, load_sampler
+    from studio.engine.job import JobRejected
     from studio.library.store import Library
+    from studio.models.families.studio import StudioBackend, load_backend, reserve_torch_threads
+    from studio.models.folder import model_info
+    from studio.services.context import AppContext
     from studio.ui.page import serve
-    from studio.ui.studio import Studio
 
     try:
         library = Library(Path(options.data_dir), model=model_info(options.model).name)
-    except Refusal as problem:
+    except JobRejected as problem:
         sys.exit(f"--data-dir {options.data_dir}: {problem}")
 
-    def load() -> PipelineSampler:  # in the engine's thread, which is the one that computes
-        sampler = load_sampler(options.model, options.device)
-        compute_here()
+    def load() -> StudioBackend:  # in the engine's thread, which is the one that computes
+        sampler = load_backend(options.model, options.device)
+        reserve_torch_threads()
         return sampler
 
     engine = Engine(load, library)
     try:
-        studio = Studio.open(Path(options.model), engine, library)
+        studio = AppContext.open(Path(options.model), engine, library)
         serve(studio, host=options.host, port=options.port, auth=options.auth)
     except OSError as problem:
         sys.exit(f"The page could not be opened on {options.host}:{options.port}: {problem}")

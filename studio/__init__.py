@@ -6,11 +6,11 @@ import importlib
 
 _HOME = {
     "StudioUNet": "studio.diffusion.unet",
-    "StudioScheduler": "studio.diffusion.scheduler",
-    "StudioTextToImagePipeline": "studio.diffusion.pipeline",
-    "StudioInpaintPipeline": "studio.diffusion.pipeline",
-    "StudioUpscalePipeline": "studio.diffusion.pipeline",
-    "StudioDenoisePipeline": "studio.diffusion.pipeline",
+    "StudioScheduler": "studio.diffusion.schedulers.studio_scheduler",
+    "StudioTextToImagePipeline": "studio.diffusion.pipelines",
+    "StudioInpaintPipeline": "studio.diffusion.pipelines",
+    "StudioUpscalePipeline": "studio.diffusion.pipelines",
+    "StudioDenoisePipeline": "studio.diffusion.pipelines",
 }
 __all__ = sorted(_HOME)
 

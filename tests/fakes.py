@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from studio.engine.job import Job, Picture, Refusal, State
+from studio.engine.job import Job, JobRejected, Picture, State
 from studio.engine.requests import Inpaint, Request, SuperResolve
 from studio.engine.trace import Trace
 
@@ -239,24 +239,26 @@ class MemoryJournal:
         self.refuses = ""
         self.full = ""
 
-    def submitted(self, job: Job) -> None:
+    def add_job(self, job: Job) -> None:
         with self._lock:
             if self.refuses:
-                raise Refusal(self.refuses)
+                raise JobRejected(self.refuses)
             assert job.id not in self.entries
-            self.entries[job.id] = _Entry(job.request, job.owner, job.created, job.place)
+            self.entries[job.id] = _Entry(job.request, job.owner, job.created, job.order)
 
-    def started(self, job: Job) -> None:
+    def mark_started(self, job: Job) -> None:
         with self._lock:
             self.entries[job.id].state = "running"
 
-    def keep(self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]) -> tuple[Picture, ...]:
+    def save_results(
+        self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]
+    ) -> tuple[Picture, ...]:
         with self._lock:
             entry = self.entries[job.id]
             if entry.state == "done":
                 return entry.pictures
             if self.full:
-                raise Refusal(self.full)
+                raise JobRejected(self.full)
             pictures = []
             for index, (image, trace) in enumerate(zip(images, traces, strict=True)):
                 picture = Picture(
@@ -278,17 +280,17 @@ class MemoryJournal:
             self.kept[job.id] += 1
             return entry.pictures
 
-    def ended(self, job: Job) -> None:
+    def mark_ended(self, job: Job) -> None:
         with self._lock:
             entry = self.entries[job.id]
             assert entry.state in ("queued", "running") and job.state in ("cancelled", "failed")
             entry.state, entry.error = job.state, job.error
 
-    def moved(self, job: Job) -> None:
+    def update_order(self, job: Job) -> None:
         with self._lock:
-            self.entries[job.id].place = job.place
+            self.entries[job.id].place = job.order
 
-    def unfinished(self) -> list[Job]:
+    def load_unfinished(self) -> list[Job]:
         with self._lock:
             left = [(k, e) for k, e in self.entries.items() if e.state in ("queued", "running")]
         left.sort(key=lambda pair: pair[1].place)
@@ -299,8 +301,8 @@ def blob(prompt: str, seed: int, size: int) -> np.ndarray:
     """A shape with a shine, in the first colour of the prompt, on the colour before "background"."""
     words = prompt.lower().replace(",", " ").split()
     named = [word for word in words if word in COLOURS]
-    ground = words[words.index("background") - 1] if "background" in words[1:] else "white"
-    draw_on = Image.new("RGB", (size * 4, size * 4), COLOURS.get(ground, "#f4f4f2"))
+    background = words[words.index("background") - 1] if "background" in words[1:] else "white"
+    draw_on = Image.new("RGB", (size * 4, size * 4), COLOURS.get(background, "#f4f4f2"))
     draw, unit = ImageDraw.Draw(draw_on), size * 4 / 64
     generator = np.random.default_rng([seed, sum(map(ord, prompt))])
     colour = COLOURS[named[0]] if named else list(COLOURS.values())[2 + int(generator.integers(7))]
@@ -322,7 +324,7 @@ def write_model_folder(folder: Path, *, thumbnails: bool = True) -> Path:
     vocabulary = {
         "concepts": [{"name": name, "category": group} for name, group in things],
         "styles": ["noto", "twemoji", "flat", "glossy"],
-        "grounds": list(COLOURS),
+        "backgrounds": list(COLOURS),
     }
     vocabulary["concepts"][0]["synonyms"] = ["fruit"]
     if thumbnails:

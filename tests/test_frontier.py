@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from studio.training.classifier import Labels, Verdict
+from studio.training.evaluation.classifier import Labels, Verdict
 from tests.benchmarks.frontier import Measured, Quality, Setting, can_do, frontier, marks, options, page, quality
 
 

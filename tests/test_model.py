@@ -12,22 +12,24 @@ import torch
 from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image, DiffusionPipeline
 
 import studio.diffusion  # noqa: F401  registers with diffusers
-import studio.diffusion.windows as windows
-import studio.pictures.canvas as canvas
-from studio.diffusion.core import from_pil
-from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
-from studio.diffusion.process import velocity
-from studio.diffusion.samplers import SAMPLERS
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
-from studio.diffusion.tables import fingerprint
-from studio.nouns import with_article
-from studio.pictures.canvas import window_starts
-from studio.training.scenes import GROUNDS, default_prompt
+import studio.diffusion.tiling as windows
+import studio.imaging.canvas as canvas
+from studio.diffusion.noise_process import velocity
+from studio.diffusion.pipelines import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.diffusion.pipelines.base import image_to_tensor
+from studio.diffusion.schedulers.samplers import SAMPLERS
+from studio.diffusion.schedulers.solver_tables import fingerprint
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.imaging.canvas import tile_starts
+from studio.prompts.nouns import with_article
+from studio.training.data.scenes import GROUNDS, default_prompt
 from tests.benchmarks.paint import operations
 
 MODEL = Path(__file__).resolve().parents[1] / "assets" / "model"
 EXAMPLES = MODEL.parent / "examples"
-PROMPTS = [f"a red apple, flat style, on a {ground} background" for ground in ("white", "blue", "black", "yellow")]
+PROMPTS = [
+    f"a red apple, flat style, on a {background} background" for background in ("white", "blue", "black", "yellow")
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def painted(pipe, prompts, seeds, **options) -> torch.Tensor:
     rows = pipe.prepare(prompts, seeds=seeds, **options)
     while not rows[0].finished:
         pipe.denoise_step(rows)
-    return torch.stack([from_pil(pipe.decode(row)) for row in rows])
+    return torch.stack([image_to_tensor(pipe.decode(row)) for row in rows])
 
 
 @pytest.mark.parametrize(
@@ -92,16 +94,16 @@ def test_it_keeps_its_budget(bundled):
 def test_the_ground_is_the_one_asked_for(bundled):
     """By the picture's border, whose nearest named colour is counted."""
     concepts = [concept["name"] for concept in bundled.vocabulary["concepts"]]
-    grounds = bundled.vocabulary["grounds"] * 2
+    backgrounds = bundled.vocabulary["backgrounds"] * 2
     prompts = [
-        default_prompt(with_article(concepts[i * 13 % len(concepts)]), "flat", ground)
-        for i, ground in enumerate(grounds)
+        default_prompt(with_article(concepts[i * 13 % len(concepts)]), "flat", background)
+        for i, background in enumerate(backgrounds)
     ]
     pictures = (painted(bundled, prompts, range(len(prompts))) + 1) / 2
     border = torch.cat([pictures[:, :, :2].flatten(2), pictures[:, :, -2:].flatten(2)], dim=2).median(dim=2).values
-    colours = torch.tensor([GROUNDS[name] for name in grounds[:10]])
+    colours = torch.tensor([GROUNDS[name] for name in backgrounds[:10]])
     nearest = torch.cdist(border, colours).argmin(1)
-    assert (nearest == torch.tensor([grounds[:10].index(name) for name in grounds])).float().mean() >= 0.9
+    assert (nearest == torch.tensor([backgrounds[:10].index(name) for name in backgrounds])).float().mean() >= 0.9
     assert pictures.std(dim=(2, 3)).mean() > 0.05  # nor is it flat
 
 
@@ -172,7 +174,7 @@ def enlarged(pipe, picture, overlap: int, noise_level: float) -> np.ndarray:
     """(H, W, 3): at four times its size, in windows that overlap by so many px."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (windows, canvas):
-            patch.setattr(module, "window_starts", lambda length, size, _: window_starts(length, size, overlap))
+            patch.setattr(module, "tile_starts", lambda length, size, _: tile_starts(length, size, overlap))
         row = StudioUpscalePipeline(**pipe.components).prepare([picture], 4, noise_level=noise_level, seeds=[0])[0]
         while not row.finished:
             pipe.denoise_step([row])
@@ -190,7 +192,7 @@ def test_no_seams_whatever_the_windows(bundled, noise_level):
     assert 10 * np.log10(255**2 / np.square(usual - other).mean()) >= 35  # dB
     for axis, length in ((0, 224), (1, 184)):
         ends, others = (
-            {edge for start in window_starts(length, 64, overlap) for edge in (start, start + 64)} - {0, length}
+            {edge for start in tile_starts(length, 64, overlap) for edge in (start, start + 64)} - {0, length}
             for overlap in (16, 32)
         )
         lines = [edge - 1 for edge in sorted(ends - others)]

@@ -31,7 +31,7 @@ def enlarge(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(low_res.float(), size=size, mode="bicubic", align_corners=False).to(low_res.dtype)
 
 
-def project(picture: torch.Tensor, low_res: torch.Tensor, rounds: int = 6) -> torch.Tensor:
+def back_project(picture: torch.Tensor, low_res: torch.Tensor, rounds: int = 6) -> torch.Tensor:
     """Make a painted enlargement shrink to the picture that it is of: iterative back-projection (Irani & Peleg 1991).
 
     picture: (B, 3, H, W) in [-1, 1]; low_res: (B, 3, h, w) in [-1, 1], H and W the same multiple of h and w. What the
@@ -52,17 +52,17 @@ def project(picture: torch.Tensor, low_res: torch.Tensor, rounds: int = 6) -> to
     return picture
 
 
-def held_to(picture: torch.Tensor, known: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:
+def replace_known(picture: torch.Tensor, known: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:
     """x0 (3, H, W) with a picture (3, H, W) in place of it where that is known: known (1, H, W) is 1 there."""
     return torch.lerp(x_0, picture, known)
 
 
-def held_to_low_res(low_res: torch.Tensor, enlarged: torch.Tensor, trust: float, x_0: torch.Tensor) -> torch.Tensor:
+def match_low_res(low_res: torch.Tensor, enlarged: torch.Tensor, trust: float, x_0: torch.Tensor) -> torch.Tensor:
     """x0 (3, H, W) so far as it is trusted, the rest being plain enlargement (3, H, W), made to shrink to (3, h, w)."""
-    return project(torch.lerp(enlarged, x_0.clamp(-1, 1), trust)[None], low_res[None], rounds=3)[0]
+    return back_project(torch.lerp(enlarged, x_0.clamp(-1, 1), trust)[None], low_res[None], rounds=3)[0]
 
 
-def held_to_colours(low_res: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:
+def match_colours(low_res: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:
     """x0 (3, H, W) in the colours of the picture (3, h, w) that it enlarges: by how much their means over blocks of
     about COLOUR_BLOCK px of the small one differ, spread smoothly.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-MAX_GUIDANCE = 5.0  # the largest scale that a network is taught as an input
+MAX_ONE_PASS_GUIDANCE = 5.0  # the largest scale that a network is taught as an input
 STYLE_EMPHASIS = 0.25  # `Guidance.style` where it is asked for: twice as much gains no more, and things begin to suffer
 
 
@@ -49,7 +49,7 @@ class Guidance:
         return self.scale != 1 and self.start <= time_share <= self.stop
 
 
-def away_from(
+def guidance_baseline(
     conditional: torch.Tensor, unconditional: torch.Tensor, plain: torch.Tensor | None = None, style: float = 0.0
 ) -> torch.Tensor:
     """What guidance leads away from: the unconditional prediction, and from there further away from the style.
@@ -60,6 +60,6 @@ def away_from(
     return unconditional if plain is None else unconditional - style * (conditional - plain)
 
 
-def guided(unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def apply_guidance(unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Equation 6, with w = scale - 1: the scale of 1 is the conditional prediction. Shapes broadcast."""
     return unconditional + scale * (conditional - unconditional)

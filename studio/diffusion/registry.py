@@ -5,13 +5,13 @@ from __future__ import annotations
 import diffusers
 from diffusers.pipelines import auto_pipeline
 
-from studio.diffusion.pipeline import (
+from studio.diffusion.pipelines import (
     StudioDenoisePipeline,
     StudioInpaintPipeline,
     StudioTextToImagePipeline,
     StudioUpscalePipeline,
 )
-from studio.diffusion.scheduler import StudioScheduler
+from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
 from studio.diffusion.unet import StudioUNet
 
 

@@ -16,7 +16,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
 
-from studio.diffusion.guidance import MAX_GUIDANCE
+from studio.diffusion.guidance import MAX_ONE_PASS_GUIDANCE
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Adapter(nn.Module):
         return x + self.up(inner * self.gate(guiding)[:, :, None, None])
 
 
-class Stage(nn.Module):
+class UNetBlock(nn.Module):
     """A residual block, a transformer block where the level has attention, an adapter where guidance is taught.
 
     guiding: (B, embedding_dim), 0 for rows that are not guided; None where none is.
@@ -174,7 +174,7 @@ class StudioUNet(ModelMixin, ConfigMixin):
         def stages(level: int, count: int) -> nn.ModuleList:
             attends = attention_levels[level]
             return nn.ModuleList(
-                Stage(widths[level], dim, cross_attention_dim, attention_head_dim, attends, guidance_rank)
+                UNetBlock(widths[level], dim, cross_attention_dim, attention_head_dim, attends, guidance_rank)
                 for _ in range(count)
             )
 
@@ -255,7 +255,7 @@ class StudioUNet(ModelMixin, ConfigMixin):
         if guidance is not None:
             more = guidance.to(time).expand(batch) - 1
             guiding = F.silu(embedding + self.guide(sinusoid(25 * more).to(sample.dtype)))
-            guiding = guiding * (more / (MAX_GUIDANCE - 1)).to(sample.dtype)[:, None]
+            guiding = guiding * (more / (MAX_ONE_PASS_GUIDANCE - 1)).to(sample.dtype)[:, None]
         embedding = F.silu(embedding)
 
         x = self.stem(F.pixel_unshuffle(sample, self.config.patch_size))

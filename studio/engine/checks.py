@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from studio.pictures.files import MAX_PIXELS, MAX_SIDE
-from studio.pictures.modes import plain
+from studio.imaging.files import MAX_PIXELS, MAX_SIDE
+from studio.imaging.modes import normalize_image
 
 MAX_PROMPT = 10_000  # characters
 
@@ -20,7 +20,7 @@ class InvalidRequest(ValueError):
     """A request that cannot be run; its text is one sentence for the person who asked."""
 
 
-def shown(value: object) -> str:
+def quote_value(value: object) -> str:
     """A value as it may stand in a sentence: short, on one line."""
     if value is None or value == "":
         return "empty"
@@ -34,7 +34,7 @@ def shown(value: object) -> str:
 
 def check_text(name: str, value: object) -> None:
     if not isinstance(value, str):
-        raise InvalidRequest(f"The {name} must be text, not {shown(value)}.")
+        raise InvalidRequest(f"The {name} must be text, not {quote_value(value)}.")
     try:
         value.encode()
     except UnicodeEncodeError as problem:  # half of a surrogate pair, which no tokenizer reads
@@ -46,41 +46,43 @@ def check_text(name: str, value: object) -> None:
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
-        raise InvalidRequest(f"The {name} must be one of {', '.join(allowed)}; it was {shown(value)}.")
+        raise InvalidRequest(f"The {name} must be one of {', '.join(allowed)}; it was {quote_value(value)}.")
 
 
-def check_switch(name: str, value: object) -> None:
+def check_bool(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise InvalidRequest(f"{name} must be true or false; it was {shown(value)}.")
+        raise InvalidRequest(f"{name} must be true or false; it was {quote_value(value)}.")
 
 
-def check_whole(name: str, value: object, low: int, high: int) -> None:
+def check_int(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidRequest(f"The {name} must be a whole number from {low} to {high}; it was {shown(value)}.")
+        raise InvalidRequest(f"The {name} must be a whole number from {low} to {high}; it was {quote_value(value)}.")
 
 
-def check_real(name: str, value: object, low: float, high: float) -> None:
+def check_number(name: str, value: object, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not low <= value <= high:
-        raise InvalidRequest(f"The {name} must be a number from {low:g} to {high:g}; it was {shown(value)}.")
+        raise InvalidRequest(f"The {name} must be a number from {low:g} to {high:g}; it was {quote_value(value)}.")
 
 
-def checked_picture(name: str, picture: object, read: Callable[[Image.Image], Image.Image] = plain) -> Image.Image:
+def check_image(
+    name: str, picture: object, read: Callable[[Image.Image], Image.Image] = normalize_image
+) -> Image.Image:
     """A plain copy of the picture, if it is one and not too large."""
     if not isinstance(picture, Image.Image):
-        raise InvalidRequest(f"The {name} must be a picture, not {shown(picture)}.")
+        raise InvalidRequest(f"The {name} must be a picture, not {quote_value(picture)}.")
     width, height = picture.size
     if not 1 <= width * height <= MAX_PIXELS:
         raise InvalidRequest(
-            f"The {name} must have from one pixel to {megapixels(MAX_PIXELS)}; this one has {width} x {height} px."
+            f"The {name} must have from one pixel to {format_megapixels(MAX_PIXELS)}; this one has {width} x {height} px."
         )
     if max(width, height) > MAX_SIDE:
         raise InvalidRequest(f"The {name}'s sides may be at most {MAX_SIDE:,} px; it is {width} x {height} px.")
     try:
         return read(picture)
     except (OSError, ValueError, SyntaxError) as problem:
-        raise InvalidRequest(f"The {name} cannot be read: {shown(str(problem))}.") from problem
+        raise InvalidRequest(f"The {name} cannot be read: {quote_value(str(problem))}.") from problem
 
 
-def megapixels(pixels: int) -> str:
+def format_megapixels(pixels: int) -> str:
     return f"{pixels / 1e6:,.3g} megapixels"

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from studio.engine.job import JobView, Journal, Refusal
-from studio.engine.keeper import Keeper, described
-from studio.engine.register import Register, Way
+from studio.engine.active_job import ActiveJob
+from studio.engine.backend import Backend, Row, is_out_of_memory
+from studio.engine.batcher import Batcher, Slot
+from studio.engine.job import JobRejected, JobView, Journal
+from studio.engine.job_table import Direction, JobTable
 from studio.engine.requests import Request, TextToImage
-from studio.engine.run import Run
-from studio.engine.sampler import SampledRow, Sampler, is_out_of_memory
-from studio.engine.schedule import Schedule, Seat
-from studio.engine.trace import Budget, Recorder
+from studio.engine.result_writer import ResultWriter, describe_exception
+from studio.engine.trace import ByteBudget, TraceRecorder
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Engine:
 
     def __init__(
         self,
-        load: Callable[[], Sampler],
+        load: Callable[[], Backend],
         journal: Journal,
         *,
         active: int = 24,
@@ -59,14 +59,14 @@ class Engine:
         waiting_per_owner: int = 64,
         traces: bool = True,
     ) -> None:
-        self.sampler: Sampler | None = None  # until it is loaded
+        self.sampler: Backend | None = None  # until it is loaded
         self._load, self._journal, self._traces = load, journal, traces
         self._loaded = threading.Event()  # or failed to
         self._problem = ""
-        self._register = Register(active, waiting, waiting_per_owner)
-        self._keeper = Keeper(journal, self._register)
-        self._schedule = Schedule()  # the loop's own
-        self._budget = Budget()
+        self._register = JobTable(active, waiting, waiting_per_owner)
+        self._keeper = ResultWriter(journal, self._register)
+        self._schedule = Batcher()  # the loop's own
+        self._budget = ByteBudget()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     # ---- for pages ----
@@ -89,21 +89,21 @@ class Engine:
         phase = "loading" if self.sampler is None else "running" if running or waiting else "idle"
         return Status(phase, running=running, waiting=waiting)
 
-    def submit(self, request: Request, owner: str, *, keep: bool = True) -> str:
+    def submit(self, request: Request, owner: str, *, save: bool = True) -> str:
         """Puts a job in line and returns its id; by then it is in the journal. Raises Refusal.
 
-        keep: False for a sketch: nothing is written down, and its pictures are only in the views of those who follow.
+        save: False for a sketch: nothing is written down, and its pictures are only in the views of those who follow.
         """
-        run = self._register.enter(request, owner, keep)
+        run = self._register.enter(request, owner, save)
         try:
-            if keep:
-                self._journal.submitted(run.job)
+            if save:
+                self._journal.add_job(run.job)
         except BaseException as problem:
             self._register.forget(run)
-            if isinstance(problem, Refusal) or not isinstance(problem, Exception):
+            if isinstance(problem, JobRejected) or not isinstance(problem, Exception):
                 raise
             log.exception("a job was not written down")
-            raise Refusal(f"The job could not be written down ({described(problem)}).") from problem
+            raise JobRejected(f"The job could not be written down ({describe_exception(problem)}).") from problem
         self._register.arrived(run)
         return run.job.id
 
@@ -139,7 +139,7 @@ class Engine:
         self._keeper.write_end(run)
         return True
 
-    def move(self, job_id: str, owner: str, to: Way) -> bool:
+    def move(self, job_id: str, owner: str, to: Direction) -> bool:
         """Moves a waiting job among the owner's others, nobody else's wait changes; whether it moved."""
         run = self._register.find(job_id, owner)
         moved = self._register.move(run, to) if run else []
@@ -176,7 +176,7 @@ class Engine:
 
     def _take_up(self) -> None:
         try:
-            self._register.bring_back(self._journal.unfinished())
+            self._register.bring_back(self._journal.load_unfinished())
         except Exception:  # the studio works without them
             log.exception("the unfinished jobs were not found")
 
@@ -186,7 +186,7 @@ class Engine:
             self.sampler = self._load()
         except Exception as problem:  # whatever is wrong with a model folder must not end the page
             log.warning("the model was not loaded", exc_info=problem)
-            self._problem = str(problem) or f"The model was not loaded: {described(problem)}."
+            self._problem = str(problem) or f"The model was not loaded: {describe_exception(problem)}."
             self._register.refuse(self._problem)
         self._loaded.set()
         return self.sampler is not None
@@ -207,13 +207,13 @@ class Engine:
             self._call(self._schedule.pick())
         return True
 
-    def _prepare(self, run: Run) -> None:
+    def _prepare(self, run: ActiveJob) -> None:
         request = run.job.request
         try:
             rows = self.sampler.prepare(request)
             notes = tuple(self._notes(request))
-            traced = self._traces and run.job.kept
-            recorders = [Recorder(row, self._budget) if traced else None for row in rows]
+            traced = self._traces and run.job.saved
+            recorders = [TraceRecorder(row, self._budget) if traced else None for row in rows]
             seats = [self._schedule.take_in(row, run, recorder) for row, recorder in zip(rows, recorders, strict=True)]
             self._register.prepared(run, seats, notes)
         except Exception as problem:  # one bad job must not end the engine
@@ -221,7 +221,7 @@ class Engine:
         if run.job.ended:  # cancelled meanwhile
             self._vacate(run)
 
-    def _call(self, seats: list[Seat]) -> None:
+    def _call(self, seats: list[Slot]) -> None:
         """One network call. What goes wrong in company is tried again alone, so that only the job at fault fails."""
         shape, rows = seats[0].shape, sum(seat.need for seat in seats)
         start = time.perf_counter()
@@ -243,7 +243,7 @@ class Engine:
                 while seat.row.progress <= progress and not seat.run.job.ended:
                     self._call([seat])
 
-    def _denoise(self, rows: list[SampledRow]) -> Exception | None:
+    def _denoise(self, rows: list[Row]) -> Exception | None:
         try:
             self.sampler.denoise_step(rows)
         except Exception as problem:
@@ -252,7 +252,7 @@ class Engine:
             return problem.with_traceback(None)  # its frames hold on to memory that the next call may need
         return None
 
-    def _step(self, seats: list[Seat], seconds: float) -> None:
+    def _step(self, seats: list[Slot], seconds: float) -> None:
         """Takes note that these rows came on in a call that took so many seconds for each network row in it."""
         costs = [seconds * seat.need for seat in seats]
         for seat in seats:
@@ -263,21 +263,21 @@ class Engine:
         for run in self._register.stepped(seats, costs):
             self._keeper.finished(run, self.sampler)
 
-    def _record(self, recorder: Recorder) -> None:
+    def _record(self, recorder: TraceRecorder) -> None:
         try:
             recorder.record()
         except Exception:  # the memory may be full: the picture matters more
             log.warning("a run is no longer recorded", exc_info=True)
             recorder.close()
 
-    def _fail(self, run: Run, problem: Exception) -> None:
+    def _fail(self, run: ActiveJob, problem: Exception) -> None:
         log.error("a job failed", exc_info=problem)
-        error = TOO_LARGE if is_out_of_memory(problem) else f"The job failed: {described(problem)}."
+        error = TOO_LARGE if is_out_of_memory(problem) else f"The job failed: {describe_exception(problem)}."
         if self._register.end(run, "failed", error):
             self._keeper.failed(run)
         self._vacate(run)
 
-    def _vacate(self, run: Run) -> None:
+    def _vacate(self, run: ActiveJob) -> None:
         """Lets go of a job that has ended."""
         self._schedule.leave(run)
         for seat in self._register.vacate(run):

@@ -20,7 +20,7 @@ State = Literal["queued", "running", "done", "cancelled", "failed"]
 ENDED = ("done", "cancelled", "failed")
 
 
-class Refusal(RuntimeError):
+class JobRejected(RuntimeError):
     """A job that cannot be taken or kept; its text is one sentence for the person who asked."""
 
 
@@ -50,7 +50,7 @@ class Job:
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))  # 128 random bits
     state: State = "queued"
     created: float = field(default_factory=time.time)
-    place: float = 0.0  # jobs start in the order of their places
+    order: float = 0.0  # jobs start in the order of their places
     step: int = 0  # steps that all pictures have taken
     steps: int = 0  # steps in all; before the job runs, those asked for
     share: float = 0.0  # of all that is to be computed: what is done
@@ -59,7 +59,7 @@ class Job:
     seconds: float = 0.0  # from its start to the decoded pictures, without the wait in line
     pictures: tuple[Picture, ...] = ()  # of a job that is done
     crashes: int = 0  # processes that were killed while it was under way
-    kept: bool = True  # else nothing of it is written down, and its pictures are in its views alone
+    saved: bool = True  # else nothing of it is written down, and its pictures are in its views alone
 
     def __post_init__(self) -> None:
         self.steps = self.steps or self.request.steps
@@ -91,7 +91,7 @@ class JobView:
     seconds: float
     pictures: tuple[Picture, ...]
     request: Request
-    kept: bool = True
+    saved: bool = True
 
     @classmethod
     def of(
@@ -115,7 +115,7 @@ class JobView:
             seconds=job.seconds,
             pictures=job.pictures,
             request=job.request,
-            kept=job.kept,
+            saved=job.saved,
         )
 
     @property
@@ -126,29 +126,31 @@ class JobView:
 class Journal(Protocol):
     """Where jobs are written down so that they outlive the process. Its methods are called from several threads."""
 
-    def submitted(self, job: Job) -> None:
+    def add_job(self, job: Job) -> None:
         """The job is durable when this returns. Raises Refusal if it cannot be taken."""
         ...
 
-    def started(self, job: Job) -> None:
+    def mark_started(self, job: Job) -> None:
         """It is under way. If the process is killed now, `unfinished` counts one more of its `crashes`."""
         ...
 
-    def keep(self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]) -> tuple[Picture, ...]:
+    def save_results(
+        self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]
+    ) -> tuple[Picture, ...]:
         """Keeps the pictures with their traces and marks the job done, all or nothing; again, it changes nothing.
 
         Raises Refusal if they cannot be kept.
         """
         ...
 
-    def ended(self, job: Job) -> None:
+    def mark_ended(self, job: Job) -> None:
         """The job was cancelled or failed: see its `state` and `error`."""
         ...
 
-    def moved(self, job: Job) -> None:
+    def update_order(self, job: Job) -> None:
         """Its `place` changed."""
         ...
 
-    def unfinished(self) -> list[Job]:
+    def load_unfinished(self) -> list[Job]:
         """The jobs that are queued or running, by place, as new objects."""
         ...

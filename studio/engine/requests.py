@@ -12,24 +12,24 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from studio.engine.captions import ANY, GROUNDS, STYLES, caption, chosen
 from studio.engine.checks import (
     InvalidRequest,
+    check_bool,
     check_choice,
-    check_real,
-    check_switch,
+    check_image,
+    check_int,
+    check_number,
     check_text,
-    check_whole,
-    checked_picture,
-    megapixels,
-    shown,
+    format_megapixels,
+    quote_value,
 )
-from studio.nouns import without_style
-from studio.pictures.canvas import hole_of, window_count
-from studio.pictures.files import MAX_PIXELS, MAX_SIDE
-from studio.pictures.modes import plain_mask
+from studio.imaging.canvas import mask_to_hole, tile_count
+from studio.imaging.files import MAX_PIXELS, MAX_SIDE
+from studio.imaging.modes import normalize_mask
+from studio.prompts.captions import ANY, BACKGROUNDS, STYLES, build_caption, choose_look
+from studio.prompts.nouns import without_style
 
-# The keys of studio.diffusion.samplers.SAMPLERS with their names for people, here so that a page can be
+# The keys of studio.diffusion.schedulers.samplers.SAMPLERS with their names for people, here so that a page can be
 # built, and a request checked, before torch is imported. A test holds the two equal.
 SAMPLERS = {
     "studio": "Studio",
@@ -46,16 +46,16 @@ MAX_ROWS = 150_000  # network rows of 64 px that a job may take: the better part
 MAX_GUIDANCE = 30.0
 MAX_COUNT = 9
 MAX_NOISE_LEVEL = 0.3
-MAX_RIM = 256  # px by which a mask may grow, shrink or fade out
+MAX_MASK_MARGIN = 256  # px by which a mask may grow, shrink or fade out
 MAX_SIGMA = 100.0  # standard deviation of noise, in levels of 255
 SCALES = (2, 4)
-FINISHES = (64, 128, 256, 512)  # px, sides at which pictures from words can be finished
+RESOLUTIONS = (64, 128, 256, 512)  # px, sides at which pictures from words can be finished
 AREAS = {"painted": "Painted area only", "whole": "Whole picture"}
-DENOISING = {"mean": "Posterior mean (one evaluation)", "run": "Full run"}
+DENOISE_METHODS = {"mean": "Posterior mean (one evaluation)", "run": "Full run"}
 
 
 @dataclass(frozen=True)
-class _Asked:
+class BaseRequest:
     """What every request holds beside its pictures, and how it becomes plain values."""
 
     task: ClassVar[str]
@@ -64,16 +64,16 @@ class _Asked:
     def _check(self) -> None:
         check_text("prompt", self.prompt)
         check_text("negative prompt", self.negative_prompt)
-        check_whole("number of pictures", self.count, 1, MAX_COUNT)
-        check_whole("steps", self.steps, 1, MAX_STEPS)
-        check_real("guidance", self.guidance, 0.0, MAX_GUIDANCE)
+        check_int("number of pictures", self.count, 1, MAX_COUNT)
+        check_int("steps", self.steps, 1, MAX_STEPS)
+        check_number("guidance", self.guidance, 0.0, MAX_GUIDANCE)
         check_choice("sampler", self.sampler, tuple(SAMPLERS))
-        check_whole("seed", self.seed, 0, MAX_SEED)
+        check_int("seed", self.seed, 0, MAX_SEED)
 
     def _check_work(self, width: int, height: int) -> None:
         """What is painted at its full size (px) may not take for ever, since nobody may be left to stop it."""
         calls = self.steps * (1 + (self.sampler == "heun"))
-        rows = window_count(height, width, 64) * calls * self.passes * self.count
+        rows = tile_count(height, width, 64) * calls * self.passes * self.count
         if rows > MAX_ROWS:
             raise InvalidRequest(
                 f"This would take {rows:,} evaluations of the network, and a job may take {MAX_ROWS:,}: choose fewer "
@@ -83,7 +83,7 @@ class _Asked:
     @property
     def caption(self) -> str:
         """The whole prompt that was asked for."""
-        return caption(self.prompt)
+        return build_caption(self.prompt)
 
     @property
     def captions(self) -> list[str]:
@@ -124,7 +124,7 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class TextToImage(_Asked):
+class TextToImage(BaseRequest):
     """Pictures from words, or variations of a picture.
 
     prompt, negative_prompt: up to 10,000 characters; an empty prompt paints without guidance by words.
@@ -133,7 +133,7 @@ class TextToImage(_Asked):
     steps: 1 to 1000.  guidance: 0 to 30, 1 is none.  sampler: a key of SAMPLERS.  seed: 0 to 2**32 - 1.
     image: a picture to vary, up to 16 megapixels; results are of its size.  strength: above 0, at most 1: how far the
         result may leave it (with 1, nothing of it is left). Without an image, it says nothing.
-    finish: one of FINISHES, the shorter side at which the picture is finished; None is the model's own choice.
+    resolution: one of FINISHES, the shorter side at which the picture is finished; None is the model's own choice.
     one_pass: guidance as the network's own input, half the work, where the model can: from 1 to 5, without a negative
         prompt; else by a second row, as always.
     style_emphasis: what the words for the style change counts more, by a third row, where there is a second one.
@@ -148,7 +148,7 @@ class TextToImage(_Asked):
     prompt: str
     negative_prompt: str = ""
     style: str = ANY
-    ground: str = ANY
+    background: str = ANY
     count: int = 1
     steps: int = 10
     guidance: float = 3.0
@@ -156,42 +156,44 @@ class TextToImage(_Asked):
     seed: int = 0
     image: Image.Image | None = field(default=None, hash=False, kw_only=True)
     strength: float = field(default=0.6, kw_only=True)
-    finish: int | None = field(default=None, kw_only=True)
+    resolution: int | None = field(default=None, kw_only=True)
     one_pass: bool = field(default=False, kw_only=True)
     style_emphasis: bool = field(default=False, kw_only=True)
-    varied: bool = field(default=False, kw_only=True)
+    randomize_style: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         self._check()
-        check_switch("Guidance in one pass", self.one_pass)
-        check_switch("Style emphasis", self.style_emphasis)
-        check_switch("Whether the seed chooses", self.varied)
+        check_bool("Guidance in one pass", self.one_pass)
+        check_bool("Style emphasis", self.style_emphasis)
+        check_bool("Whether the seed chooses", self.randomize_style)
         check_choice("style", self.style, (ANY, *STYLES))
-        check_choice("ground colour", self.ground, (ANY, *GROUNDS))
-        check_real("strength", self.strength, 0.0, 1.0)
+        check_choice("ground colour", self.background, (ANY, *BACKGROUNDS))
+        check_number("strength", self.strength, 0.0, 1.0)
         if self.strength == 0:
             raise InvalidRequest("The strength must be above 0: at 0 nothing changes.")
-        if self.finish is not None and (type(self.finish) is not int or self.finish not in FINISHES):
-            allowed = ", ".join(map(str, FINISHES))
-            raise InvalidRequest(f"The size to finish at must be one of {allowed}; it was {shown(self.finish)}.")
+        if self.resolution is not None and (type(self.resolution) is not int or self.resolution not in RESOLUTIONS):
+            allowed = ", ".join(map(str, RESOLUTIONS))
+            raise InvalidRequest(
+                f"The size to finish at must be one of {allowed}; it was {quote_value(self.resolution)}."
+            )
         if self.image is not None:
-            object.__setattr__(self, "image", checked_picture("picture", self.image))
+            object.__setattr__(self, "image", check_image("picture", self.image))
 
     @property
     def caption(self) -> str:
         """The whole prompt that was asked for, style and ground included."""
-        return caption(self.prompt, self.style, self.ground)
+        return build_caption(self.prompt, self.style, self.background)
 
     @property
     def captions(self) -> list[str]:
-        return [caption(self.prompt, *self.look(seed)) for seed in self.seeds]
+        return [build_caption(self.prompt, *self.look(seed)) for seed in self.seeds]
 
     def look(self, seed: int) -> tuple[str, str]:
         """Style and ground of the picture with this seed. An empty prompt leaves all to the model."""
-        if not self.varied or not self.prompt.strip():
-            return self.style, self.ground
-        style, ground = chosen(self.prompt, seed)
-        return style if self.style == ANY else self.style, ground if self.ground == ANY else self.ground
+        if not self.randomize_style or not self.prompt.strip():
+            return self.style, self.background
+        style, background = choose_look(self.prompt, seed)
+        return style if self.style == ANY else self.style, background if self.background == ANY else self.background
 
     @property
     def passes(self) -> int:
@@ -203,14 +205,14 @@ class TextToImage(_Asked):
 
     @property
     def _painted_pixels(self) -> int:
-        if self.finish is None:
+        if self.resolution is None:
             return 0
         longer = 1.0 if self.image is None else max(self.image.size) / min(self.image.size)
-        return round(self.finish**2 * longer)
+        return round(self.resolution**2 * longer)
 
 
 @dataclass(frozen=True)
-class Inpaint(_Asked):
+class Inpaint(BaseRequest):
     """A picture with a hole, painted again where the mask is white.
 
     image: up to 16 megapixels, kept as RGB, or RGBA where it can be transparent.  mask: of the same size, kept as L;
@@ -242,27 +244,27 @@ class Inpaint(_Asked):
 
     def __post_init__(self) -> None:
         self._check()
-        check_whole("growth of the mask", self.grow, -MAX_RIM, MAX_RIM)
-        check_whole("feather", self.feather, 0, MAX_RIM)
+        check_int("growth of the mask", self.grow, -MAX_MASK_MARGIN, MAX_MASK_MARGIN)
+        check_int("feather", self.feather, 0, MAX_MASK_MARGIN)
         check_choice("area", self.area, tuple(AREAS))
-        check_switch("Whether to invert the mask", self.invert)
-        object.__setattr__(self, "image", checked_picture("picture", self.image))
-        object.__setattr__(self, "mask", checked_picture("mask", self.mask, plain_mask))
+        check_bool("Whether to invert the mask", self.invert)
+        object.__setattr__(self, "image", check_image("picture", self.image))
+        object.__setattr__(self, "mask", check_image("mask", self.mask, normalize_mask))
         if self.mask.size != self.image.size:
             raise InvalidRequest(
                 f"The mask is {_size(self.mask)} px and the picture {_size(self.image)} px; both must be of one size."
             )
-        if not hole_of(self.mask, self.invert).any():
+        if not mask_to_hole(self.mask, self.invert).any():
             what = "white and inverted" if self.invert else "black"
             raise InvalidRequest(
                 f"The mask is all {what}, so there is nothing to paint: mark something on the picture."
             )
-        if self.grow < 0 and not hole_of(self.mask, self.invert, self.grow).any():
+        if self.grow < 0 and not mask_to_hole(self.mask, self.invert, self.grow).any():
             raise InvalidRequest(f"Nothing is left of the mask when it shrinks by {-self.grow} px.")
 
 
 @dataclass(frozen=True)
-class SuperResolve(_Asked):
+class SuperResolve(BaseRequest):
     """A small picture, painted larger.
 
     image: kept as RGB, or RGBA where it can be transparent.  scale: 2 or 4.
@@ -291,9 +293,9 @@ class SuperResolve(_Asked):
     def __post_init__(self) -> None:
         self._check()
         if not isinstance(self.scale, int) or self.scale not in SCALES:
-            raise InvalidRequest(f"The scale must be 2 or 4; it was {shown(self.scale)}.")
-        check_real("creativity", self.noise_level, 0.0, MAX_NOISE_LEVEL)
-        object.__setattr__(self, "image", checked_picture("picture", self.image))
+            raise InvalidRequest(f"The scale must be 2 or 4; it was {quote_value(self.scale)}.")
+        check_number("creativity", self.noise_level, 0.0, MAX_NOISE_LEVEL)
+        object.__setattr__(self, "image", check_image("picture", self.image))
         if self.target is not None:
             self._aim()
         width, height = self.output_size
@@ -301,8 +303,8 @@ class SuperResolve(_Asked):
             times = f"{self.scale} times as large"
             to = times if self.target is None else f"painted {times}, then resized to {width} x {height} px"
             raise InvalidRequest(
-                f"The larger pictures may have {megapixels(MAX_PIXELS)} together; these would have "
-                f"{megapixels(self.pixels)}: {self.count} x {_size(self.image)} px, {to}."
+                f"The larger pictures may have {format_megapixels(MAX_PIXELS)} together; these would have "
+                f"{format_megapixels(self.pixels)}: {self.count} x {_size(self.image)} px, {to}."
             )
         self._check_work(self.image.width * self.scale, self.image.height * self.scale)
 
@@ -310,9 +312,9 @@ class SuperResolve(_Asked):
         """Checks the target and takes the scale that it needs."""
         target = self.target
         if not isinstance(target, tuple | list) or len(target) != 2:
-            raise InvalidRequest(f"The target size must be a width and a height in px; it was {shown(target)}.")
+            raise InvalidRequest(f"The target size must be a width and a height in px; it was {quote_value(target)}.")
         for name, length, now in zip(("width", "height"), target, self.image.size, strict=True):
-            check_whole(f"target {name}", length, 1, MAX_SIDE)
+            check_int(f"target {name}", length, 1, MAX_SIDE)
             if length > SCALES[-1] * now:
                 raise InvalidRequest(
                     f"The target {name} may be at most {SCALES[-1]} times the picture's, "
@@ -333,7 +335,7 @@ class SuperResolve(_Asked):
 
 
 @dataclass(frozen=True)
-class Denoise(_Asked):
+class Denoise(BaseRequest):
     """A noisy picture without its noise.
 
     image: up to 16 megapixels, kept as RGB, or RGBA where it can be transparent: its alpha stays.
@@ -350,7 +352,7 @@ class Denoise(_Asked):
 
     image: Image.Image = field(hash=False)
     sigma: float | None = None
-    way: str = "mean"
+    method: str = "mean"
     prompt: str = ""
     negative_prompt: str = ""
     count: int = 1
@@ -361,17 +363,19 @@ class Denoise(_Asked):
 
     def __post_init__(self) -> None:
         self._check()
-        check_choice("way", self.way, tuple(DENOISING))
+        check_choice("method", self.method, tuple(DENOISE_METHODS))
         if self.sigma is not None:
-            check_real("noise", self.sigma, 0.0, MAX_SIGMA)
+            check_number("noise", self.sigma, 0.0, MAX_SIGMA)
             if self.sigma == 0:
                 raise InvalidRequest("The noise must be above 0: at 0 there is none to take away.")
-        object.__setattr__(self, "image", checked_picture("picture", self.image))
-        if self.way == "run":
+        object.__setattr__(self, "image", check_image("picture", self.image))
+        if self.method == "run":
             self._check_work(*self.image.size)
 
 
 Request = TextToImage | Inpaint | SuperResolve | Denoise
+# Names of fields in settings that earlier versions stored.
+EARLIER_NAMES = {"ground": "background", "varied": "randomize_style", "finish": "resolution", "way": "method"}
 _REQUESTS = {kind.task: kind for kind in (TextToImage, Inpaint, SuperResolve, Denoise)}
 
 
@@ -383,12 +387,18 @@ def request_from(settings: Mapping[str, Any], pictures: Mapping[str, Image.Image
     task = settings.get("task", TextToImage.task)
     check_choice("task", task, tuple(_REQUESTS))
     kind = _REQUESTS[task]
+    settings = with_current_names(settings)
     given = {**{k: v for k, v in settings.items() if k not in kind._pictures}, **pictures}
     known = {field.name: field for field in fields(kind) if field.init}
     for name, of in known.items():
         if of.default is MISSING and name not in given:
             raise InvalidRequest(f"The {name} is missing.")
     return kind(**{name: value for name, value in given.items() if name in known})
+
+
+def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the fields of settings that an earlier version stored."""
+    return {EARLIER_NAMES.get(name, name): value for name, value in settings.items()}
 
 
 def _size(picture: Image.Image) -> str:

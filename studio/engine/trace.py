@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from studio.engine.sampler import SampledRow, StepRecord
+from studio.engine.backend import Row, StepRecord
 
 MAX_STEPS = 64  # kept of a run; of a longer one every second, fourth, ... and the ends of its stages
 MAX_BYTES = 32_000_000  # of one picture's trace; one of more than about 0.4 megapixels leaves none
@@ -168,7 +168,7 @@ class Trace:
             raise ValueError(f"not a trace: {type(problem).__name__}: {problem}") from problem
 
 
-class Budget:
+class ByteBudget:
     """Bytes that all recorders together may hold. Safe to use from several threads."""
 
     def __init__(self, most: int = TOTAL_BYTES) -> None:
@@ -236,10 +236,10 @@ class _About(NamedTuple):
         return 0 if self.condition is None else FLOAT * 7 * math.prod(shape[1:])
 
 
-class Recorder:
+class TraceRecorder:
     """Follows one row: call `record` after each of its steps, `trace` at the end, and `close` whatever happens."""
 
-    def __init__(self, row: SampledRow, budget: Budget) -> None:
+    def __init__(self, row: Row, budget: ByteBudget) -> None:
         self._row = row
         self._budget = budget
         self._kept: list[_Kept] = []

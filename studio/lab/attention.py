@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from studio.diffusion.composition import parse_layout
 from studio.diffusion.conditioning import CONDITION_CHANNELS, Task
-from studio.diffusion.layout import layout_of
+from studio.diffusion.tiling import TileBlender, tile_corners
 from studio.diffusion.unet import StudioUNet, TransformerBlock, attention_weights
-from studio.diffusion.windows import Blend, windows
 
 
 @dataclass
@@ -35,10 +35,10 @@ class Watch:
 
 
 @contextmanager
-def watching(unet: StudioUNet) -> Iterator[Watch]:
+def record_activations(unet: StudioUNet) -> Iterator[Watch]:
     """Listens to every cross-attention and every stage of a network, until the block is left."""
     seen, handles = Watch(), []
-    for name, block in places(unet):
+    for name, block in named_blocks(unet):
         handles.append(
             block.register_forward_hook(
                 lambda module, given, out, name=name: seen.features.append((name, out.detach().float()))
@@ -53,7 +53,7 @@ def watching(unet: StudioUNet) -> Iterator[Watch]:
             handle.remove()
 
 
-def places(unet: StudioUNet) -> list[tuple[str, Any]]:
+def named_blocks(unet: StudioUNet) -> list[tuple[str, Any]]:
     """The network's stages by name, in the order in which a picture goes through them."""
     found = [(f"down {level}", stage) for level, stages in enumerate(unet.down) for stage in stages]
     found += [("mid", stage) for stage in unet.mid]
@@ -87,7 +87,7 @@ def _listen(block: TransformerBlock, name: str, seen: Watch) -> list[Any]:
     ]
 
 
-def twin(unet: StudioUNet) -> StudioUNet:
+def share_weights(unet: StudioUNet) -> StudioUNet:
     """A second network over the very same weights in memory, with modules of its own to listen to."""
     with torch.device("meta"):
         other = type(unet).from_config(unet.config)
@@ -95,9 +95,11 @@ def twin(unet: StudioUNet) -> StudioUNet:
     return other.eval().requires_grad_(False)
 
 
-def listener(pipe: Any) -> Any:
+def inspection_pipeline(pipe: Any) -> Any:
     """A pipeline over the same weights, with modules and a tokenizer of its own: the first may go on working."""
-    return type(pipe)(**pipe.components | {"unet": twin(pipe.unet), "tokenizer": copy.deepcopy(pipe.tokenizer)})
+    return type(pipe)(
+        **pipe.components | {"unet": share_weights(pipe.unet), "tokenizer": copy.deepcopy(pipe.tokenizer)}
+    )
 
 
 # ---- words ----
@@ -163,7 +165,7 @@ class Insight:
 
 
 @torch.no_grad()
-def insight(
+def replay_step(
     pipe: Any,
     prompt: str,
     stage: Any,
@@ -189,18 +191,18 @@ def insight(
     if stage.condition is not None:
         condition = torch.from_numpy(np.array(stage.condition, dtype=np.float32))
     window = pipe.window_size if denoised or task == Task.SUPER_RESOLUTION else pipe.sample_size
-    layout = layout_of(prompt, window) if from_words else None
+    layout = parse_layout(prompt, window) if from_words else None
     if layout and (height, width) != (layout.side, layout.side):  # begun from a picture that is no square, or larger
         layout = None
     captions = layout.captions if layout else (prompt,)
-    corners = list(layout.corners) if layout else windows(height, width, window)
+    corners = list(layout.corners) if layout else tile_corners(height, width, window)
     whole = torch.cat([x_t, condition])
     tiles = [whole[:, top : top + window, left : left + window] for top, left in corners]
     count, each = len(tiles), len(tiles) // len(captions)
     text, mask = pipe.encode(captions)
     one_pass = bool(unet.config.guidance_rank) and step.guidance_difference is None and step.guidance_scale != 1
     guidance = torch.full((count,), float(step.guidance_scale), device=device) if one_pass else None
-    with watching(unet) as seen:
+    with record_activations(unet) as seen:
         said = unet(
             torch.stack(tiles).to(device, dtype),
             torch.full((count,), float(step.timestep), device=device),
@@ -217,7 +219,7 @@ def insight(
         """Windows (B, C, h, w) at their own size -> (C, H, W) of each caption, as much of it as counts."""
         of_each = []
         for k in range(len(captions)):
-            blend = Blend(height, width, window, layout.corners if layout else ())
+            blend = TileBlender(height, width, window, layout.corners if layout else ())
             for part, corner in list(zip(parts.cpu(), corners, strict=True))[k * each : (k + 1) * each]:
                 blend.add(part, *corner)
             of_each.append(blend.whole())
@@ -246,7 +248,7 @@ def _level(name: str, out: torch.Tensor, channels: int) -> Level:
     return Level(name, len(values), values.shape[1], values.shape[2], shown.numpy())
 
 
-def strongest(maps: Sequence[np.ndarray]) -> np.ndarray:
+def stretch_contrast(maps: Sequence[np.ndarray]) -> np.ndarray:
     """Maps (words, H, W) each stretched from its least to its largest value, for drawing; a flat one is 0."""
     array = np.asarray(maps)
     low, high = array.min((1, 2), keepdims=True), array.max((1, 2), keepdims=True)

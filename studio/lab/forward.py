@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from studio.imaging.modes import flatten_alpha, normalize_image
 from studio.lab.schedules import Curves
-from studio.pictures.modes import over, plain
 
 SIZES = (16, 32, 64, 128)
 BINS = 61
@@ -48,10 +48,10 @@ def prepare(picture: Image.Image, size: int = 64, standardize: bool = False) -> 
     """
     if size not in SIZES:
         raise ValueError(f"size is {size}; it must be one of {', '.join(map(str, SIZES))}")
-    picture = plain(picture)  # what is transparent lies on white
+    picture = normalize_image(picture)  # what is transparent lies on white
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = over(picture).resize(
+    square = flatten_alpha(picture).resize(
         (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side), reducing_gap=3.0
     )
     pixels = np.asarray(square, dtype=np.float32).transpose(2, 0, 1) / 255
@@ -68,7 +68,7 @@ def noise_like(x0: np.ndarray, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(x0.shape, dtype=np.float32)
 
 
-def noised(x0: np.ndarray, eps: np.ndarray, alpha: float, sigma: float) -> np.ndarray:
+def add_noise(x0: np.ndarray, eps: np.ndarray, alpha: float, sigma: float) -> np.ndarray:
     """x_t = alpha_t x0 + sigma_t eps (Ho et al. 2020, arXiv 2006.11239, equation 4)."""
     return alpha * x0 + sigma * eps
 
@@ -101,7 +101,7 @@ def forward(x0: np.ndarray, eps: np.ndarray, curves: Curves, t: int) -> NoisedPi
     if isinstance(t, bool) or not isinstance(t, int | np.integer) or not 0 <= t < len(curves):
         raise ValueError(f"t is {t}; it must be a whole number from 0 to {len(curves) - 1}")
     alpha, sigma = float(curves.alpha[t]), float(curves.sigma[t])
-    x_t, clean = noised(x0, eps, alpha, sigma), Moments.of(x0)
+    x_t, clean = add_noise(x0, eps, alpha, sigma), Moments.of(x0)
     power, noise_power = np.mean(np.square(alpha * x0, dtype=np.float64)), np.mean(np.square(sigma * eps))
     counts, _ = np.histogram(x_t, EDGES)
     return NoisedPicture(

@@ -29,7 +29,7 @@ def packed(values: Any) -> dict[str, Any]:
     return {"shape": list(array.shape), "scale": scale, "data": base64.b64encode(whole.tobytes()).decode()}
 
 
-def packed_exactly(values: Any) -> dict[str, Any]:
+def pack_exact(values: Any) -> dict[str, Any]:
     """The same in float32, without a scale: for tables of numbers that are shown to many digits."""
     array = np.asarray(values, dtype="<f4")
     if not np.isfinite(array).all():
@@ -37,7 +37,7 @@ def packed_exactly(values: Any) -> dict[str, Any]:
     return {"shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
 
 
-def unpacked(pack: dict[str, Any]) -> np.ndarray:
+def unpack(pack: dict[str, Any]) -> np.ndarray:
     """The array again, float64."""
     whole = np.frombuffer(base64.b64decode(pack["data"]), dtype="<i2" if "scale" in pack else "<f4")
     return whole.reshape(pack["shape"]) * np.float64(pack.get("scale", 1))

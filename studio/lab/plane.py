@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from studio.diffusion.process import NoiseSchedule, velocity
+from studio.diffusion.noise_process import NoiseSchedule, velocity
 
 EXTENT = 2.6  # the plane is shown from -EXTENT to EXTENT
 MAX_DRAWN = 20_000  # points of a drawing
@@ -23,7 +23,7 @@ MAX_LETTERS = 3
 
 
 @dataclass(frozen=True)
-class Cloud:
+class PointCloud:
     """Points (N, 2) float32 to learn, each of class 0 or 1, and how blurred they are meant to be."""
 
     name: str
@@ -56,7 +56,7 @@ def rings(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.nd
 SHAPES = {"two moons": two_moons, "spiral": spiral, "rings": rings}
 
 
-def cloud(name: str, count: int = 2048, seed: int = 0) -> Cloud:
+def make_cloud(name: str, count: int = 2048, seed: int = 0) -> PointCloud:
     """One of SHAPES, centred and scaled to variance 1. Raises ValueError for an unknown name."""
     if name not in SHAPES:
         raise ValueError(f"shape is {name!r}; it must be one of {', '.join(SHAPES)}")
@@ -65,7 +65,7 @@ def cloud(name: str, count: int = 2048, seed: int = 0) -> Cloud:
     return _blurred(name, _standard(points), labels, generator)
 
 
-def letters(text: str, count: int = 2048, seed: int = 0) -> Cloud:
+def cloud_from_letters(text: str, count: int = 2048, seed: int = 0) -> PointCloud:
     """The ink of one to three letters; the first is of class 0, the others of class 1.
 
     Raises ValueError for a text that is empty, too long or leaves no ink.
@@ -87,10 +87,10 @@ def letters(text: str, count: int = 2048, seed: int = 0) -> Cloud:
     whole, classes = np.concatenate(places), np.concatenate(labels)
     chosen = generator.integers(len(whole), size=count)
     points = whole[chosen] + generator.uniform(-0.5, 0.5, (count, 2))
-    return Cloud(text, _standard(points).astype(np.float32), classes[chosen].astype(np.int64))
+    return PointCloud(text, _standard(points).astype(np.float32), classes[chosen].astype(np.int64))
 
 
-def drawn(strokes: Sequence[Mapping[str, Any]], count: int = 2048, seed: int = 0) -> Cloud:
+def cloud_from_strokes(strokes: Sequence[Mapping[str, Any]], count: int = 2048, seed: int = 0) -> PointCloud:
     """Strokes of a hand, {"points": [[x, y], ...], "label": 0 or 1}, evenly inked at the place where they were drawn.
 
     One point is a blot. Raises ValueError for an empty drawing and for what are not points of the plane.
@@ -132,10 +132,10 @@ def _standard(points: np.ndarray) -> np.ndarray:
     return centred / centred.std()
 
 
-def _blurred(name: str, points: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> Cloud:
-    width = Cloud.width
+def _blurred(name: str, points: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> PointCloud:
+    width = PointCloud.width
     points = points + width * generator.standard_normal(points.shape)
-    return Cloud(name, points.astype(np.float32), labels.astype(np.int64), width)
+    return PointCloud(name, points.astype(np.float32), labels.astype(np.int64), width)
 
 
 # ---- the exact answer ----
@@ -169,7 +169,7 @@ class ExactField:
         return velocity(x0, (x_t - alpha * x0) / sigma, alpha, sigma)
 
 
-def density(cloud: Cloud, alphas: np.ndarray, sigmas: np.ndarray, side: int = 48, most: int = 768) -> np.ndarray:
+def density(cloud: PointCloud, alphas: np.ndarray, sigmas: np.ndarray, side: int = 48, most: int = 768) -> np.ndarray:
     """p_t on a grid, (len(alphas), side, side), rows from the top of the plane; each frame's largest value is 1."""
     axis = torch.linspace(-EXTENT, EXTENT, side)
     means = torch.from_numpy(cloud.points[:most])  # (M, 2)

@@ -13,9 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from studio.diffusion.process import to_original_and_noise
-from studio.diffusion.samplers import SAMPLERS, make_sampler
-from studio.diffusion.scheduler import STUDIO_CONFIG, SamplingPlan, StudioScheduler, multistep_update, smoothed
+from studio.diffusion.noise_process import to_original_and_noise
+from studio.diffusion.schedulers.samplers import SAMPLERS, make_sampler
+from studio.diffusion.schedulers.studio_scheduler import (
+    STUDIO_CONFIG,
+    SamplingPlan,
+    StudioScheduler,
+    multistep_update,
+    smooth_3x3,
+)
 
 BEFORE = ("", "′", "″", "‴", "⁗", *(f"⁽{digit}⁾" for digit in "⁵⁶⁷⁸⁹"))  # marks of predictions that many calls old
 FITTED = 3  # predictions, newest first, that a stock sampler's step is read as a sum of
@@ -81,7 +87,7 @@ UNKNOWN = Weights(0.0, (), "unknown")
 
 
 @dataclass(frozen=True)
-class Account:
+class StepExplanation:
     """One step in full. Arrays (3, H, W) float32."""
 
     step: int
@@ -108,10 +114,10 @@ class Account:
     @property
     def arithmetic(self) -> str:
         """The step with its numbers, as one would write it on a board."""
-        return written(self.weights)
+        return format_step(self.weights)
 
 
-def written(weights: Weights) -> str:
+def format_step(weights: Weights) -> str:
     """The sum that makes the next sample, as one would write it on a board."""
     if weights.how == "unknown":
         return "what makes x_next was not kept"
@@ -133,7 +139,9 @@ def _summed(numbers: Sequence[float]) -> str:
     return text + "".join(f" {sign} {term}" for sign, term in zip(signs[1:], others, strict=True))
 
 
-def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | None = None) -> list[Account]:
+def explain_steps(
+    stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | None = None
+) -> list[StepExplanation]:
     """Every kept step of a stage, for the sampler of that name of a model whose scheduler has this config.
 
     A second stage of a painted picture is always sampled by "studio". The last step's next sample is the picture: the
@@ -150,7 +158,7 @@ def accounts(stage: Stage, sampler: str = "studio", config: Mapping[str, Any] | 
     for index, step in enumerate(steps):
         weights, x_next = _weighed(steps, index, sampler, config, plan)
         made.append(
-            Account(
+            StepExplanation(
                 step.step,
                 step.timestep,
                 step.alpha,
@@ -203,7 +211,7 @@ def _weighed(
         return measured(step.x_t, history[:columns], x_next, coarse=sampler == "studio"), x_next  # a table that is gone
     if len(b) > len(history):
         return Weights(a, b, how, None, drawn, coarse), x_next
-    again = recomputed(step.x_t, history, a, b, coarse)
+    again = recompute_step(step.x_t, history, a, b, coarse)
     if last and x_next is None:
         return Weights(a, b, how, 0.0, drawn, coarse), again
     return Weights(a, b, how, None if x_next is None else _rms(x_next - again), drawn, coarse), x_next
@@ -266,12 +274,12 @@ def _left_over(first: Step, plan: SamplingPlan) -> float:
     as much as may be if it is as strong as it should be, lest it be taken for a run that draws none."""
     if first.next_x_t is None:
         return 0.0
-    left = _rms(first.next_x_t - recomputed(first.x_t, [first.x0], *_coefficients(plan, 0)))
+    left = _rms(first.next_x_t - recompute_step(first.x_t, [first.x0], *_coefficients(plan, 0)))
     noise = float(plan.c[0])
     return left if not noise else EXPLAINED if abs(left / noise - 1) < 0.2 else math.inf
 
 
-def recomputed(
+def recompute_step(
     x_t: np.ndarray, history: Sequence[np.ndarray], a: float, b: Sequence[float], coarse: Sequence[float] = ()
 ) -> np.ndarray:
     """The next sample by the scheduler's own update, from the x0 predictions (3, H, W), newest first."""
@@ -281,7 +289,7 @@ def recomputed(
     parts = x, torch.stack(kept)[None]
     x_next = multistep_update(*parts, torch.tensor([a]), torch.tensor([list(b)]))
     if coarse:
-        x_next += smoothed(multistep_update(*parts, torch.tensor(coarse[:1]), torch.tensor([list(coarse[1:])])))
+        x_next += smooth_3x3(multistep_update(*parts, torch.tensor(coarse[:1]), torch.tensor([list(coarse[1:])])))
     return x_next[0].numpy()
 
 
@@ -293,7 +301,7 @@ def measured(x_t: np.ndarray, history: Sequence[np.ndarray], x_next: np.ndarray,
     """
     parts = [np.asarray(part, dtype=np.float64) for part in (x_t, *history)]
     count = len(parts)
-    parts += [smoothed(torch.from_numpy(part)).numpy() for part in parts] if coarse else []
+    parts += [smooth_3x3(torch.from_numpy(part)).numpy() for part in parts] if coarse else []
     matrix = np.stack([part.ravel() for part in parts], -1)
     target = np.asarray(x_next, dtype=np.float64).ravel()
     # Late in a run the predictions hardly differ: without a bound on what counts as zero the weights would run wild.
@@ -355,7 +363,7 @@ class Approach:
     distance: np.ndarray  #  (N + 1,)
 
 
-def approach(stage: Stage, end: np.ndarray, goal: np.ndarray) -> Approach:
+def distance_to_final(stage: Stage, end: np.ndarray, goal: np.ndarray) -> Approach:
     """The distances to a converged picture (3, H, W), of every prediction and of where the run ends (3, H, W).
 
     Raises ValueError if the goal is of another size than the run's pictures.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 
 # Each is a change to a model's config. "model" changes nothing: it is the schedule the model was trained with.
 SCHEDULES: dict[str, dict[str, Any]] = {

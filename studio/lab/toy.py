@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from studio.diffusion.guidance import guided
-from studio.diffusion.process import to_original_and_noise, velocity
-from studio.diffusion.scheduler import STUDIO_CONFIG, SamplingPlan, StudioScheduler, multistep_update
-from studio.lab.plane import EXTENT, Cloud
+from studio.diffusion.guidance import apply_guidance
+from studio.diffusion.noise_process import to_original_and_noise, velocity
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, SamplingPlan, StudioScheduler, multistep_update
+from studio.lab.plane import EXTENT, PointCloud
 
 ANYTHING = 2  # the class of a point whose class is not told
 Field = Callable[[torch.Tensor, torch.Tensor, "int | None"], torch.Tensor]  # (x_t (B, 2), t, label) -> v (B, 2)
@@ -56,7 +56,7 @@ class PointNetwork(nn.Module):
         return self.leave(nn.functional.silu(h))
 
 
-class Toy:
+class PointModel:
     """A training that can be left and taken up again: the object is its state.
 
     Args:
@@ -64,7 +64,7 @@ class Toy:
         seed: of the weights, the times and the noise.
     """
 
-    def __init__(self, cloud: Cloud, seed: int = 0, batch: int = 512, learning_rate: float = 2e-3) -> None:
+    def __init__(self, cloud: PointCloud, seed: int = 0, batch: int = 512, learning_rate: float = 2e-3) -> None:
         self.cloud, self.batch = cloud, batch
         self.scheduler = StudioScheduler.from_config(STUDIO_CONFIG)
         self.schedule = self.scheduler.schedule
@@ -124,7 +124,7 @@ class Toy:
 
 
 @dataclass(frozen=True)
-class Aim:
+class GuidanceTarget:
     """Which class to paint, and how hard: v = v_away + scale (v_label - v_away); None stands for either class."""
 
     label: int | None = None
@@ -142,14 +142,14 @@ class Aim:
         toward = field(x_t, t, self.label)
         if self.scale == 1 or self.label == self.away:
             return toward
-        return guided(field(x_t, t, self.away), toward, self.scale)
+        return apply_guidance(field(x_t, t, self.away), toward, self.scale)
 
 
-ANY_POINT = Aim()
+ANY_POINT = GuidanceTarget()
 
 
 def reverse_paths(
-    field: Field, plan: SamplingPlan, start: torch.Tensor, aim: Aim = ANY_POINT
+    field: Field, plan: SamplingPlan, start: torch.Tensor, aim: GuidanceTarget = ANY_POINT
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """From noise (P, 2) to points by the studio's multistep sampler: x (N + 1, P, 2) and predictions x0 (N, P, 2)."""
     x, xs, predictions = start, [start], []
@@ -182,7 +182,9 @@ def forward_paths(plan: SamplingPlan, x0: torch.Tensor, generator: torch.Generat
     return torch.stack(walk)
 
 
-def arrows(field: Field, plan: SamplingPlan, side: int = 15, aim: Aim = ANY_POINT) -> tuple[torch.Tensor, torch.Tensor]:
+def flow_arrows(
+    field: Field, plan: SamplingPlan, side: int = 15, aim: GuidanceTarget = ANY_POINT
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The flow on a grid (side^2, 2), and -v there at every step (N, side^2, 2).
 
     With alpha = cos phi and sigma = sin phi the flow that carries points from data to noise is dx / dphi = v
@@ -193,7 +195,7 @@ def arrows(field: Field, plan: SamplingPlan, side: int = 15, aim: Aim = ANY_POIN
     return grid, torch.stack([-aim(field, grid, plan.timesteps[i : i + 1]) for i in range(len(plan))])
 
 
-def near_share(samples: np.ndarray, cloud: Cloud, within: float = 0.15) -> float:
+def near_share(samples: np.ndarray, cloud: PointCloud, within: float = 0.15) -> float:
     """The share of samples (P, 2) that lie within a distance of some point of the cloud."""
     distance = torch.cdist(torch.as_tensor(samples, dtype=torch.float32), torch.from_numpy(cloud.points))
     return float((distance.min(1).values <= within).float().mean())

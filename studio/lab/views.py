@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from studio.lab import pack
-from studio.lab.attention import insight, strongest
+from studio.lab.attention import replay_step, stretch_contrast
 from studio.lab.forward import Moments, forward, noise_like, prepare
-from studio.lab.plane import EXTENT, SHAPES, Cloud, cloud, density, drawn, letters
-from studio.lab.reverse import Account, accounts, approach
+from studio.lab.plane import EXTENT, SHAPES, PointCloud, cloud_from_letters, cloud_from_strokes, density, make_cloud
+from studio.lab.reverse import StepExplanation, distance_to_final, explain_steps
 from studio.lab.schedules import LABELS, SCHEDULES, SOURCES, curves
-from studio.lab.toy import ANY_POINT, Aim, Toy, arrows, forward_paths, reverse_paths
+from studio.lab.toy import ANY_POINT, GuidanceTarget, PointModel, flow_arrows, forward_paths, reverse_paths
 
 LOOKED_AT = 12  # steps of a stage into which the network is looked
 PLANE_STEPS = 40
@@ -49,8 +49,8 @@ def forward_view(
             name: {
                 "label": LABELS[name],
                 "source": SOURCES[name],
-                "log_snr": pack.packed_exactly(table.log_snr),
-                "beta": pack.packed_exactly(table.beta),
+                "log_snr": pack.pack_exact(table.log_snr),
+                "beta": pack.pack_exact(table.beta),
             }
             for name, table in tables.items()
         },
@@ -96,7 +96,7 @@ def _moments(moments: Moments) -> dict[str, float]:
 # ---- a run ----
 
 
-def step_numbers(step: Account) -> dict[str, Any]:
+def step_numbers(step: StepExplanation) -> dict[str, Any]:
     return {
         "step": step.step,
         "t": step.timestep,
@@ -121,7 +121,7 @@ def reverse_view(trace: Any, sampler: str = "studio", config: Mapping[str, Any] 
     """The stages of a run, each with its pictures as sheets, a frame a step, and its numbers. Raises ValueError."""
     stages = []
     for number, stage in enumerate(trace.stages):
-        steps = accounts(stage, sampler if number == 0 else "studio", config)
+        steps = explain_steps(stage, sampler if number == 0 else "studio", config)
         height, width = steps[0].x_t.shape[1:]
         nothing = np.zeros_like(steps[0].x_t)
         sheets = {
@@ -164,7 +164,7 @@ def _condition(condition: np.ndarray | None) -> dict[str, str]:
     return told
 
 
-def looking_view(
+def inspection_view(
     pipe: Any, prompt: str, trace: Any, number: int = 0, most: int = LOOKED_AT, denoised: bool = False
 ) -> dict[str, Any]:
     """Into the network at up to `most` steps of a trace's stage: attention to each word, and what each level holds.
@@ -177,11 +177,11 @@ def looking_view(
     chosen = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(most, len(steps)))})
     looks, found = [], None
     for index in chosen:
-        found = insight(pipe, prompt, stage, steps[index], from_words=from_words, denoised=denoised)
+        found = replay_step(pipe, prompt, stage, steps[index], from_words=from_words, denoised=denoised)
         looks.append(
             {
                 "index": index,
-                "maps": pack.gray_sheet(strongest(found.merged)),
+                "maps": pack.gray_sheet(stretch_contrast(found.merged)),
                 "shares": _shares(found.merged),
                 "levels": [pack.gray_sheet(level.shown) for level in found.levels],
             }
@@ -208,7 +208,7 @@ def _shares(maps: np.ndarray) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedRun:
     """One of several runs: its name, the stage in which words became a picture, and what it should converge to."""
 
     label: str
@@ -220,15 +220,15 @@ class Compared:
     passes: int = 2  # how often each of them, where guidance acts
 
 
-def compare_view(runs: Sequence[Compared], config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def compare_view(runs: Sequence[ComparedRun], config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Several runs on one rail, each up to its picture. Raises ValueError where a goal is of another size than its
     run."""
     entries = []
     for run in runs:
         steps = list(run.stage)
-        last = accounts(run.stage, run.sampler, config)[-1]
+        last = explain_steps(run.stage, run.sampler, config)[-1]
         end = steps[-1].x0 if last.x_next is None else last.x_next
-        near = approach(run.stage, end, run.goal)
+        near = distance_to_final(run.stage, end, run.goal)
         x0s, calls = np.stack([*(step.x0 for step in steps), end]), int(near.calls[-1])
         rows = run.windows * sum(1 if step.guidance_difference is None else run.passes for step in steps)
         entries.append(
@@ -253,18 +253,18 @@ def compare_view(runs: Sequence[Compared], config: Mapping[str, Any] | None = No
 # ---- the plane ----
 
 
-def cloud_of(shape: str, text: str = "", strokes: Any = ()) -> Cloud:
+def parse_cloud(shape: str, text: str = "", strokes: Any = ()) -> PointCloud:
     """A shape by name, "letters" with their text, or "drawing" with its strokes. Raises ValueError."""
     if shape == "letters":
-        return letters(text)
+        return cloud_from_letters(text)
     if shape == "drawing":
-        return drawn(strokes)
+        return cloud_from_strokes(strokes)
     if shape not in SHAPES:
         raise ValueError(f"shape is {shape!r}; it must be one of {', '.join((*SHAPES, 'letters', 'drawing'))}")
-    return cloud(shape)
+    return make_cloud(shape)
 
 
-def plane_view(toy: Toy) -> dict[str, Any]:
+def plane_view(toy: PointModel) -> dict[str, Any]:
     """What does not change with the training: the points, their density on the way to noise, their random walks."""
     plan, made = toy.scheduler.plan(PLANE_STEPS), toy.cloud
     chosen = torch.from_numpy(made.points[:PARTICLES])
@@ -284,12 +284,12 @@ def plane_view(toy: Toy) -> dict[str, Any]:
     }
 
 
-def flow_view(toy: Toy, aim: Aim = ANY_POINT) -> dict[str, Any]:
+def flow_view(toy: PointModel, aim: GuidanceTarget = ANY_POINT) -> dict[str, Any]:
     """What the network makes of noise now: paths, arrows, and the losses so far."""
     plan = toy.scheduler.plan(PLANE_STEPS)
     start = torch.randn(PARTICLES, 2, generator=torch.Generator().manual_seed(2))
     paths, _ = reverse_paths(toy.field, plan, start, aim)
-    grid, flow = arrows(toy.field, plan, aim=aim)
+    grid, flow = flow_arrows(toy.field, plan, aim=aim)
     losses = np.array(toy.losses or [0.0])
     block = max(1, len(losses) // 200)
     means = [float(losses[i : i + block].mean()) for i in range(0, len(losses), block)]
@@ -307,7 +307,7 @@ def flow_view(toy: Toy, aim: Aim = ANY_POINT) -> dict[str, Any]:
 
 def first_view(pictures: Sequence[Image.Image], training_steps: int = 2500) -> dict[str, Any]:
     """The example pictures, the first of them on its way into noise, and a plane that has been learned."""
-    toy = Toy(cloud("two moons"))
+    toy = PointModel(make_cloud("two moons"))
     for _ in toy.train(steps=training_steps):
         pass
     return {
@@ -343,7 +343,7 @@ def example_run(pipe: Any, prompt: str, seed: int, steps: int = 10) -> dict[str,
         step.next_x_t = after.x_t
     stage = _Steps(taken)
     trace = SimpleNamespace(stages=(stage,), num_steps=steps)
-    looks = looking_view(pipe, prompt, trace)
+    looks = inspection_view(pipe, prompt, trace)
     return {
         "caption": prompt,
         "sampler": "Studio",
@@ -370,7 +370,7 @@ def _ship() -> None:
     import json
     from pathlib import Path
 
-    from studio.diffusion.pipeline import StudioTextToImagePipeline
+    from studio.diffusion.pipelines import StudioTextToImagePipeline
 
     assets = Path(__file__).resolve().parents[2] / "assets"
     pictures = [Image.open(path) for path in sorted((assets / "examples").glob("*.png"))]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from studio.engine.job import Refusal
+from studio.engine.job import JobRejected
 
 BUSY_SECONDS = 10.0  # how long to wait for another program that has the file, a backup perhaps
 
@@ -99,7 +99,9 @@ class Database:
             self._connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
             (form,) = self._connection.execute("PRAGMA user_version").fetchone()
             if form > len(FORMS):
-                raise Refusal(f"The library {file} was written by a newer Diffusion Studio; this one cannot read it.")
+                raise JobRejected(
+                    f"The library {file} was written by a newer Diffusion Studio; this one cannot read it."
+                )
             for number in range(form, len(FORMS)):
                 script = f"BEGIN IMMEDIATE; {FORMS[number]}; PRAGMA user_version = {number + 1}; COMMIT"
                 self._connection.executescript(script)

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from studio.library.files import PART, refusing, remove, written
+from studio.library.files import TEMPORARY_SUFFIX, atomic_write, remove, translate_errors
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,9 @@ class Drafts:
         """note: a few words to be kept with it.  Raises Refusal if the disk will not."""
         info = PngInfo()
         info.add_text(_NOTE, note)
-        with refusing("The picture could not be kept"):
+        with translate_errors("The picture could not be kept"):
             self.folder.mkdir(exist_ok=True)
-            with written(self._path(owner, tab, what)) as file:
+            with atomic_write(self._path(owner, tab, what)) as file:
                 picture.save(file, "PNG", compress_level=1, pnginfo=info)
         self._sweep()
 
@@ -82,7 +82,7 @@ class Drafts:
             total += size
             if number and (total > MOST_BYTES or touched < oldest):
                 remove(path)
-        for part in self.folder.glob(f".*{PART}"):
+        for part in self.folder.glob(f".*{TEMPORARY_SUFFIX}"):
             with suppress(OSError):  # it may be another thread's, and done by now
                 if part.stat().st_mtime < oldest:  # left by a crash
                     remove(part)

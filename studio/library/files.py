@@ -15,18 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from studio.engine.job import Refusal
+from studio.engine.job import JobRejected
 
-PART = ".part"  # the end of the name of a file that is being written; one left by a crash may go
+TEMPORARY_SUFFIX = ".part"  # the end of the name of a file that is being written; one left by a crash may go
 
 
 @contextmanager
-def written(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, under another name until all is on the disk; if anything is raised, it never was.
 
     The name itself is on the disk once `sync_folder` has returned.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=PART)  # mode 0600
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=TEMPORARY_SUFFIX)  # mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -69,7 +69,7 @@ class FolderLock:
             _lock(self._handle)
         except OSError as problem:
             self.release()
-            raise Refusal(
+            raise JobRejected(
                 f"Another studio is working in the data folder {folder}; give this one another folder, or end that one."
             ) from problem
 
@@ -90,7 +90,7 @@ def _lock(handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-class Reserve:
+class DiskReserve:
     """A file that is there to be removed: a disk that is full then has room for the few bytes that deleting needs."""
 
     SIZE = 1_000_000  # bytes
@@ -107,19 +107,19 @@ class Reserve:
         """Makes the file again where the disk has room enough."""
         try:
             if not self._file.exists() and shutil.disk_usage(self._file.parent).free > 3 * self.SIZE:
-                with written(self._file) as file:
+                with atomic_write(self._file) as file:
                     file.write(os.urandom(self.SIZE))  # which no file system can pack
         except OSError:
             pass
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
+def translate_errors(what: str) -> Iterator[None]:
     """Turns what a disk or SQLite raises into a Refusal: `what` could not be done, and why."""
     try:
         yield
     except (OSError, sqlite3.Error) as problem:
-        raise Refusal(f"{what}: {_why(problem)}.") from problem
+        raise JobRejected(f"{what}: {_why(problem)}.") from problem
 
 
 _FULL, _WRITE, _BUSY = "the disk is full", "the data folder cannot be written to", "the library is in use elsewhere"

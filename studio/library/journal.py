@@ -20,21 +20,21 @@ from typing import Any
 
 from PIL import Image
 
-from studio.engine.job import Job, Picture, Refusal
+from studio.engine.job import Job, JobRejected, Picture
 from studio.engine.requests import InvalidRequest, Request, request_from
 from studio.engine.trace import Trace
+from studio.library.blobs import BlobStore
 from studio.library.database import Database
-from studio.library.files import FolderLock, Reserve, refusing
-from studio.library.shelves import Shelves
+from studio.library.files import DiskReserve, FolderLock, translate_errors
 
 log = logging.getLogger(__name__)
 
 PAINTED_BYTES = 100_000  # more than a picture painted from words takes up, without its words
 WORD_BYTES = 30  # a character of a prompt in a picture's metadata, at most: it stands there as text and as JSON
 
-PASSING = "call:"  # how the names of owners begin who come once, and can never ask for their pictures again
+ANONYMOUS = "call:"  # how the names of owners begin who come once, and can never ask for their pictures again
 KEPT_FREE = 500_000_000  # bytes of the disk that no picture is to take, at most a hundredth of it
-MOST_CRASHES = 4
+MAX_CRASHES = 4
 
 _ENDED = "The pictures were not kept, because their job has ended already."
 _KILLS = (
@@ -52,17 +52,17 @@ class DiskJournal:
     Raises Refusal if the folder cannot be used.
     """
 
-    def __init__(self, folder: Path, quota: int, trace_quota: int, model: str, most_crashes: int = MOST_CRASHES):
+    def __init__(self, folder: Path, quota: int, trace_quota: int, model: str, most_crashes: int = MAX_CRASHES):
         self.folder = Path(folder).resolve()
         self.model = model
         self._quota, self._trace_quota, self._most_crashes = quota, trace_quota, most_crashes
-        with refusing(f"The library in {self.folder} could not be opened"):
+        with translate_errors(f"The library in {self.folder} could not be opened"):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._folder_lock = FolderLock(self.folder)
             try:
-                self._reserve = Reserve(self.folder)
+                self._reserve = DiskReserve(self.folder)
                 self._reserve.give()
-                self._files = Shelves(self.folder)
+                self._files = BlobStore(self.folder)
                 self._db = Database(self.folder / "library.sqlite")
             except BaseException:
                 self._folder_lock.release()
@@ -77,15 +77,15 @@ class DiskJournal:
 
     def close(self) -> None:
         """Lets another process have the folder. Nobody was killed: the jobs under way are not to blame for anything."""
-        with suppress(Refusal, sqlite3.Error), self._db.transaction() as db:
+        with suppress(JobRejected, sqlite3.Error), self._db.transaction() as db:
             db.execute("UPDATE jobs SET begun = 0 WHERE state = 'queued'")
         self._db.close()
         self._folder_lock.release()
 
-    def submitted(self, job: Job) -> None:
+    def add_job(self, job: Job) -> None:
         """The job is on the disk when this returns. Raises Refusal if its owner, or the disk, has no room for it."""
         pictures = job.request.pictures()
-        with refusing("The job could not be taken"):
+        with translate_errors("The job could not be taken"):
             self._make_room(job)
             self._check_room(job)
             try:
@@ -97,7 +97,7 @@ class DiskJournal:
                         id=job.id,
                         owner=job.owner,
                         state="queued",
-                        place=job.place,
+                        place=job.order,
                         created=job.created,
                         task=job.request.task,
                         caption=storable(job.request.caption),
@@ -110,20 +110,22 @@ class DiskJournal:
                 self._files.sweep_inputs(self._inputs_in_use)
                 raise
 
-    def started(self, job: Job) -> None:
+    def mark_started(self, job: Job) -> None:
         """Begun once more: a job that was under way whenever the process was killed may be what killed it."""
-        with refusing("A job's beginning could not be written down"), self._db.transaction() as db:
+        with translate_errors("A job's beginning could not be written down"), self._db.transaction() as db:
             db.execute("UPDATE jobs SET begun = begun + 1 WHERE id = ? AND state = 'queued'", (job.id,))
 
-    def keep(self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]) -> tuple[Picture, ...]:
+    def save_results(
+        self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]
+    ) -> tuple[Picture, ...]:
         """Keeps the pictures with their traces, and the job is done: all or nothing. Again, it changes nothing.
 
         Raises Refusal if the disk will not, or the job was cancelled.
         """
-        with refusing("The pictures could not be kept"):
+        with translate_errors("The pictures could not be kept"):
             row = self._db.one("SELECT number, state FROM jobs WHERE id = ? AND owner = ?", job.id, job.owner)
             if row is None or row["state"] not in ("queued", "done"):
-                raise Refusal(_ENDED)
+                raise JobRejected(_ENDED)
             if row["state"] == "queued":
                 try:
                     pairs = zip(images, traces, strict=True)
@@ -137,28 +139,28 @@ class DiskJournal:
                     self._files.remove_trace(id)
             return tuple(self._found("job = ? ORDER BY place", row["number"]))
 
-    def ended(self, job: Job) -> None:
+    def mark_ended(self, job: Job) -> None:
         """The job was cancelled or failed. If that cannot be written down, it is taken up again at the next start."""
         try:
-            with refusing("A job's end could not be written down"):
+            with translate_errors("A job's end could not be written down"):
                 self._reserve.give()
                 self._end(job.id, job.request.count, job.state, job.error, job.notes, job.seconds)
-        except Refusal as problem:
+        except JobRejected as problem:
             log.warning("%s", problem)
 
-    def moved(self, job: Job) -> None:
+    def update_order(self, job: Job) -> None:
         """Its place changed. If that cannot be written down, the old one counts at the next start."""
         try:
-            with refusing("A job's place could not be written down"), self._db.transaction() as db:
-                db.execute("UPDATE jobs SET place = ? WHERE id = ?", (job.place, job.id))
-        except Refusal as problem:
+            with translate_errors("A job's place could not be written down"), self._db.transaction() as db:
+                db.execute("UPDATE jobs SET place = ? WHERE id = ?", (job.order, job.id))
+        except JobRejected as problem:
             log.warning("%s", problem)
 
-    def unfinished(self) -> list[Job]:
+    def load_unfinished(self) -> list[Job]:
         """The jobs that have not ended, by place. One whose pictures are gone, or that seems to kill whatever process
         begins it, has failed."""
         jobs: list[Job] = []
-        with refusing("The jobs that wait could not be read"):
+        with translate_errors("The jobs that wait could not be read"):
             for row in self._db.all("SELECT * FROM jobs WHERE state = 'queued' ORDER BY place, number"):
                 settings = json.loads(row["settings"])
                 if row["begun"] >= self._most_crashes:
@@ -220,7 +222,7 @@ class DiskJournal:
             "place": index,
             "seed": seed,
             "settings": json.dumps(settings),
-            "words": words(caption),
+            "words": searchable_text(caption),
             "width": image.width,
             "height": image.height,
             "bytes": size,
@@ -237,7 +239,7 @@ class DiskJournal:
                 (now, json.dumps(job.notes), job.seconds, number),
             )
             if done.rowcount != 1:
-                raise Refusal(_ENDED)
+                raise JobRejected(_ENDED)
             for row in kept:
                 _insert(db, "pictures", job=number, owner=job.owner, task=job.request.task, created=now, **row)
             dropped = db.execute(
@@ -291,7 +293,7 @@ class DiskJournal:
         """Who comes once cannot delete: the oldest of what such an owner left goes, as far as the quota asks for it."""
         (reserved,) = self._db.one("SELECT SUM(reserved) FROM jobs WHERE owner = ?", job.owner)
         beyond = self._used(job.owner) + (reserved or 0) + _most_bytes(job.request) - self._quota
-        if not job.owner.startswith(PASSING) or beyond <= 0:
+        if not job.owner.startswith(ANONYMOUS) or beyond <= 0:
             return
         with self._db.transaction() as db:
             db.execute(
@@ -309,14 +311,16 @@ class DiskJournal:
         (reserved,) = self._db.one("SELECT SUM(reserved) FROM jobs WHERE owner = ?", job.owner)
         used, more = self._used(job.owner, inputs), (reserved or 0) + _most_bytes(job.request)
         if used + more > self._quota:
-            raise Refusal(
+            raise JobRejected(
                 f"Your pictures take up {used / 1e6:,.1f} of {self._quota / 1e6:,.1f} MB, and this, with what is "
                 f"waiting, may need {more / 1e6:,.1f} MB more; please delete some first."
             )
         (all_reserved,) = self._db.one("SELECT SUM(reserved) FROM jobs")
         disk = shutil.disk_usage(self.folder)
         if disk.free < min(KEPT_FREE, disk.total // 100) + (all_reserved or 0) + _most_bytes(job.request):
-            raise Refusal("The studio's disk is nearly full: pictures must be deleted before there is room for more.")
+            raise JobRejected(
+                "The studio's disk is nearly full: pictures must be deleted before there is room for more."
+            )
 
 
 def _insert(db: sqlite3.Connection, table: str, **row: object) -> int:
@@ -327,8 +331,8 @@ def _insert(db: sqlite3.Connection, table: str, **row: object) -> int:
 def _most_bytes(request: Request) -> int:
     """More than the pictures of a request will take up: a byte a value, where their size is known, and their words."""
     bands = 3 if request.image is None else len(request.image.getbands())
-    words = max(map(len, request.captions)) + len(request.negative_prompt)
-    return bands * request.pixels + (PAINTED_BYTES + WORD_BYTES * words) * request.count
+    characters = max(map(len, request.captions)) + len(request.negative_prompt)
+    return bands * request.pixels + (PAINTED_BYTES + WORD_BYTES * characters) * request.count
 
 
 def storable(text: str) -> str:
@@ -336,6 +340,6 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
 
 
-def words(text: str) -> str:
+def searchable_text(text: str) -> str:
     """As searches compare it: small letters, in one form."""
     return unicodedata.normalize("NFKC", storable(text)).casefold()

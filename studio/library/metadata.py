@@ -19,7 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from studio.engine.requests import MAX_PIXELS, SAMPLERS
-from studio.library.files import written
+from studio.library.files import atomic_write
 
 TEXT_KEY = "parameters"
 JSON_KEY = "diffusion-studio"
@@ -96,7 +96,7 @@ def png_info(settings: dict[str, Any]) -> PngInfo:
 def write_png(image: Image.Image, path: str | Path, settings: dict[str, Any]) -> None:
     """Writes a picture with its settings: whole or not at all."""
     info, few = png_info(settings), image.width * image.height <= _OPTIMIZED_PIXELS
-    with written(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         image.save(file, "PNG", pnginfo=info, optimize=few)
 
 

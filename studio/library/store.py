@@ -18,11 +18,11 @@ from typing import Any
 
 from PIL import Image
 
-from studio.engine.job import Job, JobView, Picture, Refusal
+from studio.engine.job import Job, JobRejected, JobView, Picture
 from studio.engine.requests import Request, request_from
 from studio.engine.trace import Trace
-from studio.library.files import refusing
-from studio.library.journal import MOST_CRASHES, PASSING, DiskJournal, words
+from studio.library.files import translate_errors
+from studio.library.journal import ANONYMOUS, MAX_CRASHES, DiskJournal, searchable_text
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Library(DiskJournal):
         owner_quota_bytes: int = GIGABYTE,
         trace_quota_bytes: int = 2 * GIGABYTE,
         model: str = "",
-        most_crashes: int = MOST_CRASHES,
+        most_crashes: int = MAX_CRASHES,
     ):
         super().__init__(folder, owner_quota_bytes, trace_quota_bytes, model, most_crashes)
         self._purged = float("-inf")  # when, by a clock that never goes back
@@ -78,8 +78,10 @@ class Library(DiskJournal):
         """Made once for this folder, and told to nobody."""
         return self._files.key
 
-    def keep(self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]) -> tuple[Picture, ...]:
-        kept = super().keep(job, images, traces)
+    def save_results(
+        self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]
+    ) -> tuple[Picture, ...]:
+        kept = super().save_results(job, images, traces)
         self._now_and_then()
         return kept
 
@@ -103,7 +105,7 @@ class Library(DiskJournal):
         Raises ValueError for a day that is none.
         """
         where, values = ["owner = ?", "deleted IS NULL"], [owner]
-        for word in words(search).split()[:MAX_WORDS]:
+        for word in searchable_text(search).split()[:MAX_WORDS]:
             where.append("instr(words, ?)")
             values.append(word)
         if task is not None:
@@ -118,11 +120,11 @@ class Library(DiskJournal):
             where.append("number < (SELECT number FROM pictures WHERE id = ? AND owner = ?)")
             values += [before, owner]
         self._now_and_then()
-        with refusing("The library could not be read"):
+        with translate_errors("The library could not be read"):
             return self._found(f"{' AND '.join(where)} ORDER BY number DESC LIMIT ?", *values, _limit(limit))
 
     def picture(self, owner: str, id: str) -> Picture | None:
-        with refusing("The library could not be read"):
+        with translate_errors("The library could not be read"):
             return next(iter(self._found("id = ? AND owner = ? AND deleted IS NULL", id, owner)), None)
 
     def trace(self, owner: str, picture_id: str) -> Trace | None:
@@ -142,18 +144,18 @@ class Library(DiskJournal):
         picture = self.picture(owner, picture_id)
         if picture is None:
             return None
-        with refusing("The library could not be read"):
+        with translate_errors("The library could not be read"):
             job = self._db.one("SELECT job FROM pictures WHERE id = ?", picture_id)
             try:
                 return request_from(picture.settings, self._read_inputs(job["job"] if job else 0))
             except (OSError, ValueError, SyntaxError) as problem:
-                raise Refusal("What this picture was made from cannot be read any more.") from problem
+                raise JobRejected("What this picture was made from cannot be read any more.") from problem
 
     def inputs(self, owner: str, picture_id: str) -> dict[str, Path]:
         """The files of the pictures that this one was made from, by their names in the request."""
         if self.picture(owner, picture_id) is None:
             return {}
-        with refusing("The library could not be read"):
+        with translate_errors("The library could not be read"):
             rows = self._db.all(
                 "SELECT what, name FROM inputs WHERE job = (SELECT job FROM pictures WHERE id = ?)", picture_id
             )
@@ -161,20 +163,20 @@ class Library(DiskJournal):
 
     def days(self, owner: str) -> list[tuple[str, int]]:
         """The local days on which the owner's pictures were made, newest first, and how many they are."""
-        with refusing("The library could not be read"):
+        with translate_errors("The library could not be read"):
             rows = self._db.all("SELECT created FROM pictures WHERE owner = ? AND deleted IS NULL", owner)
         counts = Counter(datetime.fromtimestamp(row["created"]).date().isoformat() for row in rows)
         return sorted(counts.items(), reverse=True)
 
     def favourite(self, owner: str, id: str, on: bool) -> bool:
         """Whether the owner has such a picture."""
-        with refusing("The picture could not be marked"), self._db.transaction() as db:
+        with translate_errors("The picture could not be marked"), self._db.transaction() as db:
             sql = "UPDATE pictures SET favourite = ? WHERE id = ? AND owner = ? AND deleted IS NULL"
             return db.execute(sql, (bool(on), id, owner)).rowcount == 1
 
     def delete(self, owner: str, ids: Sequence[str]) -> int:
         """Hides pictures at once; their files go after UNDO_SECONDS. Returns how many they were."""
-        with refusing("The pictures could not be deleted"):
+        with translate_errors("The pictures could not be deleted"):
             self._reserve.give()
             with self._db.transaction() as db:
                 sql = f"UPDATE pictures SET deleted = ? WHERE deleted IS NULL AND owner = ? AND id IN {_AMONG}"
@@ -182,7 +184,7 @@ class Library(DiskJournal):
 
     def undo_delete(self, owner: str, ids: Sequence[str]) -> int:
         """Brings pictures back that were deleted less than UNDO_SECONDS ago. Returns how many."""
-        with refusing("The pictures could not be brought back"), self._db.transaction() as db:
+        with translate_errors("The pictures could not be brought back"), self._db.transaction() as db:
             sql = f"UPDATE pictures SET deleted = NULL WHERE deleted > ? AND owner = ? AND id IN {_AMONG}"
             return db.execute(sql, (time.time() - UNDO_SECONDS, owner, json.dumps(list(ids)))).rowcount
 
@@ -190,12 +192,12 @@ class Library(DiskJournal):
         """Removes for good what was deleted UNDO_SECONDS ago, or sooner, the oldest first, where what an owner has
         deleted exceeds the quota by itself; forgets jobs that left nothing, and what owners left who cannot come back.
         Happens now and then by itself."""
-        with refusing("What was deleted could not be removed"):
+        with translate_errors("What was deleted could not be removed"):
             self._reserve.give()
             forgotten = time.time() - FORGET_SECONDS
             with self._db.transaction() as db:
                 passed = "UPDATE pictures SET deleted = created WHERE deleted IS NULL AND created < ? AND owner GLOB ?"
-                db.execute(passed, (forgotten, f"{PASSING}*"))
+                db.execute(passed, (forgotten, f"{ANONYMOUS}*"))
                 gone = db.execute(
                     "SELECT number, id FROM (SELECT number, id, deleted, SUM(bytes) OVER (PARTITION BY owner "
                     "ORDER BY deleted DESC, number DESC) AS total FROM pictures WHERE deleted IS NOT NULL) "
@@ -213,19 +215,19 @@ class Library(DiskJournal):
 
     def job(self, owner: str, id: str) -> JobRecord | None:
         """A job, ended or not, as it was last written down."""
-        with refusing("The library could not be read"):
+        with translate_errors("The library could not be read"):
             row = self._db.one("SELECT * FROM jobs WHERE id = ? AND owner = ?", id, owner)
             return self._record(row) if row else None
 
     def recent_jobs(self, owner: str, limit: int = 20) -> list[JobRecord]:
         """The owner's jobs that have ended, newest first."""
-        with refusing("The library could not be read"):
+        with translate_errors("The library could not be read"):
             sql = "SELECT * FROM jobs WHERE owner = ? AND state != 'queued' ORDER BY number DESC LIMIT ?"
             return [self._record(row) for row in self._db.all(sql, owner, _limit(limit))]
 
     def usage(self, owner: str) -> tuple[int, int]:
         """The bytes of the owner's pictures and of those they began with, without what was deleted; and the quota."""
-        with refusing("The library could not be read"):
+        with translate_errors("The library could not be read"):
             return self._used(owner), self._quota
 
     def _record(self, row: sqlite3.Row) -> JobRecord:
@@ -256,7 +258,7 @@ class Library(DiskJournal):
         self._purged = time.monotonic()
         try:
             self.purge()
-        except Refusal as problem:
+        except JobRejected as problem:
             log.warning("%s", problem)
 
 

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from studio.diffusion.pipeline import StudioTextToImagePipeline
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.diffusion.pipelines import StudioTextToImagePipeline
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.diffusion.unet import StudioUNet
-from studio.nouns import with_article
-from studio.training.scenes import GROUNDS, default_prompt
-from studio.training.sprites import STYLES, Sprites
+from studio.prompts.nouns import with_article
+from studio.training.data.scenes import GROUNDS, default_prompt
+from studio.training.data.sprites import STYLES, Sprites
 
 SHARD = "15MB"  # a Space and a git host take files below 10 to 100 MB without further ado
 COLUMNS = 20  # thumbnails in a row of the sheet
@@ -74,12 +74,12 @@ def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
 
 def sample_prompts(sprites: Sprites, count: int) -> list[str]:
     """Every so-manieth concept, styles and grounds in turn: what a run's sample sheets show."""
-    grounds = list(GROUNDS)
+    backgrounds = list(GROUNDS)
     return [
         default_prompt(
             with_article(sprites.concepts[number * len(sprites.concepts) // count]),
             STYLES[number % len(STYLES)],
-            grounds[number % len(grounds)],
+            backgrounds[number % len(backgrounds)],
         )
         for number in range(count)
     ]
@@ -92,7 +92,7 @@ def write_vocabulary(pipe: StudioTextToImagePipeline, sprites: Sprites, folder: 
         for name, category, synonyms in zip(sprites.concepts, sprites.categories, sprites.synonyms, strict=True)
     ]
     thumbnails = {"file": "thumbnails.webp", "tile": pipe.default_size}
-    content = {"concepts": concepts, "styles": STYLES, "grounds": list(GROUNDS), "thumbnails": thumbnails}
+    content = {"concepts": concepts, "styles": STYLES, "backgrounds": list(GROUNDS), "thumbnails": thumbnails}
     (folder / "vocabulary.json").write_text(json.dumps(content, indent=1) + "\n")
     kept_out = {
         (c, s)

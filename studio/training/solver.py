@@ -26,10 +26,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from studio.diffusion.pipeline import StudioTextToImagePipeline
-from studio.diffusion.samplers import make_sampler
-from studio.diffusion.scheduler import StudioScheduler, smoothed
-from studio.diffusion.tables import SolverTable, SolverTables, fingerprint
+from studio.diffusion.pipelines import StudioTextToImagePipeline
+from studio.diffusion.schedulers.samplers import make_sampler
+from studio.diffusion.schedulers.solver_tables import SolverTable, SolverTables, fingerprint
+from studio.diffusion.schedulers.studio_scheduler import StudioScheduler, smooth_3x3
 from studio.training.trajectories import (
     ROWS,
     TEACHER_STEPS,
@@ -73,7 +73,7 @@ def least_squares(
         history.insert(0, denoised(problem, scheduler, x, t, rows))
         goal = path.end[rows] if i + 1 == len(times) else sample_at(path, scheduler, plain.times[i + 1], rows)
         kept = [x, *history]
-        parts = torch.stack([*kept, *map(smoothed, kept)]).flatten(1).double().cpu()  # (2 (i + 2), P)
+        parts = torch.stack([*kept, *map(smooth_3x3, kept)]).flatten(1).double().cpu()  # (2 (i + 2), P)
         missing = goal.flatten().double().cpu() - prior.flatten().double().cpu() @ parts
         gram = parts @ parts.T / parts.shape[1]
         gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)

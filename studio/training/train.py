@@ -25,17 +25,17 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.conditioning import Task
-from studio.diffusion.guidance import MAX_GUIDANCE, guided
-from studio.diffusion.process import NoiseSchedule, velocity
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.diffusion.guidance import MAX_ONE_PASS_GUIDANCE, apply_guidance
+from studio.diffusion.noise_process import NoiseSchedule, velocity
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.diffusion.unet import StudioUNet
-from studio.training.batches import PAINTING, SHARPENING, Batch, BatchMaker
+from studio.training.data.batches import PAINTING, SHARPENING, Batch, BatchMaker
+from studio.training.data.scenes import Mix, Painter, SceneMaker
+from studio.training.data.sprites import Sprites
+from studio.training.data.text import new_text_encoder, teach_reading, train_tokenizer
 from studio.training.export import export, load_averaged, paint, sample_prompts, sheet
 from studio.training.optimizer import make_optimizer
 from studio.training.precision import fast_bf16
-from studio.training.scenes import Mix, Painter, SceneMaker
-from studio.training.sprites import Sprites
-from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
 
 GUIDANCE_RANK = 32  # of the adapters that are taught guidance as an input
 MIX = Mix(tinted=0.07)  # fewer than the judges see: the network learns what a thing looks like in its own colours
@@ -117,11 +117,11 @@ def losses(
     if teacher is None:
         target, guidance = velocity(batch.picture, eps, alpha, sigma), None
     else:
-        guidance = 1 + (MAX_GUIDANCE - 1) * torch.rand(count, generator=generator).to(device)
+        guidance = 1 + (MAX_ONE_PASS_GUIDANCE - 1) * torch.rand(count, generator=generator).to(device)
         without = (part.expand(count, *part.shape[1:]) for part in silence)
         with torch.no_grad():
             conditional, unconditional = (teacher(*seen, *read, *rest).float() for read in (words, without))
-        target = guided(unconditional, conditional, guidance[:, None, None, None])
+        target = apply_guidance(unconditional, conditional, guidance[:, None, None, None])
     error = (model(*seen, *words, *rest, guidance).float() - target).square()
     return error.mean(dim=(1, 2, 3)), time
 
@@ -367,7 +367,7 @@ class Run:
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """From the command line, unless others are given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sprites", required=True, help="folder made by studio.training.sprites")
+    parser.add_argument("--sprites", required=True, help="folder made by studio.training.data.sprites")
     parser.add_argument("--run", required=True, help="folder of the run; an existing run is taken up again")
     parser.add_argument("--preset", choices=PRESETS, default="cpu", help="budget: batch, sizes, rates")
     parser.add_argument("--minutes", type=float, default=90, help="of training in all, over all stretches")

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from studio.diffusion.guidance import away_from, guided
-from studio.diffusion.pipeline import StudioTextToImagePipeline
-from studio.diffusion.process import to_original_and_noise
-from studio.diffusion.scheduler import StudioScheduler, smoothed
-from studio.diffusion.tables import SolverTable
-from studio.nouns import with_article, without_style
-from studio.training.scenes import default_prompt
+from studio.diffusion.guidance import apply_guidance, guidance_baseline
+from studio.diffusion.noise_process import to_original_and_noise
+from studio.diffusion.pipelines import StudioTextToImagePipeline
+from studio.diffusion.schedulers.solver_tables import SolverTable
+from studio.diffusion.schedulers.studio_scheduler import StudioScheduler, smooth_3x3
+from studio.prompts.nouns import with_article, without_style
+from studio.training.data.scenes import default_prompt
 
 TEACHER_STEPS = 48  # of third order: about 0.01 from 160 of them (root mean square, of values in [-1, 1])
 TEACHER_SPACING = 1.3  # nearer to those 160 than 1, by a fifth
@@ -66,7 +66,9 @@ class Painting:
         if self.scale == 1:
             return prediction
         conditional, *others = prediction.split(len(rows))
-        return guided(away_from(conditional, *others, style=self.style), conditional, 1 + (self.scale - 1) * share)
+        return apply_guidance(
+            guidance_baseline(conditional, *others, style=self.style), conditional, 1 + (self.scale - 1) * share
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ def distance(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).flatten(1).square().mean(1).sqrt()
 
 
-def split_prompts(vocabulary: dict[str, list], count: int, seed: int, unseen: bool, grounds: bool = True) -> list[str]:
+def split_prompts(
+    vocabulary: dict[str, list], count: int, seed: int, unseen: bool, backgrounds: bool = True
+) -> list[str]:
     """Prompts of the vocabulary. One in five concepts is `unseen`: no table is fitted on it.
 
     grounds: whether they say the ground. Where they do not, a small error can turn the whole picture's colour: such
@@ -130,8 +134,8 @@ def split_prompts(vocabulary: dict[str, list], count: int, seed: int, unseen: bo
         concept = rng.randrange(len(vocabulary["concepts"]))
         if (concept % 5 == 0) == unseen:
             name = with_article(vocabulary["concepts"][concept]["name"])
-            style, ground = rng.choice(vocabulary["styles"]), rng.choice(vocabulary["grounds"])
-            found.append(default_prompt(name, style, ground if grounds else None))
+            style, background = rng.choice(vocabulary["styles"]), rng.choice(vocabulary["backgrounds"])
+            found.append(default_prompt(name, style, background if backgrounds else None))
     return found
 
 
@@ -164,7 +168,7 @@ def spaced(scheduler: StudioScheduler, count: int, power: float) -> list[float]:
 def mixed(factors: Tensor, parts: Sequence[Tensor]) -> Tensor:
     """Of factors (2, K) and K parts: their sum by the first, and by the second smoothed."""
     fine, coarse = (sum(factor * part for factor, part in zip(row, parts, strict=True)) for row in factors)
-    return fine + smoothed(coarse)
+    return fine + smooth_3x3(coarse)
 
 
 @torch.no_grad()

@@ -13,26 +13,27 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from studio.engine.job import Refusal
-from studio.ui.destination import Destination
-from studio.ui.easel import Easel
-from studio.ui.endpoint import add_endpoint
-from studio.ui.inpaint import InpaintTab, build_inpaint
-from studio.ui.library_tab import build_library
-from studio.ui.noise import NoiseTab, build_noise
-from studio.ui.noise_endpoints import add_noise_endpoints
-from studio.ui.parts import QUICK, said
-from studio.ui.queue_panel import queue_panel
-from studio.ui.restoring_endpoints import add_restoring_endpoints
-from studio.ui.sheet import TAB as INPAINT
-from studio.ui.studio import ASSETS, Studio
-from studio.ui.super_resolution import TAB as SUPER_RESOLUTION
-from studio.ui.super_resolution import SuperResolutionTab, build_super_resolution
-from studio.ui.text_to_image import TAB, Bench, build_text_to_image
+from studio.api.noise import add_noise_endpoints
+from studio.api.restoration import add_restoring_endpoints
+from studio.api.text_to_image import add_text_to_image_endpoint
+from studio.engine.job import JobRejected
+from studio.services.context import AppContext
+from studio.ui.components.inpaint_draft import TAB as INPAINT
+from studio.ui.components.job_panel import JobPanel
+from studio.ui.components.parts import QUICK, message_html
+from studio.ui.components.queue_panel import queue_panel
+from studio.ui.components.send_to import SendTarget
+from studio.ui.components.views import parse_view_token
+from studio.ui.tabs.inpaint import InpaintTab, build_inpaint
+from studio.ui.tabs.library import build_library
+from studio.ui.tabs.noise.tab import NoiseTab, build_noise
+from studio.ui.tabs.super_resolution import TAB as SUPER_RESOLUTION
+from studio.ui.tabs.super_resolution import SuperResolutionTab, build_super_resolution
+from studio.ui.tabs.text_to_image import TAB, TextToImageTab, build_text_to_image
 from studio.ui.theme import studio_theme
-from studio.ui.watching import watched
 
 NOISE = "noise"
+STATIC = Path(__file__).parent / "static"
 SHUTDOWN_SECONDS = 8.0  # for the call under way and what is being kept
 
 _MARK = (
@@ -61,7 +62,7 @@ files, info = studio.predict(
 )</code></pre></details>"""
 
 
-def build_page(studio: Studio) -> gr.Blocks:
+def build_page(studio: AppContext) -> gr.Blocks:
     """The whole page. Nothing is computed: pictures on first sight are shipped ones."""
     with gr.Blocks(
         title="Diffusion Studio", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)
@@ -80,7 +81,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             destinations = [bench.destination, inpaint.destination, enlarge.destination, *_noise_destinations(noise)]
             with gr.Tab("Library", id="library", elem_id="tab-library") as tab:
                 build_library(studio, token, tabs, tab, destinations, bench)
-        add_endpoint(studio)
+        add_text_to_image_endpoint(studio)
         add_restoring_endpoints(studio)
         add_noise_endpoints(studio)
         gr.HTML(
@@ -102,11 +103,11 @@ def build_page(studio: Studio) -> gr.Blocks:
 
 
 def _connect(
-    studio: Studio,
+    studio: AppContext,
     page: gr.Blocks,
     token: gr.BrowserState,
     tabs: gr.Tabs,
-    painting: Sequence[Bench | InpaintTab | SuperResolutionTab],
+    painting: Sequence[TextToImageTab | InpaintTab | SuperResolutionTab],
     header: gr.HTML,
     queue: gr.HTML,
 ) -> None:
@@ -116,7 +117,7 @@ def _connect(
     tickets = [easel.watched for easel in easels]
 
     def lines(owner: str, tickets: Iterable[str]) -> dict[Any, Any]:
-        shown = {id for kind, id in map(watched, tickets) if kind == "job"}
+        shown = {id for kind, id in map(parse_view_token, tickets) if kind == "job"}
         panel = queue_panel(studio.engine.jobs(owner), shown, loading=studio.engine.status.phase == "loading")
         return {header: header_html(studio), queue: panel}
 
@@ -126,8 +127,8 @@ def _connect(
         for tab in painting:
             try:
                 found |= tab.greet(owner)
-            except Refusal as problem:
-                found |= {tab.easel.message: said([str(problem)], "alert")}
+            except JobRejected as problem:
+                found |= {tab.easel.message: message_html([str(problem)], "alert")}
         shown = [found.get(ticket, "") for ticket in tickets]
         return found | lines(owner, shown) | ({} if browser == known else {token: known})
 
@@ -135,7 +136,7 @@ def _connect(
         owner, _ = studio.owners.of_page(request, browser)
         try:
             html, now = bench.latest(owner)
-        except Refusal:  # said where something is asked for
+        except JobRejected:  # said where something is asked for
             return lines(owner, shown)
         return lines(owner, shown) | ({} if now == before else {bench.strip: html, seen: now})
 
@@ -161,17 +162,17 @@ def _connect(
     )  # fmt: skip
 
 
-def _noise_destinations(noise: NoiseTab) -> list[Destination]:
+def _noise_destinations(noise: NoiseTab) -> list[SendTarget]:
     """Pictures that left a trace are taken apart in the tab Noise, and any goes into noise there."""
     return [
-        Destination(
+        SendTarget(
             "See how it was made",
             NOISE,
             [noise.inbox],
             lambda owner, picture: {noise.inbox: noise.open(owner, picture.id)},
             lambda picture: picture.has_trace,
         ),
-        Destination(
+        SendTarget(
             "Put noise on it",
             NOISE,
             [noise.inbox],
@@ -181,15 +182,15 @@ def _noise_destinations(noise: NoiseTab) -> list[Destination]:
 
 
 def _connect_stages(
-    studio: Studio,
+    studio: AppContext,
     token: gr.BrowserState,
     tabs: gr.Tabs,
-    painting: Sequence[Bench | InpaintTab | SuperResolutionTab],
-    destinations: Sequence[Destination],
+    painting: Sequence[TextToImageTab | InpaintTab | SuperResolutionTab],
+    destinations: Sequence[SendTarget],
 ) -> None:
     """The picture on any stage opens in the tab that a click names."""
 
-    def connect(easel: Easel) -> None:
+    def connect(easel: JobPanel) -> None:
         def send(request: gr.Request, event: gr.EventData, browser: str) -> dict[Any, Any]:
             kind, _, id = str(event._data.get("key")).partition(":")
             what, _, tab = str(event._data.get("pick")).partition(":")
@@ -199,8 +200,8 @@ def _connect_stages(
             owner, _ = studio.owners.of_page(request, browser)
             try:
                 return to.fill_from(studio.library, owner, id) | {tabs: gr.update(selected=to.tab)}
-            except Refusal as problem:
-                return {easel.message: said([str(problem)], "alert")}
+            except JobRejected as problem:
+                return {easel.message: message_html([str(problem)], "alert")}
 
         outputs = dict.fromkeys([tabs, easel.message, *(part for to in destinations for part in to.outputs)])
         easel.stage.click(send, [token], list(outputs), trigger_mode="multiple", **QUICK)
@@ -209,7 +210,7 @@ def _connect_stages(
         connect(tab.easel)
 
 
-def header_html(studio: Studio) -> str:
+def header_html(studio: AppContext) -> str:
     status = studio.engine.status
     if status.phase == "loading":
         state = "model is loading"
@@ -239,16 +240,16 @@ def header_html(studio: Studio) -> str:
     )
 
 
-def launch_options(studio: Studio) -> dict[str, Any]:
+def launch_options(studio: AppContext) -> dict[str, Any]:
     """How Gradio serves the page: its look, no foreign hosts, no share link, and only these files."""
     # Names of files in drafts/ cannot be guessed; those in inputs/ say what is in them, to who has it.
     allowed = [*(studio.library.folder / name for name in ("pictures", "inputs", "drafts")), studio.examples]
     if studio.vocabulary and studio.vocabulary.thumbnails:
         allowed.append(studio.vocabulary.thumbnails.path)
     icon = "data:image/svg+xml," + quote(_MARK.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"'))
-    script = "".join((Path(__file__).parent / name).read_text("utf-8") for name in ("page.js", "album.js", "editor.js"))
+    script = "".join((STATIC / name).read_text("utf-8") for name in ("page.js", "album.js", "editor.js"))
     return {
-        "theme": studio_theme("".join((ASSETS / name).read_text("utf-8") for name in ("style.css", "noise.css"))),
+        "theme": studio_theme("".join((STATIC / name).read_text("utf-8") for name in ("style.css", "noise.css"))),
         "head": f'<link rel="icon" href="{icon}"><script>{script}</script>',
         "allowed_paths": [str(path.resolve()) for path in allowed],
         "footer_links": [],
@@ -265,7 +266,7 @@ def launch_options(studio: Studio) -> dict[str, Any]:
     }
 
 
-def serve(studio: Studio, *, host: str, port: int, auth: tuple[str, str] | None = None) -> None:
+def serve(studio: AppContext, *, host: str, port: int, auth: tuple[str, str] | None = None) -> None:
     """Opens the page, then loads the model behind it: importing torch takes seconds nobody should wait for.
 
     Returns when it is interrupted or told to end (SIGINT, SIGTERM), with the engine stopped after the call under way:

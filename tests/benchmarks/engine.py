@@ -25,8 +25,8 @@ from PIL import Image
 from studio.engine.engine import Engine
 from studio.engine.job import Job
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
-from studio.library.sampler import PipelineSampler, compute_here, load_sampler
 from studio.library.store import Library
+from studio.models.families.studio import StudioBackend, load_backend, reserve_torch_threads
 from tests.benchmarks.machine import heading, seconds, spread, table
 from tests.fakes import MemoryJournal
 from tests.soak.mixed import PROMPTS, random_picture
@@ -46,7 +46,7 @@ class Call(NamedTuple):
 class Watched:
     """A sampler whose calls are written down."""
 
-    def __init__(self, sampler: PipelineSampler) -> None:
+    def __init__(self, sampler: StudioBackend) -> None:
         self._sampler = sampler
         self.began = 0.0
         self.calls: list[Call] = []
@@ -98,17 +98,17 @@ class Bell:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
 
-    def submitted(self, job: Job) -> None:
+    def add_job(self, job: Job) -> None:
         self._ended[job.id].clear()
-        self._journal.submitted(job)
+        self._journal.add_job(job)
 
-    def keep(self, job: Job, *made: Any) -> Any:
-        pictures = self._journal.keep(job, *made)
+    def save_results(self, job: Job, *made: Any) -> Any:
+        pictures = self._journal.save_results(job, *made)
         self._ended[job.id].set()
         return pictures
 
     def ended(self, job: Job) -> None:
-        self._journal.ended(job)
+        self._journal.mark_ended(job)
         self._ended[job.id].set()
 
     def wait(self, ids: Sequence[str]) -> None:
@@ -118,7 +118,7 @@ class Bell:
 
 def here(sampler: Any) -> Any:
     """The sampler, for the thread that calls this, as app.py gives it to the engine's."""
-    compute_here()
+    reserve_torch_threads()
     return sampler
 
 
@@ -146,7 +146,7 @@ def ratio(values: Sequence[float]) -> str:
 # ---- what it costs ----
 
 
-def replay(sampler: PipelineSampler, watched: Watched) -> None:
+def replay(sampler: StudioBackend, watched: Watched) -> None:
     """The bare loop: the calls that an engine made, the same rows in each, and nothing else."""
     place = {id(row): (j, i) for j, (_, rows) in enumerate(watched.prepared) for i, row in enumerate(rows)}
     plan = [[place[id(row)] for row in call.rows] for call in watched.calls]
@@ -161,12 +161,12 @@ def replay(sampler: PipelineSampler, watched: Watched) -> None:
 
 def in_a_thread(work: Callable[[], None]) -> None:
     """Does it in a thread of its own that has torch's threads, as an engine does."""
-    thread = threading.Thread(target=lambda: (compute_here(), work()))
+    thread = threading.Thread(target=lambda: (reserve_torch_threads(), work()))
     thread.start()
     thread.join()
 
 
-def overhead(sampler: PipelineSampler, repeats: int) -> str:
+def overhead(sampler: StudioBackend, repeats: int) -> str:
     """Without traces and previews: the engine's time over that of a bare loop of the same calls."""
     draw, lines = random.Random(1), []
     for number in (1, 4, 16):
@@ -187,7 +187,7 @@ def overhead(sampler: PipelineSampler, repeats: int) -> str:
 
 
 def paired(
-    sampler: PipelineSampler, requests: Callable[[], Sequence[Request]], repeats: int, ways: Sequence[dict[str, Any]]
+    sampler: StudioBackend, requests: Callable[[], Sequence[Request]], repeats: int, ways: Sequence[dict[str, Any]]
 ) -> list[float]:
     """Time of the second way over that of the first, turn by turn. `followed`: someone looks at every job."""
     ratios = []
@@ -212,7 +212,7 @@ def paired(
     return ratios
 
 
-def extras(sampler: PipelineSampler, repeats: int) -> str:
+def extras(sampler: StudioBackend, repeats: int) -> str:
     """What traces and previews add, pictures and traces kept on the disk."""
     draw, lines = random.Random(2), []
     plain: dict[str, Any] = {"traces": False}
@@ -227,7 +227,7 @@ def extras(sampler: PipelineSampler, repeats: int) -> str:
 # ---- what it gains ----
 
 
-def throughput(sampler: PipelineSampler, repeats: int) -> str:
+def throughput(sampler: StudioBackend, repeats: int) -> str:
     """Users who ask at once, each for one thing, against the same things one after the other."""
     draw, lines = random.Random(3), []
     for users in (1, 4, 16, 64):
@@ -258,7 +258,7 @@ def crowd(engine: Engine) -> list[str]:
     return ids
 
 
-def in_a_crowd(sampler: PipelineSampler, repeats: int) -> str:
+def in_a_crowd(sampler: StudioBackend, repeats: int) -> str:
     """Short jobs that come while long ones run, at random moments, one after another."""
     draw, alone, crowded, ratios = random.Random(4), [], [], []
 
@@ -289,7 +289,7 @@ def in_a_crowd(sampler: PipelineSampler, repeats: int) -> str:
     return table(head, [figures])
 
 
-def cancelling(sampler: PipelineSampler, repeats: int) -> str:
+def cancelling(sampler: StudioBackend, repeats: int) -> str:
     """From `cancel` to the end of the last call in which the job has a row."""
     draw, answers, leaves, beyond = random.Random(5), [], [], []
     for _ in range(repeats):
@@ -337,7 +337,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     print(heading())
-    sampler = load_sampler(args.model, args.device)
+    sampler = load_backend(args.model, args.device)
     print(f"{torch.get_num_threads()} threads, on {sampler.device}, float32, {args.repeats} times each.", end=" ")
     print("Medians (least to most).\n")
     for name in args.only:

@@ -27,15 +27,23 @@ import torch.nn.functional as F
 from PIL import Image
 
 from studio.diffusion.guidance import STYLE_EMPHASIS
-from studio.diffusion.pipeline import StudioTextToImagePipeline
-from studio.nouns import with_article
-from studio.training.classifier import Classifier, LabelledPictures, Labels, Recipe, Verdict, cached_classifier, judge
-from studio.training.evaluate import PICTURES, REAL_SEED, concept_labels, each, model_digest, spread
+from studio.diffusion.pipelines import StudioTextToImagePipeline
+from studio.prompts.nouns import with_article
+from studio.training.data.scenes import default_prompt
+from studio.training.data.sprites import Sprites
+from studio.training.evaluation.classifier import (
+    Classifier,
+    LabelledPictures,
+    Labels,
+    Recipe,
+    Verdict,
+    cached_classifier,
+    judge,
+)
+from studio.training.evaluation.evaluate import PICTURES, REAL_SEED, concept_labels, each, model_digest, spread
+from studio.training.evaluation.likeness import frechet_distance
+from studio.training.evaluation.restoring import tensor
 from studio.training.export import paint
-from studio.training.likeness import frechet_distance
-from studio.training.restoring import tensor
-from studio.training.scenes import default_prompt
-from studio.training.sprites import Sprites
 from tests.benchmarks.machine import heading, table, times
 
 SAMPLERS = ("studio", "dpm++2m", "unipc", "ddim", "euler")
@@ -107,7 +115,7 @@ def one_each(sprites: Sprites, concepts: Sequence[int]) -> Labels:
     """One picture of each concept, styles in turn."""
     labels = concept_labels(sprites, concepts)
     rows = torch.tensor([number * PICTURES + number % PICTURES for number in range(len(concepts))])
-    return Labels(labels.concept[rows], labels.style[rows], labels.ground[rows])
+    return Labels(labels.concept[rows], labels.style[rows], labels.background[rows])
 
 
 def options(pipe: Any, setting: Setting, size: int) -> dict[str, Any]:
@@ -186,7 +194,7 @@ def measure(
     size = pipe.sample_size
     claimed = [entry["name"] for entry in (pipe.vocabulary or {}).get("concepts", [])] or list(sprites.concepts)
     labels = one_each(sprites, spread([sprites.concepts.index(name) for name in claimed], sample))
-    prompts = [default_prompt(with_article(c), style, ground) for c, style, ground in each(labels, sprites)]
+    prompts = [default_prompt(with_article(c), style, background) for c, style, background in each(labels, sprites)]
     painter = LabelledPictures(sprites, REAL_SEED)
     small = [F.interpolate(painter.paint(labels), size=(size, size), mode="area") for _ in range(2)]
     one, other = (judge(classifier, pictures) for pictures in small)
@@ -206,7 +214,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("assets/model"), help="folder of the pipeline")
-    parser.add_argument("--sprites", type=Path, required=True, help="folder made by studio.training.sprites")
+    parser.add_argument("--sprites", type=Path, required=True, help="folder made by studio.training.data.sprites")
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the judge")
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
     parser.add_argument("--steps", nargs="+", type=int, default=STEPS)

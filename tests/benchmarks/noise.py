@@ -18,8 +18,8 @@ from contextlib import contextmanager
 import torch
 from playwright.sync_api import Page, sync_playwright
 
-from studio.lab.plane import SHAPES, cloud, energy_distance
-from studio.lab.toy import Toy, reverse_paths
+from studio.lab.plane import SHAPES, energy_distance, make_cloud
+from studio.lab.toy import PointModel, reverse_paths
 from tests.benchmarks.machine import heading, spread, table
 from tests.ui.conftest import BROWSER, free_port, generate, open_tab, serving, set_steps
 
@@ -86,7 +86,7 @@ def ticks(page: Page) -> dict[str, list[float]]:
 
 def learning(shape: str) -> tuple[float, int, float]:
     """Seconds of training until the flow's points lie within NEAR of the shape's, at most 30; steps; distance."""
-    toy, spent, distance = Toy(cloud(shape)), 0.0, float("inf")
+    toy, spent, distance = PointModel(make_cloud(shape)), 0.0, float("inf")
     start = torch.randn(1000, 2, generator=torch.Generator().manual_seed(1))
     while distance > NEAR and spent < 30:
         began = time.perf_counter()

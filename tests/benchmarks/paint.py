@@ -19,9 +19,9 @@ from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from studio.diffusion.core import to_pil
-from studio.diffusion.pipeline import StudioTextToImagePipeline
-from studio.diffusion.samplers import make_sampler
+from studio.diffusion.pipelines import StudioTextToImagePipeline
+from studio.diffusion.pipelines.base import tensor_to_image
+from studio.diffusion.schedulers.samplers import make_sampler
 from tests.benchmarks.machine import heading, seconds, spread, table, times
 
 PROMPT = "a red apple, glossy style, on a blue background"
@@ -144,7 +144,7 @@ def stock_loop(
             unconditional, conditional = network(both, time, encoder_hidden_states=text).sample.chunk(2)
             prediction = unconditional + guidance * (conditional - unconditional)
             sample = scheduler.step(prediction, time, sample).prev_sample
-        return to_pil(sample[0])
+        return tensor_to_image(sample[0])
 
     return paint
 

@@ -27,15 +27,15 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 from skimage.restoration import denoise_nl_means, denoise_wavelet, inpaint_biharmonic
 
-from studio.diffusion.core import from_pil, to_pil
-from studio.diffusion.pipeline import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
-from studio.pictures.measure import noise_sigma
-from studio.training.batches import random_hole
-from studio.training.classifier import SIZE, Classifier, Recipe, cached_classifier, judge
-from studio.training.report import captioned_sheet, in_words, mean, share
-from studio.training.restoring import RESTORED, feature_distance, psnr, restored, tensor
-from studio.training.scenes import Painter, Scene, SceneMaker
-from studio.training.sprites import Sprites
+from studio.diffusion.pipelines import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
+from studio.diffusion.pipelines.base import image_to_tensor, tensor_to_image
+from studio.imaging.measure import estimate_noise_sigma
+from studio.training.data.batches import random_hole
+from studio.training.data.scenes import Painter, Scene, SceneMaker
+from studio.training.data.sprites import Sprites
+from studio.training.evaluation.classifier import SIZE, Classifier, Recipe, cached_classifier, judge
+from studio.training.evaluation.report import captioned_sheet, in_words, mean, share
+from studio.training.evaluation.restoring import RESTORED, feature_distance, psnr, restored, tensor
 from tests.benchmarks.machine import describe, table
 
 SEED = 8_000  # of scenes, holes and noise; defaults were chosen on scenes of other seeds
@@ -83,7 +83,7 @@ def floats(picture: Image.Image) -> np.ndarray:
 
 def from_floats(values: np.ndarray) -> torch.Tensor:
     """(H, W, 3) in [0, 1], rounded to eight bits -> (3, H, W) in [-1, 1]."""
-    return from_pil((np.clip(values, 0, 1) * 255).round().astype(np.uint8))
+    return image_to_tensor((np.clip(values, 0, 1) * 255).round().astype(np.uint8))
 
 
 def inpainting(pipes: dict, classifier: Classifier, sprites: Sprites, count: int) -> tuple[str, list]:
@@ -91,13 +91,16 @@ def inpainting(pipes: dict, classifier: Classifier, sprites: Sprites, count: int
     hole = holes_over(thing)
     masks = [Image.fromarray((h[0] * 255).byte().numpy()) for h in hole]
     gray = [
-        Image.composite(Image.new("RGB", mask.size, "gray"), to_pil(picture), mask)
+        Image.composite(Image.new("RGB", mask.size, "gray"), tensor_to_image(picture), mask)
         for picture, mask in zip(truth, masks, strict=True)
     ]
 
     def by_opencv(method: int) -> torch.Tensor:
         return torch.stack(
-            [from_pil(cv2.inpaint(np.array(p), np.array(m), 3, method)) for p, m in zip(gray, masks, strict=True)]
+            [
+                image_to_tensor(cv2.inpaint(np.array(p), np.array(m), 3, method))
+                for p, m in zip(gray, masks, strict=True)
+            ]
         )
 
     def ours(prompts: list[str], **options) -> torch.Tensor:
@@ -142,14 +145,14 @@ def photographs() -> torch.Tensor:
         small = picture.resize([max(round(side * scale), SIZE) for side in picture.size], Image.Resampling.LANCZOS)
         for each in (picture, small):
             left, top = (each.width - SIZE) // 2, (each.height - SIZE) // 2
-            found.append(from_pil(each.crop((left, top, left + SIZE, top + SIZE))))
+            found.append(image_to_tensor(each.crop((left, top, left + SIZE, top + SIZE))))
     return torch.stack(found)
 
 
 def super_resolution(
     pipes: dict, classifier: Classifier, truth: torch.Tensor, factor: int, what: str
 ) -> tuple[str, list]:
-    small = [to_pil(picture).resize((SIZE // factor,) * 2, Image.Resampling.BICUBIC) for picture in truth]
+    small = [tensor_to_image(picture).resize((SIZE // factor,) * 2, Image.Resampling.BICUBIC) for picture in truth]
     found = {
         "ours": restored(pipes["upscale"], SEED, {"image": small}, scale_factor=factor),
         "bicubic": tensor([picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC) for picture in small]),
@@ -174,7 +177,9 @@ def super_resolution(
 
 def denoising(pipes: dict, classifier: Classifier, truth: torch.Tensor, sigma: int) -> tuple[str, list]:
     generator = torch.Generator().manual_seed(SEED + sigma)
-    noisy = [to_pil(picture + sigma / 127.5 * torch.randn(picture.shape, generator=generator)) for picture in truth]
+    noisy = [
+        tensor_to_image(picture + sigma / 127.5 * torch.randn(picture.shape, generator=generator)) for picture in truth
+    ]
     strength = sigma / 255
     found = {
         "ours, posterior mean": restored(pipes["denoise"], SEED, {"image": noisy}),
@@ -203,7 +208,7 @@ def denoising(pipes: dict, classifier: Classifier, truth: torch.Tensor, sigma: i
         ]
         for name, pictures in found.items()
     ]
-    estimated = mean(torch.tensor([noise_sigma(picture) for picture in noisy]), "levels")
+    estimated = mean(torch.tensor([estimate_noise_sigma(picture) for picture in noisy]), "levels")
     title = f"### Denoising at sigma {sigma} of 255: {len(truth)} scenes\n\nOurs estimates sigma: "
     title += f"{in_words(estimated)}. The others, but for the wavelet, are told it.\n\n"
     return title + table(["method", "PSNR", "SSIM", "feature distance"], rows), [*found.items(), ("truth", truth)]
@@ -211,14 +216,16 @@ def denoising(pipes: dict, classifier: Classifier, truth: torch.Tensor, sigma: i
 
 def strip(columns: Sequence[tuple[str, torch.Tensor]], rows: int = 4) -> Image.Image:
     """The first scenes, whatever they are, a method a column: nobody picks them."""
-    tiles = [(to_pil(pictures[i]), name) for i in range(rows) for name, pictures in columns if i < len(pictures)]
+    tiles = [
+        (tensor_to_image(pictures[i]), name) for i in range(rows) for name, pictures in columns if i < len(pictures)
+    ]
     return captioned_sheet([picture for picture, _ in tiles], [name for _, name in tiles], len(columns))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("assets/model"), help="pipeline folder")
-    parser.add_argument("--sprites", type=Path, required=True, help="folder made by studio.training.sprites")
+    parser.add_argument("--sprites", type=Path, required=True, help="folder made by studio.training.data.sprites")
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the judge")
     parser.add_argument("--scenes", type=int, default=64)
     parser.add_argument("--strips", type=Path, help="folder for strips of the first scenes, a file for each table")

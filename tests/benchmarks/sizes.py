@@ -22,8 +22,8 @@ from PIL import Image, ImageDraw
 
 from studio.engine.engine import Engine
 from studio.engine.requests import Denoise, Inpaint, Request, SuperResolve, TextToImage
-from studio.library.sampler import compute_here, load_sampler
-from studio.ui.text_to_image import PRESETS
+from studio.models.families.studio import load_backend, reserve_torch_threads
+from studio.ui.tabs.text_to_image import PRESETS
 from tests.benchmarks.machine import heading, spread, table
 from tests.fakes import MemoryJournal
 
@@ -62,8 +62,8 @@ SMALL: dict[str, tuple[Callable[[], Request], str]] = {  # by what it is called:
     "x4, 64 to 256 px, as the page asks": (lambda: SuperResolve(drawing(64, 64), 4), ""),
     "x4, 128 to 512 px, 4 evaluations": (lambda: SuperResolve(drawing(128, 128), 4, steps=4), "9"),
     "x4, 128 to 512 px, as the page asks": (lambda: SuperResolve(drawing(128, 128), 4), "9"),
-    "words to 256 px": (lambda: TextToImage("a red apple", finish=256), ""),
-    "words to 512 px": (lambda: TextToImage("a red apple", finish=512), "9"),
+    "words to 256 px": (lambda: TextToImage("a red apple", resolution=256), ""),
+    "words to 512 px": (lambda: TextToImage("a red apple", resolution=512), "9"),
     "noise taken out, 256 px": (lambda: Denoise(drawing(256, 256), 25.0), ""),
 }
 LARGE: dict[str, Callable[[], Request]] = {
@@ -80,8 +80,8 @@ def engine_of(model: Path, traces: bool = True) -> Engine:
     """Warm: it has painted once."""
 
     def load():
-        sampler = load_sampler(model)
-        compute_here()
+        sampler = load_backend(model)
+        reserve_torch_threads()
         return sampler
 
     engine = Engine(load, MemoryJournal(), traces=traces).start()

@@ -32,19 +32,19 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from studio.diffusion.pipeline import StudioTextToImagePipeline
-from studio.diffusion.samplers import SOLVER, chosen_steps
-from studio.diffusion.scheduler import StudioScheduler
-from studio.nouns import with_article
-from studio.training.classifier import LabelledPictures, Labels, Recipe, cached_classifier, judge
-from studio.training.evaluate import PICTURES, REAL_SEED, concept_labels, each
+from studio.diffusion.pipelines import StudioTextToImagePipeline
+from studio.diffusion.schedulers.samplers import SOLVER_CONFIG, timestep_arguments
+from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
+from studio.prompts.nouns import with_article
+from studio.training.data.scenes import default_prompt
+from studio.training.data.sprites import Sprites
+from studio.training.evaluation.classifier import LabelledPictures, Labels, Recipe, cached_classifier, judge
+from studio.training.evaluation.evaluate import PICTURES, REAL_SEED, concept_labels, each
+from studio.training.evaluation.likeness import frechet_distance
+from studio.training.evaluation.report import in_words, mean
+from studio.training.evaluation.restoring import tensor
 from studio.training.export import paint
-from studio.training.likeness import frechet_distance
-from studio.training.report import in_words, mean
-from studio.training.restoring import tensor
-from studio.training.scenes import default_prompt
 from studio.training.solver import EVALUATIONS
-from studio.training.sprites import Sprites
 from studio.training.trajectories import ROWS, Painting, distance, formula, solve, split_prompts, teach
 from tests.benchmarks.machine import describe, table
 
@@ -72,7 +72,7 @@ def schedulers(family: str, config: dict[str, Any]) -> Iterator[tuple[str, Sched
     plain = {key: value for key, value in config.items() if not key.startswith("_") and key != "solver_tables"}
     for setting in settings:
         given = {key: value for key, value in setting.items() if key != "quadratic"}
-        fixed = {"clip_sample": False, "set_alpha_to_one": True} | SOLVER | {"timestep_spacing": "trailing"}
+        fixed = {"clip_sample": False, "set_alpha_to_one": True} | SOLVER_CONFIG | {"timestep_spacing": "trailing"}
         words = [str(value) if value is not True else key for key, value in setting.items() if key not in DPM]
         words += [str(setting["solver_type"])] if family == "UniPC" else []
         yield ", ".join(words), made.from_config({**plain, **fixed, **given}), "quadratic" in setting
@@ -86,7 +86,9 @@ def run(scheduler: SchedulerMixin, problem: Painting, evaluations: int, count: i
     ends = []
     for begin in range(0, count, ROWS):
         rows = range(begin, min(begin + ROWS, count))
-        scheduler.set_timesteps(**(chosen_steps(scheduler, steps) if quadratic else {"num_inference_steps": steps}))
+        scheduler.set_timesteps(
+            **(timestep_arguments(scheduler, steps) if quadratic else {"num_inference_steps": steps})
+        )
         if hasattr(scheduler, "set_begin_index"):  # Karras' times repeat when they are rounded
             scheduler.set_begin_index(0)
         x = problem.noise[rows] * scheduler.init_noise_sigma
@@ -123,8 +125,10 @@ class Likeness:
         labels = concept_labels(sprites, claimed)
         number = torch.arange(len(labels.concept))
         half = (number // PICTURES + number % PICTURES) % 2 == 0  # two of each concept, and of each style as many
-        labels = Labels(labels.concept[half], labels.style[half], labels.ground[half])
-        self.prompts = [default_prompt(with_article(c), style, ground) for c, style, ground in each(labels, sprites)]
+        labels = Labels(labels.concept[half], labels.style[half], labels.background[half])
+        self.prompts = [
+            default_prompt(with_article(c), style, background) for c, style, background in each(labels, sprites)
+        ]
         painter, size = LabelledPictures(sprites, REAL_SEED), (pipe.sample_size,) * 2
         real, again = (F.interpolate(painter.paint(labels), size=size, mode="area") for _ in range(2))
         self.real = judge(self.classifier, real).features
@@ -143,12 +147,12 @@ def compare(
     evaluations: Sequence[int],
     count: int,
     teacher_steps: int,
-    grounds: bool = True,
+    backgrounds: bool = True,
     likeness: Likeness | None = None,
 ) -> str:
     scheduler = pipe.scheduler
     assert isinstance(scheduler, StudioScheduler) and pipe.vocabulary is not None
-    prompts = split_prompts(pipe.vocabulary, count, SEED, True, grounds)
+    prompts = split_prompts(pipe.vocabulary, count, SEED, True, backgrounds)
     problem = Painting(pipe, prompts, range(SEED, SEED + count), scale)
     end = teach(problem, scheduler, teacher_steps).end
     half = distance(teach(problem, scheduler, teacher_steps // 2).end, end).mean()
@@ -213,8 +217,8 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
     likeness = None if args.sprites is None else Likeness(pipe, Sprites.load(args.sprites), args.cache)
     for scale in args.guidance:
-        grounds = not args.open_ground
-        print(compare(pipe, scale, args.evaluations, args.pictures, args.teacher, grounds, likeness), flush=True)
+        backgrounds = not args.open_ground
+        print(compare(pipe, scale, args.evaluations, args.pictures, args.teacher, backgrounds, likeness), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from diffusers.hooks import apply_group_offloading
 from PIL import Image
 
 from studio.diffusion.conditioning import Task, enlarge
-from studio.diffusion.core import from_pil, to_pil
-from studio.diffusion.guidance import Guidance, guided
-from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
-from studio.diffusion.samplers import SAMPLERS
+from studio.diffusion.guidance import Guidance, apply_guidance
+from studio.diffusion.pipelines import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.diffusion.pipelines.base import image_to_tensor, tensor_to_image
+from studio.diffusion.schedulers.samplers import SAMPLERS
 from studio.training.export import save
 
 PROMPTS = ["a red apple", "a blue cat", "", "a house"]
@@ -116,7 +116,7 @@ def test_rows_of_all_tasks_samplers_and_step_counts_share_calls(pipe):
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "studio"])
 def test_stock_samplers_run_as_a_diffusers_user_sets_them(pipe, name):
     """`pipe.scheduler = SomeScheduler.from_config(...)` paints what `sampler=name` paints."""
-    from studio.diffusion.samplers import make_sampler
+    from studio.diffusion.schedulers.samplers import make_sampler
 
     named = painted(pipe.prepare(["a cat"], num_inference_steps=4, seeds=[1], sampler=name), pipe)
     pipe.scheduler = make_sampler(name, pipe.scheduler.config)
@@ -239,8 +239,8 @@ def test_guidance_in_one_pass_is_one_row_and_the_networks_own(pipe, monkeypatch)
 
 def test_guidance_of_one_is_the_conditional_prediction():
     a, b = torch.randn(2, 3, 4, 4)
-    torch.testing.assert_close(guided(a, b, 1.0), b)
-    torch.testing.assert_close(guided(a, b, 0.0), a)
+    torch.testing.assert_close(apply_guidance(a, b, 1.0), b)
+    torch.testing.assert_close(apply_guidance(a, b, 0.0), a)
     with pytest.raises(ValueError, match="guidance_scale is nan"):
         Guidance(float("nan"))
     with pytest.raises(ValueError, match="guidance_interval"):
@@ -455,7 +455,7 @@ def test_vocabulary_is_read_from_beside_the_weights(pipe, tmp_path):
 
 def test_eight_bit_pictures_survive_the_way_in_and_out():
     picture = noise_picture(16, 16)
-    assert np.array_equal(np.asarray(to_pil(from_pil(picture))), np.asarray(picture))
+    assert np.array_equal(np.asarray(tensor_to_image(image_to_tensor(picture))), np.asarray(picture))
 
 
 def test_a_finished_row_is_not_taken_further(pipe):

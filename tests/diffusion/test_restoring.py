@@ -12,18 +12,18 @@ import torch
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 
-import studio.diffusion.windows as tiling
-import studio.pictures.canvas as canvas
-from studio.diffusion.conditioning import Condition, enlarge, held_to_colours, project
-from studio.diffusion.core import from_pil
-from studio.diffusion.denoise import uncut
-from studio.diffusion.inpaint import LEAP
-from studio.diffusion.pipeline import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
-from studio.diffusion.rows import PlannedSteps, StockSteps
-from studio.diffusion.samplers import SAMPLERS, make_sampler
-from studio.diffusion.windows import Blend, windows
-from studio.pictures.canvas import changed_outside, extended, grown, hole_of, window_starts
-from studio.pictures.modes import plain
+import studio.diffusion.tiling as tiling
+import studio.imaging.canvas as canvas
+from studio.diffusion.conditioning import Condition, back_project, enlarge, match_colours
+from studio.diffusion.pipelines import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
+from studio.diffusion.pipelines.base import image_to_tensor
+from studio.diffusion.pipelines.denoise import undo_clipping
+from studio.diffusion.pipelines.inpaint import RESTART_TIME
+from studio.diffusion.sampling.state import DiffusersStepper, StudioStepper
+from studio.diffusion.schedulers.samplers import SAMPLERS, make_sampler
+from studio.diffusion.tiling import TileBlender, tile_corners
+from studio.imaging.canvas import count_changes_outside, extend, grow_hole, mask_to_hole, tile_starts
+from studio.imaging.modes import normalize_image
 from tests.diffusion.test_pipeline import generators, noise_picture, painted
 
 MODEL = Path(__file__).parents[2] / "assets" / "model"
@@ -64,9 +64,9 @@ def some_mask(width: int, height: int, seed: int) -> Image.Image:
 @pytest.mark.parametrize("whole", [True, False])
 def test_nothing_outside_the_mask_changes(inpaint, format, width, height, whole):
     sent = upload(noise_picture(width, height).resize((width, height)), format)
-    before, mask = plain(sent), some_mask(width, height, 3)
+    before, mask = normalize_image(sent), some_mask(width, height, 3)
     after = inpaint("a cat", sent, mask, num_inference_steps=1, whole=whole, generator=generators(0)).images[0]
-    count = changed_outside(before, after, hole_of(mask))
+    count = count_changes_outside(before, after, mask_to_hole(mask))
     assert count == (0, int((np.asarray(mask) == 0).sum()))
     assert after.mode == "RGB" and after.size == (width, height)
 
@@ -87,10 +87,10 @@ def test_nothing_outside_any_mask_changes_in_any_picture(inpaint, size, mode, co
     picture = Image.fromarray(values.squeeze(-1) if bands == 1 else values, None if mode == "P" else mode)
     picture = picture.convert(mode) if mode == "P" else picture
     mask = Image.fromarray(np.where(rng.random(size[::-1]) < cover, np.uint8(255), np.uint8(0)))
-    hole = hole_of(mask, options["invert"], options["grow"])
+    hole = mask_to_hole(mask, options["invert"], options["grow"])
     hypothesis.assume(hole.any())
     after = inpaint("", picture, mask, num_inference_steps=1, generator=generators(seed), **options).images[0]
-    assert changed_outside(plain(picture), after, hole) == (0, int((~hole).sum()))
+    assert count_changes_outside(normalize_image(picture), after, hole) == (0, int((~hole).sum()))
 
 
 def test_nothing_outside_the_mask_changes_in_a_large_picture(inpaint):
@@ -99,26 +99,26 @@ def test_nothing_outside_the_mask_changes_in_a_large_picture(inpaint):
     mask.paste(255, (3000, 100, 3500, 700))
     for whole in (True, False):
         after = inpaint("a cat", before, mask, num_inference_steps=1, whole=whole, generator=generators(0)).images[0]
-        assert changed_outside(before, after, hole_of(mask)) == (0, 4096 * 3072 - 500 * 600)
-        assert changed_outside(before, after, np.zeros((3072, 4096), dtype=bool)).changed > 250_000
+        assert count_changes_outside(before, after, mask_to_hole(mask)) == (0, 4096 * 3072 - 500 * 600)
+        assert count_changes_outside(before, after, np.zeros((3072, 4096), dtype=bool)).changed > 250_000
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_an_upload_that_is_turned_is_painted_upright(inpaint, orientation):
     sent = upload(noise_picture(40, 24), "PNG", orientation)
-    before = plain(sent)
+    before = normalize_image(sent)
     mask = some_mask(*before.size, 1)
     after = inpaint("", sent, mask, num_inference_steps=1, generator=generators(0)).images[0]
     assert before.size == ((24, 40) if orientation == 6 else (40, 24))
-    assert changed_outside(before, after, hole_of(mask)).changed == 0
+    assert count_changes_outside(before, after, mask_to_hole(mask)).changed == 0
 
 
 def test_alpha_stays_outside_the_mask_and_what_is_painted_is_seen(inpaint):
     values = np.random.default_rng(0).integers(0, 256, (40, 56, 4), dtype=np.uint8)
     picture, mask = Image.fromarray(values), some_mask(56, 40, 2)
     after = inpaint("", picture, mask, num_inference_steps=1, generator=generators(0)).images[0]
-    assert after.mode == "RGBA" and changed_outside(picture, after, hole_of(mask)).changed == 0
-    assert (np.asarray(after)[..., 3][hole_of(mask)] == 255).all()
+    assert after.mode == "RGBA" and count_changes_outside(picture, after, mask_to_hole(mask)).changed == 0
+    assert (np.asarray(after)[..., 3][mask_to_hole(mask)] == 255).all()
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "LA", "CMYK", "I;16"])
@@ -127,7 +127,7 @@ def test_every_mode_is_painted_on(inpaint, mode):
     picture = deep if mode == "I;16" else noise_picture(30, 20).convert("L" if mode == "LA" else "RGB").convert(mode)
     mask = some_mask(30, 20, 2)
     after = inpaint("", picture, mask, num_inference_steps=1, generator=generators(0)).images[0]
-    assert changed_outside(plain(picture), after, hole_of(mask)).changed == 0
+    assert count_changes_outside(normalize_image(picture), after, mask_to_hole(mask)).changed == 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (3, 2)])
@@ -137,7 +137,7 @@ def test_pictures_as_small_as_can_be(inpaint, size, whole):
     mask.putpixel((size[0] // 2, size[1] // 2), 255)
     after = inpaint("", picture, mask, num_inference_steps=1, whole=whole, generator=generators(0)).images[0]
     assert after.size == size
-    assert changed_outside(picture, after, hole_of(mask)) == (0, size[0] * size[1] - 1)
+    assert count_changes_outside(picture, after, mask_to_hole(mask)) == (0, size[0] * size[1] - 1)
 
 
 def test_masks_all_white_and_all_black(inpaint):
@@ -153,10 +153,10 @@ def test_invert_grow_and_feather(inpaint):
     mask.paste(0, (20, 20, 30, 30))
     options = {"num_inference_steps": 1, "invert": True, "grow": 3, "feather": 4}
     after = inpaint("", picture, mask, generator=generators(0), **options).images[0]
-    hole = hole_of(mask, invert=True, grow=3)
+    hole = mask_to_hole(mask, invert=True, grow=3)
     assert 100 < hole.sum() < 256
-    assert changed_outside(picture, after, hole).changed > 0
-    assert changed_outside(picture, after, grown(hole, 4)).changed == 0
+    assert count_changes_outside(picture, after, hole).changed > 0
+    assert count_changes_outside(picture, after, grow_hole(hole, 4)).changed == 0
 
 
 def test_what_lay_under_the_hole_has_no_say(inpaint):
@@ -193,12 +193,12 @@ def test_a_run_leaps_where_enough_is_known(inpaint):
         return inpaint.prepare(["a cat"], [picture], [mask], guidance_scale=2.0, seeds=[0], **options)[0].stage
 
     leaping = stage(some_mask(40, 40, 3))
-    assert leaping.steps.leap == LEAP and len(leaping.steps.times) == 6
+    assert leaping.steps.leap == RESTART_TIME and len(leaping.steps.times) == 6
     last = len(inpaint.scheduler) - 1
     assert [leaping.guidance.acts_at(time / last) for time in leaping.steps.times] == [False, *[True] * 5]
     for other in (stage(all_of_it), stage(some_mask(40, 40, 3), num_inference_steps=1)):
         assert other.steps.leap is None and other.guidance.acts_at(1.0)
-    assert isinstance(stage(some_mask(40, 40, 3), sampler="ddim").steps, StockSteps)
+    assert isinstance(stage(some_mask(40, 40, 3), sampler="ddim").steps, DiffusersStepper)
 
 
 def test_what_is_known_is_known_in_every_prediction(inpaint):
@@ -207,7 +207,7 @@ def test_what_is_known_is_known_in_every_prediction(inpaint):
     known = torch.from_numpy(np.asarray(mask) == 0)
     while row.steps_before == 0 and not row.finished:
         inpaint.denoise_step([row])
-        assert torch.equal(row.pred_original_sample[:, known], from_pil(picture)[:, known])
+        assert torch.equal(row.pred_original_sample[:, known], image_to_tensor(picture)[:, known])
 
 
 def test_the_same_picture_many_times_is_read_once(inpaint):
@@ -218,7 +218,7 @@ def test_the_same_picture_many_times_is_read_once(inpaint):
 
 def test_an_extended_canvas_keeps_the_picture(inpaint):
     picture = noise_picture(40, 30)
-    canvas, mask = extended(picture, left="50%", bottom=7)
+    canvas, mask = extend(picture, left="50%", bottom=7)
     after = inpaint("", canvas, mask, num_inference_steps=1, generator=generators(0)).images[0]
     assert np.array_equal(np.asarray(after)[:30, 20:], np.asarray(picture))
 
@@ -234,7 +234,7 @@ def test_an_enlargement_shrinks_to_its_input_within_one_level(upscale, factor, s
     while not row.finished:
         upscale.denoise_step([row])
     low = row.finish.low_res
-    back = torch.nn.functional.avg_pool2d(project(row.sample[None].clamp(-1, 1), low), factor)
+    back = torch.nn.functional.avg_pool2d(back_project(row.sample[None].clamp(-1, 1), low), factor)
     assert (back - low).square().mean().sqrt() / 2 <= 1 / 255
     large = np.asarray(upscale.decode(row), dtype=float)
     mean = large.reshape(size[1], factor, size[0], factor, 3).mean(axis=(1, 3))
@@ -245,12 +245,12 @@ def test_an_enlargement_shrinks_to_its_input_within_one_level(upscale, factor, s
 @pytest.mark.parametrize("factor", [2, 4, 32 / 15])
 def test_a_cast_is_taken_out_exactly(size, factor):
     """At any size and ratio: of one colour, and of a picture in its own pixels."""
-    low = from_pil(noise_picture(*size))
+    low = image_to_tensor(noise_picture(*size))
     height, width = (round(length * factor) for length in low.shape[1:])
     cast = torch.tensor([-0.3, 0.1, 0.2])[:, None, None]
-    even = held_to_colours(torch.full_like(low, 0.1), torch.full((3, height, width), 0.1) + cast)
+    even = match_colours(torch.full_like(low, 0.1), torch.full((3, height, width), 0.1) + cast)
     assert torch.allclose(even, torch.tensor(0.1), atol=1e-5)
-    assert torch.allclose(held_to_colours(low, low + cast), low, atol=1e-5)
+    assert torch.allclose(match_colours(low, low + cast), low, atol=1e-5)
 
 
 def test_colours_are_held_where_they_are_lost_and_what_is_finer_is_left():
@@ -258,7 +258,7 @@ def test_colours_are_held_where_they_are_lost_and_what_is_finer_is_left():
     checks = (torch.arange(16)[:, None] + torch.arange(128)) % 2 * 0.2 - 0.1  # finer than what is held
     faded = checks.repeat(3, 1, 1)
     faded[..., :64] += 0.4
-    held = held_to_colours(low, faded)
+    held = match_colours(low, faded)
     assert torch.allclose(held[..., :56], checks[:, :56], atol=1e-5)  # but for the blocks at the border
     assert torch.allclose(held[..., 72:], checks[:, 72:], atol=1e-5)
 
@@ -279,7 +279,7 @@ def test_with_noise_an_enlargement_keeps_the_colours(upscale):
     (row,) = upscale.prepare([picture], 2, seeds=[0], noise_level=0.3)
     while not row.finished:
         upscale.denoise_step([row])
-        assert torch.allclose(row.pred_original_sample.mean((1, 2)), from_pil(picture).mean((1, 2)), atol=1e-5)
+        assert torch.allclose(row.pred_original_sample.mean((1, 2)), image_to_tensor(picture).mean((1, 2)), atol=1e-5)
 
 
 def test_alpha_is_enlarged_by_lanczos(upscale):
@@ -296,8 +296,8 @@ def test_one_window_is_the_picture_itself_and_many_are_one_picture(pipe):
     whole = torch.randn(3, 100, 71)
 
     def again(picture, size):
-        pieces = Blend(*picture.shape[1:], size)
-        for top, left in windows(*picture.shape[1:], size):
+        pieces = TileBlender(*picture.shape[1:], size)
+        for top, left in tile_corners(*picture.shape[1:], size):
             pieces.add(picture[:, top : top + size, left : left + size].clone(), top, left)
         return pieces.whole()
 
@@ -311,8 +311,8 @@ def test_a_prediction_with_flaws_at_window_borders_leaves_no_seam():
     """Windows that disagree by a constant each: the blended picture has no step anywhere."""
     torch.manual_seed(0)
     height = width = 256
-    pieces = Blend(height, width, 64)
-    for top, left in windows(height, width, 64):
+    pieces = TileBlender(height, width, 64)
+    for top, left in tile_corners(height, width, 64):
         pieces.add(torch.full((1, 64, 64), torch.randn(()).item()), top, left)
     whole = pieces.whole()[0]
     step = max(whole.diff(dim=0).abs().max().item(), whole.diff(dim=1).abs().max().item())
@@ -340,7 +340,7 @@ def test_a_run_begins_with_the_pictures_own_noise_level(pipe, name):
     picture, noise = torch.rand(3, 8, 8) * 2 - 1, torch.randn(3, 8, 8)
     scheduler = make_sampler(name, pipe.scheduler.config)
     begin = 4
-    steps = PlannedSteps(scheduler, 10, begin) if name == "studio" else StockSteps(scheduler, 10, "cpu", begin)
+    steps = StudioStepper(scheduler, 10, begin) if name == "studio" else DiffusersStepper(scheduler, 10, "cpu", begin)
     alpha, sigma = steps.levels[0]
     assert 0.2 < alpha < 0.95
     seen = steps.network_input(steps.noised(picture, noise), 0)
@@ -413,7 +413,7 @@ def test_denoising_begins_at_the_pictures_noise(pipe):
         (row,) = denoise.prepare([picture], [sigma], num_inference_steps=3, seeds=[0])
         alpha, noise = row.stage.steps.levels[0]
         assert noise / alpha == pytest.approx(sigma / 127.5, rel=1e-3)
-        given = from_pil(picture)
+        given = image_to_tensor(picture)
         inside = given.abs() < 1
         torch.testing.assert_close(row.sample[:, :24, :40][inside], (alpha * given).float()[inside])
         assert row.num_steps == 3
@@ -436,8 +436,8 @@ def test_noise_that_was_cut_off_at_white_is_put_back_on_average():
     seen = (true + 0.2 * torch.randn(true.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
     assert seen.mean() < 0.93
     for sign in (1, -1):
-        assert (uncut(sign * seen, 0.2).mean() - sign * true.mean()).abs() < 0.01
-    assert torch.equal(uncut(torch.tensor([0.5, -0.9]), 0.2), torch.tensor([0.5, -0.9]))
+        assert (undo_clipping(sign * seen, 0.2).mean() - sign * true.mean()).abs() < 0.01
+    assert torch.equal(undo_clipping(torch.tensor([0.5, -0.9]), 0.2), torch.tensor([0.5, -0.9]))
 
 
 def test_the_posterior_mean_is_one_evaluations_x0(pipe):
@@ -476,7 +476,7 @@ def test_two_tilings_agree(bundled, monkeypatch):
     small = texture(80)
     first = np.asarray(bundled(small, 2, generator=generators(0)).images[0], dtype=float)
     for module in (tiling, canvas):  # which says how many there are
-        monkeypatch.setattr(module, "window_starts", lambda length, size, _: window_starts(length, size, size // 2))
+        monkeypatch.setattr(module, "tile_starts", lambda length, size, _: tile_starts(length, size, size // 2))
     second = np.asarray(bundled(small, 2, generator=generators(0)).images[0], dtype=float)
     error = np.square(first - second).mean()
     assert 0 < error and 10 * np.log10(255**2 / error) >= 35
@@ -485,7 +485,7 @@ def test_two_tilings_agree(bundled, monkeypatch):
 def test_no_seam_is_measurable(bundled):
     """Steps across the borders of windows are no larger than elsewhere between two pixels of the small picture."""
     large = np.asarray(bundled(texture(128), 2, generator=generators(0)).images[0], dtype=float)
-    starts = window_starts(256, 64, 16)
+    starts = tile_starts(256, 64, 16)
     borders = sorted({start for start in starts[1:]} | {start + 64 for start in starts[:-1]})
     for values in (large, large.transpose(1, 0, 2)):
         steps = np.abs(np.diff(values, axis=1)).mean((0, 2))  # steps[x]: from column x to column x + 1

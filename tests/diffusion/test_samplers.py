@@ -8,9 +8,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from studio.diffusion.process import velocity
-from studio.diffusion.samplers import SAMPLERS, chosen_steps, make_sampler
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.diffusion.noise_process import velocity
+from studio.diffusion.schedulers.samplers import SAMPLERS, make_sampler, timestep_arguments
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 
 MEAN, STD = 0.3, 0.5
 CONFIG = StudioScheduler.from_config(STUDIO_CONFIG).config
@@ -33,7 +33,7 @@ class ExactNetwork:
 def sample(name: str, num_inference_steps: int, count: int = 1000):
     """(samples, the analytic answer, network calls); count pictures of one pixel."""
     scheduler, network = make_sampler(name, CONFIG), ExactNetwork()
-    scheduler.set_timesteps(**chosen_steps(scheduler, num_inference_steps))
+    scheduler.set_timesteps(**timestep_arguments(scheduler, num_inference_steps))
     generator = torch.Generator().manual_seed(0)
     randomness = {"generator": generator} if name == "ddpm" else {}
     x = torch.randn(count, 1, generator=generator) * scheduler.init_noise_sigma

@@ -16,7 +16,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 SCALED_LINEAR = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}

@@ -4,9 +4,9 @@ import threading
 import pytest
 from PIL import Image
 
-from studio.engine import register
+from studio.engine import job_table as register
 from studio.engine.engine import TOO_LARGE, Engine
-from studio.engine.job import Job, Refusal
+from studio.engine.job import Job, JobRejected
 from studio.engine.requests import Inpaint, SuperResolve, TextToImage
 from studio.engine.trace import TOTAL_BYTES
 from tests.engine.conftest import done, eventually
@@ -44,18 +44,18 @@ def test_a_sketch_is_shown_and_not_kept(start):
     journal = MemoryJournal()
     engine = start(FakeSampler(), journal)
     asked = TextToImage("a red apple", steps=4, seed=7)
-    sketch = engine.submit(asked, "me", keep=False)
+    sketch = engine.submit(asked, "me", save=False)
     eventually(lambda: states(engine, [sketch]) == ["done"])
     for _ in range(2):  # those who come late, and again, see it too
         *_, view = engine.follow(sketch, "me")
-        assert view.state == "done" and not view.kept and view.pictures == () and view.seconds > 0
+        assert view.state == "done" and not view.saved and view.pictures == () and view.seconds > 0
         assert len(view.previews) == 1
     assert not journal.entries and not journal.images
     picture = done(engine, asked)
-    assert picture.kept and [view.previews[0].tobytes()] == kept(journal, picture.id)  # the same, kept
+    assert picture.saved and [view.previews[0].tobytes()] == kept(journal, picture.id)  # the same, kept
     gate = threading.Semaphore(0)
     engine = start(FakeSampler(gate=gate), journal)
-    ids = [engine.submit(TextToImage("another", steps=4), "me", keep=False) for _ in range(2)]
+    ids = [engine.submit(TextToImage("another", steps=4), "me", save=False) for _ in range(2)]
     assert not engine.move(ids[1], "me", "down") and engine.cancel(ids[1], "me")
     assert list(journal.entries) == [picture.id]
 
@@ -280,7 +280,7 @@ def test_a_moved_job_stands_there_after_a_restart(start):
     running, *ids = [engine.submit(TextToImage(name, steps=1), "me") for name in "rabc"]
     eventually(lambda: engine.view(running, "me").state == "running")
     engine.move(ids[2], "me", "first")
-    assert [job.id for job in journal.unfinished()] == [running, ids[2], ids[0], ids[1]]
+    assert [job.id for job in journal.load_unfinished()] == [running, ids[2], ids[0], ids[1]]
 
 
 def test_the_line_is_bounded(start):
@@ -289,11 +289,11 @@ def test_the_line_is_bounded(start):
     eventually(lambda: engine.view(running, "me").state == "running")
     for _ in range(3):
         engine.submit(LONG, "me")
-    with pytest.raises(Refusal, match=r"^3 of your jobs wait in line already"):
+    with pytest.raises(JobRejected, match=r"^3 of your jobs wait in line already"):
         engine.submit(LONG, "me")
     for _ in range(2):
         engine.submit(LONG, "you")
-    with pytest.raises(Refusal, match=r"^5 jobs wait in line already"):
+    with pytest.raises(JobRejected, match=r"^5 jobs wait in line already"):
         engine.submit(LONG, "them")
     engine.cancel(engine.jobs("me")[-1].id, "me")
     assert engine.submit(LONG, "them")
@@ -306,7 +306,7 @@ def test_large_pictures_in_line_are_bounded(start, monkeypatch):
     eventually(lambda: engine.view(running, "me").state == "running")
     for _ in range(3):
         engine.submit(SuperResolve(PICTURE), "me")
-    with pytest.raises(Refusal, match="too many large pictures"):
+    with pytest.raises(JobRejected, match="too many large pictures"):
         engine.submit(SuperResolve(PICTURE), "you")
     engine.submit(LONG, "you")
 
@@ -379,10 +379,10 @@ def test_what_is_being_kept_cannot_be_cancelled(start):
     class SlowJournal(MemoryJournal):
         entered, leave = threading.Event(), threading.Event()
 
-        def keep(self, *args):
+        def save_results(self, *args):
             self.entered.set()
             assert self.leave.wait(60)
-            return super().keep(*args)
+            return super().save_results(*args)
 
     journal = SlowJournal()
     engine = start(FakeSampler(), journal)
@@ -400,9 +400,9 @@ def test_no_more_is_taken_in_than_the_keeper_can_keep(start, monkeypatch):
     class SlowJournal(MemoryJournal):
         gate = threading.Semaphore(0)
 
-        def keep(self, *args):
+        def save_results(self, *args):
             self.gate.acquire()
-            return super().keep(*args)
+            return super().save_results(*args)
 
     journal = SlowJournal()
     engine = start(FakeSampler(), journal, active=2)
@@ -509,20 +509,20 @@ def test_a_model_that_cannot_be_loaded_is_said_to_those_who_wait_and_who_come():
     assert last.state == "failed" and last.error == "The model folder x does not exist."
     assert engine.status.phase == "failed" and engine.status.problem == last.error
     assert not engine.wait_until_ready(60)
-    with pytest.raises(Refusal, match="does not exist"):
+    with pytest.raises(JobRejected, match="does not exist"):
         engine.submit(TextToImage("a cat"), "me")
     assert engine.shutdown(60)
-    assert [job.id for job in journal.unfinished()] == [job_id]  # another start may have more luck
+    assert [job.id for job in journal.load_unfinished()] == [job_id]  # another start may have more luck
 
 
 def test_a_job_that_is_not_written_down_is_not_taken(start):
     journal = MemoryJournal()
     engine = start(FakeSampler(), journal)
     journal.refuses = "Your pictures take up 1 GB already: delete some."
-    with pytest.raises(Refusal, match="take up 1 GB"):
+    with pytest.raises(JobRejected, match="take up 1 GB"):
         engine.submit(TextToImage("a cat"), "me")
-    journal.submitted = lambda job: 1 / 0
-    with pytest.raises(Refusal, match="could not be written down .ZeroDivisionError"):
+    journal.add_job = lambda job: 1 / 0
+    with pytest.raises(JobRejected, match="could not be written down .ZeroDivisionError"):
         engine.submit(TextToImage("a cat"), "me")
     assert engine.jobs("me") == [] and engine.status.phase in ("loading", "idle") and not engine._register._runs
 
@@ -579,12 +579,12 @@ def test_what_is_unfinished_at_a_shutdown_is_taken_up_again_once(start):
     ender = threading.Thread(target=lambda: engine.shutdown(60))
     ender.start()
     eventually(lambda: engine._register._stopping)
-    with pytest.raises(Refusal, match="shut down"):
+    with pytest.raises(JobRejected, match="shut down"):
         engine.submit(requests[0], "me")
     gate.release()  # the call under way
     ender.join(60)
     assert [view.state for view in views][-1:] in ([], ["running"])  # those who follow are let go
-    assert len(sampler.calls) == 9 and [job.id for job in journal.unfinished()] == ids[1:]
+    assert len(sampler.calls) == 9 and [job.id for job in journal.load_unfinished()] == ids[1:]
 
     again = start(FakeSampler(), journal, active=2)
     eventually(lambda: {entry.state for entry in journal.entries.values()} == {"done"})
@@ -599,7 +599,7 @@ def test_a_job_that_may_have_killed_the_process_runs_alone(start):
     """So that the next crash tells whether it did."""
     journal, gate = MemoryJournal(), threading.Semaphore(0)
     for name in ("a", "b", "c", "d"):
-        journal.submitted(Job(TextToImage(name, steps=2), "me", place=float(ord(name))))
+        journal.add_job(Job(TextToImage(name, steps=2), "me", order=float(ord(name))))
     for entry, crashes in zip(journal.entries.values(), (0, 2, 3, 1), strict=True):
         entry.crashes = crashes
     sampler = FakeSampler(gate=gate)
@@ -618,7 +618,7 @@ def test_what_comes_while_the_unfinished_is_taken_up_runs_once(start):
 
         def unfinished(self) -> list[Job]:
             assert self.ask.wait(60)
-            return super().unfinished()
+            return super().load_unfinished()
 
     journal = LateJournal()
     engine = start(FakeSampler(), journal)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from studio.engine.engine import Engine
-from studio.engine.job import Job, Refusal
+from studio.engine.job import Job, JobRejected
 from studio.engine.requests import TextToImage
 from tests.fakes import FakeSampler, MemoryJournal
 
@@ -43,8 +43,8 @@ class CrashingJournal(MemoryJournal):
             raise Crash
         return result
 
-    def submitted(self, job: Job) -> None:
-        self._write(super().submitted, job)
+    def add_job(self, job: Job) -> None:
+        self._write(super().add_job, job)
 
     def started(self, job: Job) -> None:
         self._write(super().started, job)
@@ -52,10 +52,10 @@ class CrashingJournal(MemoryJournal):
     def ended(self, job: Job) -> None:
         self._write(super().ended, job)
 
-    def moved(self, job: Job) -> None:
+    def update_order(self, job: Job) -> None:
         self._write(super().moved, job)
 
-    def keep(self, job: Job, images, traces):
+    def save_results(self, job: Job, images, traces):
         assert self.entries[job.id].state != "done", "a job was run to its end twice"
         return self._write(super().keep, job, images, traces)
 
@@ -115,8 +115,8 @@ class Life(RuleBasedStateMachine):
     def submit(self, owner: str, request: TextToImage) -> None:
         try:
             job_id = self.engine.submit(request, owner)
-        except Refusal:
-            assert len(self.journal.unfinished()) >= 8
+        except JobRejected:
+            assert len(self.journal.load_unfinished()) >= 8
         else:
             self.taken[job_id] = owner, request
             assert self.engine.view(job_id, owner).state == "queued"
@@ -164,7 +164,7 @@ class Life(RuleBasedStateMachine):
         self.journal.crash = when
         try:
             if do == "submit":
-                with suppress(Refusal):  # the line may be full
+                with suppress(JobRejected):  # the line may be full
                     self.engine.submit(TextToImage("a cow", steps=2), "ann")
             elif do == "keep":
                 while self.keep() or self.turn():
@@ -202,7 +202,7 @@ class Life(RuleBasedStateMachine):
                 images = tuple(self.journal.images[picture.id].tobytes() for picture in entry.pictures)
                 assert images == painted(request)
                 assert [picture.seed for picture in entry.pictures] == request.seeds
-        left = self.journal.unfinished()
+        left = self.journal.load_unfinished()
         for owner in OWNERS:
             seen = {view.id for view in self.engine.jobs(owner)}
             ended = {job_id for job_id in self.taken if (v := self.engine.view(job_id, owner)) and v.ended}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.library.sampler import load_sampler
+from studio.models.families.studio import load_backend
 from tests.soak.mixed import PIPELINES, WITHIN, Counting, difference, plain, random_request, through_engine
 
 MODEL = Path(__file__).resolve().parents[2] / "assets" / "model"
@@ -13,7 +13,7 @@ MODEL = Path(__file__).resolve().parents[2] / "assets" / "model"
 
 @pytest.fixture(scope="module")
 def sampler():
-    return load_sampler(MODEL, "cpu")
+    return load_backend(MODEL, "cpu")
 
 
 def test_alone_in_company_and_called_plainly_it_is_the_same_picture(sampler):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.diffusion import samplers
-from studio.engine.captions import ANY, GROUNDS, STYLES, caption
+from studio.diffusion.schedulers import samplers
 from studio.engine.requests import (
     MAX_SEED,
     SAMPLERS,
@@ -19,6 +18,7 @@ from studio.engine.requests import (
     TextToImage,
     request_from,
 )
+from studio.prompts.captions import ANY, BACKGROUNDS, STYLES, build_caption
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from studio.engine.requests import (
         ("guidance", -0.1, "it was -0.1"),
         ("guidance", False, "it was False"),
         ("guidance", 10**400, "from 0 to 30"),
-        ("finish", 64.0, "The size to finish at must be one of 64, 128, 256, 512; it was 64.0."),
+        ("resolution", 64.0, "The size to finish at must be one of 64, 128, 256, 512; it was 64.0."),
         ("count", 1000, "The number of pictures must be a whole number from 1 to 9; it was 1000."),
         ("count", 0, "from 1 to 9"),
         ("seed", -1, "The seed must be a whole number from 0 to 4294967295; it was -1."),
@@ -46,7 +46,7 @@ from studio.engine.requests import (
             'The sampler must be one of studio, ddim, ddpm, dpm++2m, unipc, euler, heun; it was "plms".',
         ),
         ("style", ["noto"], "The style must be one of any, noto"),
-        ("ground", "mauve", "The ground colour must be one of any, white"),
+        ("background", "mauve", "The ground colour must be one of any, white"),
         ("prompt", None, "The prompt must be text, not empty."),
         ("prompt", "half an apple \ud83c", "The prompt holds U+D83C, which is half a character: please type it again."),
         ("prompt", "x" * 10_001, "The prompt may have at most 10,000 characters; this one has 10,001."),
@@ -85,7 +85,7 @@ SPOT.putpixel((20, 15), 255)
     "request_",
     [
         TextToImage("a cat", "a dog", "noto", "blue", 3, 7, 2.5, "ddim", 11),
-        TextToImage("a cat", seed=11, image=RED, strength=0.3, finish=256),
+        TextToImage("a cat", seed=11, image=RED, strength=0.3, resolution=256),
         Inpaint("a cat", RED, MASK, "a dog", 3, 7, 2.5, "ddim", 11),
         Inpaint("a cat", RED.convert("RGBA"), MASK, seed=11, grow=-3, feather=9, area="whole"),
         Inpaint("a cat", RED, Image.new("L", RED.size), seed=11, invert=True),
@@ -107,18 +107,18 @@ def test_a_request_is_its_settings_and_its_pictures(request_):
 
 
 def test_what_is_left_open_is_chosen_by_the_seed_of_each_picture():
-    many = TextToImage("a cat", count=9, seed=MAX_SEED - 3, varied=True)
+    many = TextToImage("a cat", count=9, seed=MAX_SEED - 3, randomize_style=True)
     assert many.captions == [replace(many, count=1, seed=seed).captions[0] for seed in many.seeds]
     assert len(set(many.captions)) > 6 and many.caption == "a cat"
     for seed, text in zip(many.seeds, many.captions, strict=True):
-        style, ground = many.look(seed)
-        assert text == caption("a cat", style, ground) and style in STYLES and ground in GROUNDS
+        style, background = many.look(seed)
+        assert text == build_caption("a cat", style, background) and style in STYLES and background in BACKGROUNDS
     assert {replace(many, style="flat").look(seed)[0] for seed in many.seeds} == {"flat"}
-    assert {replace(many, ground="blue").look(seed)[1] for seed in many.seeds} == {"blue"}
-    assert replace(many, varied=False).captions == ["a cat"] * 9
-    assert TextToImage(" ", count=2, varied=True).captions == ["", ""]
+    assert {replace(many, background="blue").look(seed)[1] for seed in many.seeds} == {"blue"}
+    assert replace(many, randomize_style=False).captions == ["a cat"] * 9
+    assert TextToImage(" ", count=2, randomize_style=True).captions == ["", ""]
     with pytest.raises(InvalidRequest, match="seed chooses"):
-        TextToImage("a cat", varied="yes")
+        TextToImage("a cat", randomize_style="yes")
 
 
 def test_passes_of_a_step():
@@ -126,7 +126,7 @@ def test_passes_of_a_step():
         return TextToImage(prompt, style=style, **{"style_emphasis": True} | given).passes
 
     assert passes() == passes("a cat, oil style", ANY) == 3
-    assert passes(style=ANY, varied=True) == 3
+    assert passes(style=ANY, randomize_style=True) == 3
     assert passes(style=ANY) == passes(style_emphasis=False) == passes(guidance=0.5) == 2
     assert passes(guidance=1) == passes(one_pass=True) == 1
     assert passes(negative_prompt="a dog", one_pass=True) == 3  # which the network does not know in one pass
@@ -196,7 +196,7 @@ def test_pictures_of_any_kind_become_rgb_and_masks_grey():
             lambda: SuperResolve(Image.new("1", (900, 900)), 4, steps=1000, guidance=2.0, sampler="heun"),
             "This would take 22,500,000 evaluations of the network, and a job may take 150,000: choose fewer steps",
         ),
-        (lambda: Denoise(Image.new("1", (900, 900)), way="run", steps=1000), "evaluations of the network"),
+        (lambda: Denoise(Image.new("1", (900, 900)), method="run", steps=1000), "evaluations of the network"),
         (lambda: SuperResolve(RED, 3), "The scale must be 2 or 4; it was 3."),
         (lambda: SuperResolve(RED, 2.0), "The scale must be 2 or 4; it was 2.0."),
         (lambda: SuperResolve(RED, True), "The scale must be 2 or 4; it was True."),
@@ -221,11 +221,14 @@ def test_pictures_of_any_kind_become_rgb_and_masks_grey():
         (lambda: Inpaint("x", RED, MASK, area="part"), 'The area must be one of painted, whole; it was "part".'),
         (lambda: TextToImage("x", strength=0), "The strength must be above 0"),
         (lambda: TextToImage("x", strength=1.1), "The strength must be a number from 0 to 1; it was 1.1."),
-        (lambda: TextToImage("x", finish=100), "The size to finish at must be one of 64, 128, 256, 512; it was 100."),
+        (
+            lambda: TextToImage("x", resolution=100),
+            "The size to finish at must be one of 64, 128, 256, 512; it was 100.",
+        ),
         (lambda: TextToImage("x", image="red.png"), 'The picture must be a picture, not "red.png".'),
         (lambda: Denoise(RED, 0), "The noise must be above 0: at 0 there is none to take away."),
         (lambda: Denoise(RED, 101), "The noise must be a number from 0 to 100; it was 101."),
-        (lambda: Denoise(RED, way="median"), 'The way must be one of mean, run; it was "median".'),
+        (lambda: Denoise(RED, method="median"), 'The method must be one of mean, run; it was "median".'),
         (
             lambda: request_from({"task": "knit"}, {}),
             'The task must be one of text-to-image, inpaint, super-resolution, denoise; it was "knit".',
@@ -259,8 +262,10 @@ def test_the_largest_pictures_are_allowed():
 
 def test_pixels_are_those_of_all_results():
     picture = Image.new("RGB", (30, 20))
-    assert TextToImage("a", count=3).pixels == 0 and TextToImage("a", count=3, finish=64).pixels == 3 * 64 * 64
-    assert TextToImage("a", image=picture).pixels == 600 and TextToImage("a", image=picture, finish=64).pixels == 6144
+    assert TextToImage("a", count=3).pixels == 0 and TextToImage("a", count=3, resolution=64).pixels == 3 * 64 * 64
+    assert (
+        TextToImage("a", image=picture).pixels == 600 and TextToImage("a", image=picture, resolution=64).pixels == 6144
+    )
     assert Inpaint("a", picture, Image.new("L", (30, 20), 255), count=2).pixels == 1200
     assert SuperResolve(picture, 4, count=2).pixels == 2 * 16 * 600
     assert SuperResolve(picture, target=(31, 20)).pixels == 4 * 600  # painted twice as large, then reduced

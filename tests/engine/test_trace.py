@@ -8,17 +8,17 @@ from safetensors.numpy import save
 
 from studio.engine import trace as module
 from studio.engine.requests import TextToImage
-from studio.engine.trace import MAX_BYTES, MAX_STEPS, TOTAL_BYTES, Budget, Recorder, Trace
+from studio.engine.trace import MAX_BYTES, MAX_STEPS, TOTAL_BYTES, ByteBudget, Trace, TraceRecorder
 from tests.fakes import FakeRow, FakeSampler
 
 
 def recorded(
-    steps: int = 12, *, size: int = 64, guidance: float = 3.0, grows: bool = False, budget: Budget | None = None
+    steps: int = 12, *, size: int = 64, guidance: float = 3.0, grows: bool = False, budget: ByteBudget | None = None
 ) -> tuple[Trace | None, list[FakeRow]]:
     """The trace of a run, and the row as it was before each step."""
     sampler = FakeSampler(sample_size=size, grows=grows)
     (row,) = sampler.prepare(TextToImage("a cat", steps=steps, guidance=guidance, seed=4))
-    recorder, seen = Recorder(row, budget or Budget()), []
+    recorder, seen = TraceRecorder(row, budget or ByteBudget()), []
     while not row.finished:
         seen.append((row.sample, row.level(row.step)))
         sampler.denoise_step([row])
@@ -101,7 +101,7 @@ class StagedRow(FakeRow):
 def test_a_stage_keeps_what_it_was_conditioned_on():
     (row,) = FakeSampler(grows=True).prepare(TextToImage("a cat", steps=6))
     row.__class__ = StagedRow
-    recorder = Recorder(row, Budget())
+    recorder = TraceRecorder(row, ByteBudget())
     while not row.finished:
         row.take_step()
         recorder.record()
@@ -133,15 +133,15 @@ def test_a_picture_has_at_most_so_many_bytes(size, steps):
 
 
 def test_what_is_too_large_leaves_nothing():
-    budget = Budget()
+    budget = ByteBudget()
     assert recorded(2, size=1024, budget=budget)[0] is None
     assert budget.left == TOTAL_BYTES
 
 
 def test_all_together_have_at_most_so_many_bytes():
-    sampler, budget = FakeSampler(), Budget(5_000_000)
+    sampler, budget = FakeSampler(), ByteBudget(5_000_000)
     rows = sampler.prepare(TextToImage("a cat", steps=12, count=9))
-    recorders = [Recorder(row, budget) for row in rows]
+    recorders = [TraceRecorder(row, budget) for row in rows]
     left = []
     while not rows[0].finished:
         sampler.denoise_step(rows)
@@ -163,8 +163,8 @@ def test_what_is_held_is_what_was_taken(monkeypatch):
     for options in ({"steps": 100}, {"steps": 7, "grows": True}, {"steps": 150, "grows": True, "size": 32}):
         sampler = FakeSampler(sample_size=options.get("size", 64), grows=options.get("grows", False))
         (row,) = sampler.prepare(TextToImage("a cat", steps=options["steps"]))
-        budget = Budget()
-        recorder = Recorder(row, budget)
+        budget = ByteBudget()
+        recorder = TraceRecorder(row, budget)
         while not row.finished:
             row.take_step()
             recorder.record()
@@ -185,7 +185,7 @@ def test_a_view_does_not_keep_its_whole_batch():
             guidance_scale=3.0,
         )
         row = SimpleNamespace(step=1, num_steps=1, record=record, seed=None)
-        recorder = Recorder(row, Budget())
+        recorder = TraceRecorder(row, ByteBudget())
         recorder.record()
         (kept,) = recorder._kept
         for array in (kept.x_t, kept.x0, kept.guidance_difference):

@@ -8,9 +8,9 @@ import torch
 from diffusers import DDPMScheduler
 from PIL import Image
 
-from studio.diffusion.scheduler import STUDIO_CONFIG
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG
 from studio.lab import pack
-from studio.lab.forward import BINS, EDGES, forward, noise_like, noised, prepare
+from studio.lab.forward import BINS, EDGES, add_noise, forward, noise_like, prepare
 from studio.lab.schedules import LABELS, SCHEDULES, SOURCES, curves, decibels, scheduler
 
 
@@ -53,7 +53,7 @@ def test_a_million_samples_have_the_closed_forms_mean_variance_and_snr(name):
     x0, eps = np.tile(0.5 + 1.5 * x0, 2), np.concatenate([eps, -eps])
     for t in (0, 400, 800):
         alpha, sigma = table.alpha[t], table.sigma[t]
-        x_t = noised(x0, eps, alpha, sigma)
+        x_t = add_noise(x0, eps, alpha, sigma)
         slope = np.cov(x_t, x0)[0, 1] / x0.var()
         assert slope**2 == pytest.approx(table.alpha_bar[t], rel=5e-3)
         assert x_t.mean() == pytest.approx(alpha * 0.5, abs=5e-3)
@@ -112,8 +112,8 @@ def test_a_step_of_the_rail_adds_up():
 def test_packed_arrays_come_back():
     values = np.random.default_rng(0).standard_normal((3, 5, 7))
     pack_ = pack.packed(values)
-    np.testing.assert_allclose(pack.unpacked(pack_), values, atol=0.5 * pack_["scale"] * 1.001)
-    assert not pack.unpacked(pack.packed(np.zeros(3))).any() and pack.unpacked(pack.packed([])).shape == (0,)
+    np.testing.assert_allclose(pack.unpack(pack_), values, atol=0.5 * pack_["scale"] * 1.001)
+    assert not pack.unpack(pack.packed(np.zeros(3))).any() and pack.unpack(pack.packed([])).shape == (0,)
     with pytest.raises(ValueError, match="finite"):
         pack.packed([np.nan])
     assert pack.sheet(np.zeros((4, 3, 8, 6))).startswith("data:image/png;base64,")

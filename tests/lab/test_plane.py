@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
-from studio.lab.plane import EXTENT, SHAPES, ExactField, cloud, density, drawn, energy_distance, letters
-from studio.lab.toy import Aim, Toy, arrows, forward_paths, near_share, reverse_paths
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.lab.plane import (
+    EXTENT,
+    SHAPES,
+    ExactField,
+    cloud_from_letters,
+    cloud_from_strokes,
+    density,
+    energy_distance,
+    make_cloud,
+)
+from studio.lab.toy import GuidanceTarget, PointModel, flow_arrows, forward_paths, near_share, reverse_paths
 
 
 def studio(**overrides) -> StudioScheduler:
@@ -23,42 +32,42 @@ def noise(count: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes_are_standard_and_of_two_classes(name):
-    made = cloud(name, 1000)
+    made = make_cloud(name, 1000)
     assert made.points.shape == (1000, 2) and np.abs(made.points).max() < EXTENT
     assert made.points.std() == pytest.approx(1, abs=0.02) and np.abs(made.points.mean(0)).max() < 0.02
     assert set(made.labels) == {0, 1}
-    assert np.array_equal(cloud(name, 1000).points, made.points)
+    assert np.array_equal(make_cloud(name, 1000).points, made.points)
 
 
 def test_letters_are_told_apart_and_bad_ones_refused():
-    made = letters("Hi", 500)
+    made = cloud_from_letters("Hi", 500)
     first, second = (made.points[made.labels == label, 0] for label in (0, 1))
     assert first.max() < second.min() and made.points.std() == pytest.approx(1, abs=0.02)
     for text in ("", "   ", "four"):
         with pytest.raises(ValueError, match="it must be 1 to 3 letters"):
-            letters(text)
+            cloud_from_letters(text)
     with pytest.raises(ValueError, match="shape is 'cube'; it must be one of two moons, spiral, rings"):
-        cloud("cube")
+        make_cloud("cube")
 
 
 def test_drawings():
-    line = drawn([{"points": [[-1, 0], [1, 0]]}, {"points": [[0, 1], [0, 1.5]], "label": 1}], 900)
+    line = cloud_from_strokes([{"points": [[-1, 0], [1, 0]]}, {"points": [[0, 1], [0, 1.5]], "label": 1}], 900)
     flat = line.points[line.labels == 0]
     assert len(flat) == pytest.approx(900 * 2.05 / 2.6, abs=60)  # as much ink as length
     assert np.abs(flat[:, 1]).max() < 0.3 and flat[:, 0].std() == pytest.approx(2 / math.sqrt(12), rel=0.1)
-    dot = drawn([{"points": [[1, 1]]}], 200)  # one point is a blot, where it was put
+    dot = cloud_from_strokes([{"points": [[1, 1]]}], 200)  # one point is a blot, where it was put
     assert dot.points.mean(0) == pytest.approx([1, 1], abs=0.03) and 0.02 < dot.points.std(0).max() < 0.1
     for nothing in ([], [{"points": []}]):
         with pytest.raises(ValueError, match="The drawing is empty: draw at least one point"):
-            drawn(nothing)
+            cloud_from_strokes(nothing)
     for bad in ([{"points": [[99, 0]]}], [{"points": [[math.nan, 0]]}]):
         with pytest.raises(ValueError, match="must lie between"):
-            drawn(bad)
+            cloud_from_strokes(bad)
     for bad in ("x", [{"points": "x"}], [{}], [{"points": [[1, 2, 3]]}], [{"points": [[0, 0]], "label": 5}], [7]):
         with pytest.raises(ValueError, match="a drawing is a list of"):
-            drawn(bad)
+            cloud_from_strokes(bad)
     with pytest.raises(ValueError, match="it may have 20000"):
-        drawn([{"points": [[0, 0]] * 20_001}])
+        cloud_from_strokes([{"points": [[0, 0]] * 20_001}])
 
 
 # ---- the exact field ----
@@ -121,19 +130,19 @@ def test_trajectories_match_the_analytic_flow_at_the_methods_order(solver_order,
 
 
 def test_the_exact_field_paints_the_cloud_and_guidance_one_class_of_it():
-    made, scheduler = cloud("two moons", 500), studio()
+    made, scheduler = make_cloud("two moons", 500), studio()
     field, plan = ExactField(made.points, made.width, scheduler.schedule, made.labels), scheduler.plan(20)
     xs, x0s = reverse_paths(field, plan, noise(300))
     assert xs.shape == (21, 300, 2) and x0s.shape == (20, 300, 2)
     torch.testing.assert_close(xs[-1], x0s[-1])  # the last prediction is the point
     assert near_share(xs[-1].numpy(), made) > 0.97
     one = type(made)("", made.points[made.labels == 1], made.labels[made.labels == 1])
-    painted, _ = reverse_paths(field, plan, noise(300), Aim(label=1))
+    painted, _ = reverse_paths(field, plan, noise(300), GuidanceTarget(label=1))
     assert near_share(painted[-1].numpy(), one) > 0.95
     for aim in ({"label": 2}, {"away": "x"}, {"scale": -1.0}, {"scale": math.nan}):
         with pytest.raises(ValueError, match="must be"):
-            Aim(**aim)
-    grid, flow = arrows(field, plan, side=5)
+            GuidanceTarget(**aim)
+    grid, flow = flow_arrows(field, plan, side=5)
     assert grid.shape == (25, 2) and flow.shape == (20, 25, 2) and flow.isfinite().all()
 
 
@@ -147,7 +156,7 @@ def test_a_random_walk_into_noise_has_the_closed_forms_moments_at_every_step():
 
 
 def test_density_is_that_of_the_cloud_and_at_last_of_noise():
-    made, plan = cloud("rings", 768), studio().plan(8)
+    made, plan = make_cloud("rings", 768), studio().plan(8)
     frames = density(made, plan.alphas.numpy(), plan.sigmas.numpy(), side=32)
     assert frames.shape == (9, 32, 32) and frames.min() >= 0 and frames.max() == 1
     axis = np.linspace(-EXTENT, EXTENT, 32)
@@ -165,8 +174,8 @@ def test_energy_distance_tells_same_from_other():
 
 
 @pytest.fixture(scope="module")
-def trained() -> Toy:
-    toy = Toy(cloud("two moons"))
+def trained() -> PointModel:
+    toy = PointModel(make_cloud("two moons"))
     assert len(list(toy.train(steps=150))) == 150
     list(toy.train(steps=450))  # left and taken up again
     return toy
@@ -184,7 +193,7 @@ def test_a_network_learns_the_shape_within_seconds(trained):
 def test_its_field_approaches_the_exact_one(trained):
     """Where the points are, at middle noise."""
     exact = ExactField(trained.cloud.points, trained.cloud.width, trained.schedule, trained.cloud.labels)
-    untrained = Toy(trained.cloud, seed=1)
+    untrained = PointModel(trained.cloud, seed=1)
     for time, label in ((300.0, None), (600.0, None), (600.0, 0)):
         t = torch.tensor([time])
         alpha, sigma = trained.schedule.alpha_sigma(t)
@@ -198,7 +207,7 @@ def test_its_field_approaches_the_exact_one(trained):
 
 
 def test_training_can_be_left_and_repeated():
-    one, other = Toy(cloud("spiral"), seed=3), Toy(cloud("spiral"), seed=3)
+    one, other = PointModel(make_cloud("spiral"), seed=3), PointModel(make_cloud("spiral"), seed=3)
     list(one.train(steps=6))
     list(other.train(steps=2))
     for _ in other.train(steps=100):

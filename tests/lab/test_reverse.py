@@ -7,16 +7,24 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.diffusion.layout import layout_of
-from studio.diffusion.pipeline import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
-from studio.diffusion.scheduler import StudioScheduler
-from studio.engine.trace import Budget, Recorder, Trace
+from studio.diffusion.composition import parse_layout
+from studio.diffusion.pipelines import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
+from studio.engine.trace import ByteBudget, Trace, TraceRecorder
 from studio.lab import pack
-from studio.lab.attention import insight, listener, places, strongest, twin, watching, words
-from studio.lab.reverse import UNKNOWN, Weights, accounts, approach, recomputed, written
-from studio.lab.views import looking_view
+from studio.lab.attention import (
+    inspection_pipeline,
+    named_blocks,
+    record_activations,
+    replay_step,
+    share_weights,
+    stretch_contrast,
+    words,
+)
+from studio.lab.reverse import UNKNOWN, Weights, distance_to_final, explain_steps, format_step, recompute_step
+from studio.lab.views import inspection_view
 from tests.diffusion.conftest import random_pipeline
-from tests.diffusion.test_tables import with_tables
+from tests.diffusion.test_solver_tables import with_tables
 
 PROMPT = "a red apple, on a boat"
 PAIR = "a red apple left of a boat"
@@ -28,7 +36,7 @@ def pipe() -> StudioTextToImagePipeline:
 
 
 def traced(pipe, row) -> Trace:
-    recorder = Recorder(row, Budget())
+    recorder = TraceRecorder(row, ByteBudget())
     while not row.finished:
         pipe.denoise_step([row])
         recorder.record()
@@ -45,13 +53,13 @@ def run(pipe, steps: int = 8, size: int = 16, **options) -> Trace:
 @pytest.mark.parametrize("steps", [1, 2, 6, 12, 20])  # 6 and 12 do not divide 1000
 def test_the_arithmetic_shown_gives_the_next_sample(pipe, sampler, steps):
     (stage,) = run(pipe, steps, sampler=sampler).stages
-    taken = accounts(stage, sampler)
+    taken = explain_steps(stage, sampler)
     assert len(taken) == steps
     for index, step in enumerate(taken):
         assert step.identity_error < 1e-4
         assert step.weights.how == "exact" and step.weights.rest < 1e-5
         history = [before.x0 for before in taken[index::-1]]
-        again = recomputed(step.x_t, history, step.weights.a, step.weights.b)
+        again = recompute_step(step.x_t, history, step.weights.a, step.weights.b)
         assert np.abs(again - step.x_next).max() < 1e-4
         assert step.guidance_scale == 3 and step.difference.any()
     for step, after in zip(taken, taken[1:], strict=False):
@@ -73,15 +81,15 @@ def test_the_last_prediction_is_the_picture(pipe, sampler, size):
 @pytest.mark.parametrize("sampler", ["dpm++2m", "euler", "unipc"])
 def test_the_weights_of_stock_samplers_are_measured(pipe, sampler):
     (stage,) = run(pipe, 20, sampler=sampler).stages
-    taken = accounts(stage, sampler)
+    taken = explain_steps(stage, sampler)
     assert taken[0].weights.how == "measured"
     for step in taken[:-1]:
         assert step.identity_error < 1e-4
         assert step.weights.rest < 1e-3 * np.std(step.x_next)
     if sampler == "dpm++2m":  # the same method as ours, so the same weights
-        ours = accounts(stage, "studio")
+        ours = explain_steps(stage, "studio")
         for step, other in zip(taken[1:10], ours[1:10], strict=True):
-            again = recomputed(step.x_t, [step.x0, taken[step.step - 1].x0], other.weights.a, other.weights.b)
+            again = recompute_step(step.x_t, [step.x0, taken[step.step - 1].x0], other.weights.a, other.weights.b)
             assert np.abs(again - step.x_next).max() < 1e-3
 
 
@@ -89,7 +97,7 @@ def test_the_weights_of_stock_samplers_are_measured(pipe, sampler):
 def test_what_ddpm_leaves_over_is_its_noise(pipe, steps):
     """As strong as Ho et al. 2020 have it below equation 7: beta_t sigma_s^2 / sigma_t^2, over the levels it visits."""
     (stage,) = run(pipe, steps, sampler="ddpm").stages
-    taken = accounts(stage, "ddpm")
+    taken = explain_steps(stage, "ddpm")
     for step, after in zip(taken, taken[1:], strict=False):
         beta = 1 - (step.alpha / after.alpha) ** 2
         assert step.weights.how == "exact" and step.weights.drawn and len(step.weights.b) == 1
@@ -97,15 +105,15 @@ def test_what_ddpm_leaves_over_is_its_noise(pipe, steps):
         assert f"{step.weights.rest:.4f} · noise" in step.arithmetic
     assert taken[-1].arithmetic == "x_next = 1.0000 · x̂0"
     with pytest.raises(ValueError, match="sampler is 'plms'; it must be one of studio"):
-        accounts(stage, "plms")
+        explain_steps(stage, "plms")
 
 
 def test_a_picture_of_two_stages_and_of_every_task(pipe):
     trace = run(pipe, 5, size=32)
-    assert [len(accounts(stage)) for stage in trace.stages] == [5, 2]
+    assert [len(explain_steps(stage)) for stage in trace.stages] == [5, 2]
     assert [len(stage.step) for stage in run(pipe, 4, size=32).stages] == [4, 1]  # few calls, and few to finish
     for stage in trace.stages:
-        assert all(step.weights.how == "exact" and step.weights.rest < 1e-5 for step in accounts(stage))
+        assert all(step.weights.how == "exact" and step.weights.rest < 1e-5 for step in explain_steps(stage))
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8))
     mask = Image.new("L", picture.size)
     mask.paste(255, (4, 4, 16, 16))
@@ -117,14 +125,14 @@ def test_a_picture_of_two_stages_and_of_every_task(pipe):
         trace = traced(other, other.prepare(*given, seeds=[1])[0])
         stage = trace.stages[0]  # a hole is sharpened in a second one
         assert stage.condition is not None
-        taken = accounts(stage)
+        taken = explain_steps(stage)
         first = taken.pop(0) if painter is StudioInpaintPipeline else None
         assert all(step.weights.rest < 1e-5 and step.weights.how == "exact" for step in taken)
         if first:  # it leaps to the mean under new noise
             assert first.weights.how == "exact" and first.weights.a == 0 and first.arithmetic.endswith("· noise")
             assert first.weights.b == (pytest.approx(taken[0].alpha),)
             assert first.weights.rest == pytest.approx(taken[0].sigma, rel=0.05)
-        seen = insight(listener(pipe), PROMPT, stage, next(iter(stage)))
+        seen = replay_step(inspection_pipeline(pipe), PROMPT, stage, next(iter(stage)))
         assert seen.merged.shape[1:] == stage.x_t.shape[2:]
         np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)
 
@@ -133,7 +141,7 @@ def test_a_fitted_solver_is_shown_with_its_own_weights(pipe):
     fitted = with_tables(pipe)
     (row,) = fitted.prepare([PROMPT], num_inference_steps=4, seeds=[3], size=16)
     (stage,) = traced(fitted, row).stages
-    taken = accounts(stage, "studio", fitted.scheduler.config)
+    taken = explain_steps(stage, "studio", fitted.scheduler.config)
     for step in taken:
         assert step.identity_error < 1e-4
         assert step.weights.how == "fitted" and step.weights.rest < 1e-5
@@ -141,16 +149,16 @@ def test_a_fitted_solver_is_shown_with_its_own_weights(pipe):
     assert "· x̂0‴" in taken[-1].arithmetic
     assert np.abs(taken[-1].x_next - row.sample.numpy()).max() < 1e-5  # the picture, which is not the last prediction
     assert np.abs(taken[-1].x_next - taken[-1].x0).max() > 1e-3
-    unknown = accounts(stage, "studio", pipe.scheduler.config)  # which has no tables
+    unknown = explain_steps(stage, "studio", pipe.scheduler.config)  # which has no tables
     for step, known in zip(unknown[:-1], taken, strict=False):
         assert step.weights.how == "measured" and not step.weights.drawn
         assert step.weights.rest < 1e-4 and len(step.weights.coarse) == len(step.weights.b) + 1
         history = [before.x0 for before in taken[step.step :: -1]]
-        again = recomputed(step.x_t, history, step.weights.a, step.weights.b, step.weights.coarse)
+        again = recompute_step(step.x_t, history, step.weights.a, step.weights.b, step.weights.coarse)
         assert np.abs(again - known.x_next).max() < 1e-3
     assert unknown[-1].weights == UNKNOWN and unknown[-1].x_next is None
     (stage,) = run(pipe, 4).stages  # made without it
-    taken = accounts(stage, "studio", fitted.scheduler.config)
+    taken = explain_steps(stage, "studio", fitted.scheduler.config)
     assert all(len(step.weights.b) <= 2 and step.weights.how == "exact" for step in taken)
 
 
@@ -160,40 +168,40 @@ def test_the_difference_shown_is_that_of_the_picture(prediction_type):
     pipe = random_pipeline()
     pipe.scheduler = StudioScheduler.from_config(pipe.scheduler.config, prediction_type=prediction_type)
     strong, plain = (run(pipe, 3, guidance_scale=scale).stages[0] for scale in (3.0, 1.0))
-    found = accounts(strong, config=pipe.scheduler.config)[0].difference
+    found = explain_steps(strong, config=pipe.scheduler.config)[0].difference
     np.testing.assert_allclose(2 * found, strong.x0[0] - plain.x0[0], atol=1e-4 * np.abs(strong.x0[0]).max())
 
 
 def test_a_long_run_of_which_not_every_step_was_kept(pipe):
     (stage,) = run(pipe, 100).stages
-    taken = accounts(stage)
+    taken = explain_steps(stage)
     assert len(taken) < 100 and taken[-1].step == 99
     assert all(step.weights.how == "exact" for step in taken)  # known from the plan
     assert taken[0].x_next is None and taken[-1].x_next is not None
     assert all(step.weights.rest is None for step in taken if step.x_next is None)
     (stage,) = run(pipe, 100, sampler="euler").stages
-    assert accounts(stage, "euler")[0].arithmetic == "what makes x_next was not kept"
-    followed = [step for step in accounts(stage, "euler")[:-1] if step.x_next is not None]
+    assert explain_steps(stage, "euler")[0].arithmetic == "what makes x_next was not kept"
+    followed = [step for step in explain_steps(stage, "euler")[:-1] if step.x_next is not None]
     assert followed and all(step.weights == UNKNOWN or step.weights.rest < 1e-3 for step in followed)
 
 
 def test_the_arithmetic_as_it_is_written():
-    assert written(Weights(0.5, (0.25, -0.125), "exact", 0)) == "x_next = 0.5000 · x_t + 0.2500 · x̂0 − 0.1250 · x̂0′"
-    assert written(Weights(0.0, (1.0, 0.0), "exact", 0)) == "x_next = 1.0000 · x̂0"
-    assert written(Weights(0.5, (0.5,), "measured", 0.1)) == "x_next = 0.5000 · x_t + 0.5000 · x̂0"
-    assert written(Weights(0.5, (0.5,), "exact", 0.1, drawn=True)).endswith("+ 0.1000 · noise")
-    assert written(Weights(0.5, (0.5,), "exact", drawn=True)).endswith("+ noise")
+    assert format_step(Weights(0.5, (0.25, -0.125), "exact", 0)) == "x_next = 0.5000 · x_t + 0.2500 · x̂0 − 0.1250 · x̂0′"
+    assert format_step(Weights(0.0, (1.0, 0.0), "exact", 0)) == "x_next = 1.0000 · x̂0"
+    assert format_step(Weights(0.5, (0.5,), "measured", 0.1)) == "x_next = 0.5000 · x_t + 0.5000 · x̂0"
+    assert format_step(Weights(0.5, (0.5,), "exact", 0.1, drawn=True)).endswith("+ 0.1000 · noise")
+    assert format_step(Weights(0.5, (0.5,), "exact", drawn=True)).endswith("+ noise")
     coarse = Weights(0.5, (0.5,), "fitted", 0, coarse=(-0.25, 0.125))
-    assert written(coarse) == "x_next = 0.5000 · x_t + 0.5000 · x̂0 + smoothed(−0.2500 · x_t + 0.1250 · x̂0)"
+    assert format_step(coarse) == "x_next = 0.5000 · x_t + 0.5000 · x̂0 + smoothed(−0.2500 · x_t + 0.1250 · x̂0)"
 
 
 def test_a_run_approaches_where_it_ends(pipe):
     (stage,) = run(pipe, 12).stages
-    near = approach(stage, stage.x0[-1], stage.x0[-1])
+    near = distance_to_final(stage, stage.x0[-1], stage.x0[-1])
     assert near.distance[-1] == near.distance[-2] == 0 and near.distance[0] > near.distance[-3]
     assert list(near.calls) == [*range(1, 13), 12] and near.timesteps[-1] == 0
     with pytest.raises(ValueError, match="of one size"):
-        approach(stage, stage.x0[-1], np.zeros((3, 4, 4), np.float32))
+        distance_to_final(stage, stage.x0[-1], np.zeros((3, 4, 4), np.float32))
 
 
 # ---- inside the network ----
@@ -208,13 +216,13 @@ def call(unet, pipe, prompts=(PROMPT, "")):
 
 def test_watching_changes_nothing_and_ends(pipe):
     before, mask = call(pipe.unet, pipe)
-    with watching(pipe.unet) as seen:
+    with record_activations(pipe.unet) as seen:
         during, _ = call(pipe.unet, pipe)
     after, _ = call(pipe.unet, pipe)
     assert torch.equal(before, during) and torch.equal(before, after)
     assert [name for name, _ in seen.attention] == ["down 1", "mid", "up 1"]
     assert [name for name, _ in seen.features] == ["down 0", "down 1", "mid", "up 1", "up 0"]
-    assert len(places(pipe.unet)) == 5
+    assert len(named_blocks(pipe.unet)) == 5
     for _, weights in seen.attention:  # (B, heads, h, w, L)
         assert weights.shape == (2, 2, 4, 4, mask.shape[1])
         torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 4, 4))
@@ -228,7 +236,7 @@ def test_the_probabilities_are_those_that_the_network_used(pipe):
         block.to_kv.register_forward_hook(lambda m, given, out: got.update(value=block._split(out.chunk(2, -1)[1]))),
         block.out2.register_forward_pre_hook(lambda m, given: got.update(mixed=given[0])),
     ]
-    with watching(pipe.unet) as seen:
+    with record_activations(pipe.unet) as seen:
         call(pipe.unet, pipe)
     for handle in handles:
         handle.remove()
@@ -237,10 +245,10 @@ def test_the_probabilities_are_those_that_the_network_used(pipe):
 
 
 def test_a_twin_shares_the_weights_and_nothing_else(pipe):
-    other = twin(pipe.unet)
+    other = share_weights(pipe.unet)
     for mine, theirs in zip(pipe.unet.parameters(), other.parameters(), strict=True):
         assert mine.data_ptr() == theirs.data_ptr()
-    with watching(other) as seen:
+    with record_activations(other) as seen:
         first, _ = call(pipe.unet, pipe)
         assert not seen.attention
         second, _ = call(other, pipe)
@@ -263,10 +271,10 @@ def test_insight_into_a_step(pipe):
         trace = run(pipe, 5, size=size)
         stage = trace.stages[-1]
         step = list(stage)[1]
-        seen = insight(listener(pipe), PROMPT, stage, step, channels=4)
+        seen = replay_step(inspection_pipeline(pipe), PROMPT, stage, step, channels=4)
         assert len(seen.words) == 8 and seen.merged.shape == (8, size, size)
         np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)
-        assert strongest(seen.merged).max() == 1
+        assert stretch_contrast(seen.merged).max() == 1
         assert seen.levels[0].channels == 16 and seen.levels[0].shown.shape[0] == 4
         if size == 16:  # what is larger was sharpened last, and held to its colours
             # without a second row the call says what the trace has: v from x_t and x0
@@ -275,13 +283,16 @@ def test_insight_into_a_step(pipe):
                     (row,) = pipe.prepare([prompt], seeds=[3], size=size, num_inference_steps=5, **options)
                     stage = traced(pipe, row).stages[-1]
                     step = list(stage)[-2]
-                    seen = insight(listener(pipe), prompt, stage, step)
+                    seen = replay_step(inspection_pipeline(pipe), prompt, stage, step)
                     v = step.alpha * step.eps - step.sigma * step.x0
-                    layout = layout_of(prompt, size)
+                    layout = parse_layout(prompt, size)
                     shown = own = np.ones(v.shape[1:])
                     if layout:
                         probe = torch.randn(v.shape)
-                        shown, own = layout.covered()[0].numpy(), (layout.joined(probe) == probe).all(0).numpy()
+                        shown, own = (
+                            layout.covered()[0].numpy(),
+                            (layout.merge_background(probe) == probe).all(0).numpy(),
+                        )
                         assert own.sum() > 300  # pixels that are as the network said, not joined to the others
                     np.testing.assert_allclose(seen.prediction * own, v * own, atol=2e-4)
                     np.testing.assert_allclose(seen.merged.sum(0), shown, atol=1e-4)
@@ -293,10 +304,10 @@ def test_what_is_enlarged_is_not_laid_out(pipe, side):
     upscale = StudioUpscalePipeline(**pipe.components)
     picture = Image.effect_noise((side // 2, side // 2), 60).convert("RGB")
     trace = traced(upscale, upscale.prepare([picture], 2, prompts=[PAIR], seeds=[1], noise_level=0.05)[0])
-    view = looking_view(listener(pipe), PAIR, trace, most=1)
+    view = inspection_view(inspection_pipeline(pipe), PAIR, trace, most=1)
     assert view["words"] == [word.text for word in words(pipe.tokenizer, PAIR)]
     (pair,) = pipe.prepare([PAIR], seeds=[3], size=32, num_inference_steps=2)
     painted = traced(pipe, pair)
     apart = [word.text for caption in ("a red apple", "a boat") for word in words(pipe.tokenizer, caption)]
     for number in range(2):
-        assert looking_view(listener(pipe), PAIR, painted, number, most=1)["words"] == apart
+        assert inspection_view(inspection_pipeline(pipe), PAIR, painted, number, most=1)["words"] == apart

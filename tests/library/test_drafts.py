@@ -7,7 +7,7 @@ from PIL import Image
 
 from studio.library import drafts
 from studio.library.drafts import Drafts
-from studio.library.files import PART
+from studio.library.files import TEMPORARY_SUFFIX
 
 
 def test_a_draft_is_its_owners_over_a_restart(tmp_path):
@@ -38,7 +38,7 @@ def test_a_broken_file_is_no_draft(tmp_path):
 def test_what_another_thread_finishes_meanwhile_is_no_fault(tmp_path, monkeypatch):
     kept = Drafts(tmp_path, "secret")
     kept.put("ann", "inpaint", "picture", Image.new("RGB", (2, 2)))
-    part = kept.folder / f".abc{PART}"
+    part = kept.folder / f".abc{TEMPORARY_SUFFIX}"
     part.write_bytes(b"half")
     glob = Path.glob
 

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.engine.job import Job, Refusal
+from studio.engine.job import Job, JobRejected
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
-from studio.engine.trace import Budget, Recorder, Trace
+from studio.engine.trace import ByteBudget, Trace, TraceRecorder
 from studio.library import database, files, journal, store
-from studio.library.journal import MOST_CRASHES
+from studio.library.journal import MAX_CRASHES
 from studio.library.metadata import read_png
 from studio.library.store import Library
 from tests.fakes import FakeSampler
@@ -64,25 +64,27 @@ def picture(width: int = 8, height: int = 8, seed: int = 0) -> Image.Image:
 
 def trace(seed: int = 0, side: int = 8) -> Trace:
     (row,) = FakeSampler(sample_size=side).prepare(TextToImage("a cat", steps=3, seed=seed))
-    recorder = Recorder(row, Budget())
+    recorder = TraceRecorder(row, ByteBudget())
     while not row.finished:
         row.take_step()
         recorder.record()
     return recorder.trace()
 
 
-def submitted(library: Library, request: Request | str = "a red apple", owner: str = ME, place: float = 0.0) -> Job:
-    job = Job(TextToImage(request) if isinstance(request, str) else request, owner, place=place)
-    library.submitted(job)
+def submitted(library: Library, request: Request | str = "a red apple", owner: str = ME, order: float = 0.0) -> Job:
+    job = Job(TextToImage(request) if isinstance(request, str) else request, owner, order=order)
+    library.add_job(job)
     return job
 
 
 def done(library: Library, request: Request | str = "a red apple", owner: str = ME, traced: bool = True) -> Job:
     job = submitted(library, request, owner)
-    library.started(job)
+    library.mark_started(job)
     job.seconds, job.notes = 1.25, ("A note.",)
     seeds = job.request.seeds
-    job.pictures = library.keep(job, [picture(seed=s) for s in seeds], [trace(s) if traced else None for s in seeds])
+    job.pictures = library.save_results(
+        job, [picture(seed=s) for s in seeds], [trace(s) if traced else None for s in seeds]
+    )
     job.state = "done"
     return job
 
@@ -93,7 +95,9 @@ def on_disk(library: Library) -> dict[str, list[str]]:
 
 INPAINT = Inpaint("a cat", picture(12, 10), picture(12, 10, 1).convert("L"), "a dog", count=2, steps=3, seed=5)
 UPSCALE = SuperResolve(picture(6, 5), 4, "", 0.1, count=2, seed=2**32 - 1)
-PAINT = TextToImage("a red apple", "blur", "glossy", count=3, guidance=7.25, sampler="unipc", seed=9, varied=True)
+PAINT = TextToImage(
+    "a red apple", "blur", "glossy", count=3, guidance=7.25, sampler="unipc", seed=9, randomize_style=True
+)
 
 
 # ---- saved is loaded ----
@@ -101,10 +105,10 @@ PAINT = TextToImage("a red apple", "blur", "glossy", count=3, guidance=7.25, sam
 
 @pytest.mark.parametrize("request_", [PAINT, INPAINT, UPSCALE], ids=lambda r: r.task)
 def test_a_job_that_waits_outlives_the_process(library, reopened, request_):
-    job = submitted(library, request_, place=2.5)
-    (again,) = reopened(library).unfinished()
+    job = submitted(library, request_, order=2.5)
+    (again,) = reopened(library).load_unfinished()
     assert again.request == request_
-    assert (again.id, again.owner, again.created, again.place) == (job.id, ME, job.created, 2.5)
+    assert (again.id, again.owner, again.created, again.order) == (job.id, ME, job.created, 2.5)
     assert (again.state, again.pictures, again.error) == ("queued", (), None)
 
 
@@ -116,15 +120,15 @@ def killed(library: Library) -> Path:
 
 
 def test_a_job_that_kills_every_process_is_not_taken_up_for_ever(library, opened):
-    guilty, waiting = submitted(library, INPAINT), submitted(library, place=1.0)
-    for times in range(1, MOST_CRASHES):
-        library.started(guilty)
+    guilty, waiting = submitted(library, INPAINT), submitted(library, order=1.0)
+    for times in range(1, MAX_CRASHES):
+        library.mark_started(guilty)
         library = opened(killed(library))
-        again, other = library.unfinished()
+        again, other = library.load_unfinished()
         assert (again.id, again.crashes, other.id, other.crashes) == (guilty.id, times, waiting.id, 0)
-    library.started(guilty)
+    library.mark_started(guilty)
     library = opened(killed(library))
-    assert [job.id for job in library.unfinished()] == [waiting.id]
+    assert [job.id for job in library.load_unfinished()] == [waiting.id]
     record = library.job(ME, guilty.id)
     assert record.state == "failed" and "was killed 4 times while this job was under way" in record.error
     assert on_disk(library)["inputs"] == []
@@ -132,11 +136,11 @@ def test_a_job_that_kills_every_process_is_not_taken_up_for_ever(library, opened
 
 def test_an_end_in_good_order_is_no_crash(library, reopened, opened):
     job = submitted(library)
-    library.started(job)
+    library.mark_started(job)
     library = opened(killed(library))
-    assert library.unfinished()[0].crashes == 1
-    library.started(job)
-    assert reopened(library).unfinished()[0].crashes == 0
+    assert library.load_unfinished()[0].crashes == 1
+    library.mark_started(job)
+    assert reopened(library).load_unfinished()[0].crashes == 0
 
 
 def test_a_library_of_the_first_form_is_brought_to_the_newest(library, reopened):
@@ -144,14 +148,14 @@ def test_a_library_of_the_first_form_is_brought_to_the_newest(library, reopened)
     with library._db.transaction() as db:
         db.execute("ALTER TABLE jobs DROP COLUMN begun")
         db.execute("PRAGMA user_version = 1")
-    assert reopened(library).unfinished()[0].id == job.id
+    assert reopened(library).load_unfinished()[0].id == job.id
 
 
 @pytest.mark.parametrize("request_", [PAINT, INPAINT, UPSCALE], ids=lambda r: r.task)
 def test_a_kept_job_is_there_with_all_that_belongs_to_it(library, reopened, request_):
     job = done(library, request_)
     library = reopened(library)
-    assert library.unfinished() == []
+    assert library.load_unfinished() == []
     kept = library.pictures(ME)
     assert kept == list(reversed(job.pictures)) and len(kept) == request_.count
     for index, one in enumerate(job.pictures):
@@ -185,13 +189,13 @@ def test_a_job_that_ended_otherwise_stays_known_for_a_while(library, monkeypatch
     for state, error in (("failed", "It did not fit."), ("cancelled", None)):
         job = submitted(library)
         job.state, job.error, job.notes = state, error, ("Why.",)
-        library.ended(job)
-        library.ended(job)
+        library.mark_ended(job)
+        library.mark_ended(job)
         record = library.job(ME, job.id)
         assert (record.state, record.error, record.notes, record.pictures) == (state, error, ("Why.",), ())
     assert [record.state for record in library.recent_jobs(ME)] == ["cancelled", "failed"]
     assert len(library.recent_jobs(ME, limit=1)) == 1
-    assert library.unfinished() == []
+    assert library.load_unfinished() == []
     later = time.time() + store.FORGET_SECONDS + 1
     monkeypatch.setattr(time, "time", lambda: later)
     library.purge()
@@ -201,35 +205,35 @@ def test_a_job_that_ended_otherwise_stays_known_for_a_while(library, monkeypatch
 def test_text_of_any_kind_is_kept(library):
     prompt = "ein Äpfelchen 🍎 \0 'quoted' \"twice\" --; DROP TABLE jobs\n\u2028"
     waiting = submitted(library, prompt)
-    assert library.unfinished()[0].request.prompt == prompt
-    library.keep(waiting, [picture()], [None])
+    assert library.load_unfinished()[0].request.prompt == prompt
+    library.save_results(waiting, [picture()], [None])
     assert library.pictures(ME, search="äpfelchen 🍎")[0].settings["prompt"] == prompt
 
 
 def test_jobs_come_back_in_the_order_of_their_places(library):
-    jobs = [submitted(library, f"number {place}", place=place) for place in (3.0, 1.0, 2.0, 1.0)]
-    jobs[0].place = 0.5
-    library.moved(jobs[0])
-    assert [job.id for job in library.unfinished()] == [jobs[index].id for index in (0, 1, 3, 2)]
+    jobs = [submitted(library, f"number {place}", order=place) for place in (3.0, 1.0, 2.0, 1.0)]
+    jobs[0].order = 0.5
+    library.update_order(jobs[0])
+    assert [job.id for job in library.load_unfinished()] == [jobs[index].id for index in (0, 1, 3, 2)]
 
 
 def test_keeping_again_changes_nothing(library):
     job = done(library, PAINT)
     before = on_disk(library)
-    assert library.keep(job, [picture(seed=99)] * 3, [None] * 3) == job.pictures
+    assert library.save_results(job, [picture(seed=99)] * 3, [None] * 3) == job.pictures
     assert on_disk(library) == before and len(library.pictures(ME)) == 3
     job.state = "failed"
-    library.ended(job)  # too late
+    library.mark_ended(job)  # too late
     assert library.job(ME, job.id).state == "done"
 
 
 def test_a_job_that_was_cancelled_is_not_kept(library):
     job = submitted(library)
     job.state = "cancelled"
-    library.ended(job)
+    library.mark_ended(job)
     for unknown in (job, Job(TextToImage("never submitted"), ME)):
-        with pytest.raises(Refusal, match="their job has ended already"):
-            library.keep(unknown, [picture()], [trace()])
+        with pytest.raises(JobRejected, match="their job has ended already"):
+            library.save_results(unknown, [picture()], [trace()])
     assert on_disk(library)["pictures"] == [] and library.pictures(ME) == []
 
 
@@ -245,12 +249,12 @@ def test_a_crash_while_keeping_leaves_files_that_the_next_run_writes_again(libra
         patch.setattr(library, "_write_done", crash)
         patch.setattr(library, "_remove_files", lambda *arguments: None)  # a dead process tidies nothing
         with pytest.raises(Crash):
-            library.keep(job, [picture()] * 3, [trace()] * 3)
+            library.save_results(job, [picture()] * 3, [trace()] * 3)
     (library.folder / "pictures" / ".abc.part").write_bytes(b"half")
     assert len(on_disk(library)["pictures"]) == 4 and library.pictures(ME) == []
     library = reopened(library)
-    (again,) = library.unfinished()
-    kept = library.keep(again, [picture()] * 3, [trace()] * 3)
+    (again,) = library.load_unfinished()
+    kept = library.save_results(again, [picture()] * 3, [trace()] * 3)
     assert on_disk(library)["pictures"] == sorted(f"{one.id}.png" for one in kept)
     assert on_disk(library)["traces"] == sorted(f"{one.id}.safetensors" for one in kept)
 
@@ -261,10 +265,10 @@ def test_a_job_cancelled_after_such_a_crash_leaves_nothing(library, reopened, mo
         patch.setattr(library, "_remove_files", lambda *arguments: None)
         patch.setattr(library, "_write_done", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            library.keep(job, [picture()] * 2, [trace()] * 2)
+            library.save_results(job, [picture()] * 2, [trace()] * 2)
     library = reopened(library)
     job.state = "cancelled"
-    library.ended(job)
+    library.mark_ended(job)
     assert on_disk(library) == {"pictures": [], "traces": [], "inputs": []}
 
 
@@ -297,8 +301,8 @@ def test_ids_tell_nothing_of_one_another(library, opened, tmp_path):
     assert len({id[:4] for id in ids}) == 3 and all(len(id) == 22 and job.id not in id for id in ids)
     other = opened(tmp_path / "other")
     library.close()
-    other.submitted(job)
-    assert not set(ids) & {one.id for one in other.keep(job, [picture()] * 3, [None] * 3)}
+    other.add_job(job)
+    assert not set(ids) & {one.id for one in other.save_results(job, [picture()] * 3, [None] * 3)}
 
 
 # ---- pictures that jobs begin with ----
@@ -308,9 +312,9 @@ def test_inputs_are_there_once_and_as_long_as_they_are_needed(library, monkeypat
     first, second = submitted(library, INPAINT), submitted(library, INPAINT, YOU)
     assert len(on_disk(library)["inputs"]) == 2  # picture and mask
     first.state = "cancelled"
-    library.ended(first)
+    library.mark_ended(first)
     assert len(on_disk(library)["inputs"]) == 2
-    kept = library.keep(second, [picture()] * 2, [None] * 2)
+    kept = library.save_results(second, [picture()] * 2, [None] * 2)
     library.delete(YOU, [one.id for one in kept])
     library.purge()
     assert len(on_disk(library)["inputs"]) == 2  # the deletion may be undone
@@ -325,7 +329,7 @@ def test_a_job_whose_picture_is_gone_fails_with_a_sentence(library, reopened):
     lost, fine = submitted(library, INPAINT), submitted(library, PAINT)
     next((library.folder / "inputs").glob("*.png")).unlink()
     library = reopened(library)
-    assert [job.id for job in library.unfinished()] == [fine.id]
+    assert [job.id for job in library.load_unfinished()] == [fine.id]
     record = library.job(ME, lost.id)
     assert record.state == "failed"
     assert record.error == "The job could not be taken up again. A picture it began with is gone."
@@ -334,7 +338,7 @@ def test_a_job_whose_picture_is_gone_fails_with_a_sentence(library, reopened):
 def test_a_picture_whose_input_is_gone_says_so(library):
     job = done(library, INPAINT)
     next((library.folder / "inputs").glob("*.png")).write_bytes(b"no picture")
-    with pytest.raises(Refusal, match="What this picture was made from cannot be read any more."):
+    with pytest.raises(JobRejected, match="What this picture was made from cannot be read any more."):
         library.request(ME, job.pictures[0].id)
 
 
@@ -348,14 +352,14 @@ def test_jobs_submitted_and_cancelled_at_once_keep_their_inputs(library):
                 job = submitted(library, UPSCALE, f"user:{number}")
                 assert (library.folder / "inputs").joinpath(name).exists()
                 job.state = "cancelled"
-                library.ended(job)
+                library.mark_ended(job)
         except BaseException as problem:
             problems.append(problem)
 
     first = submitted(library, UPSCALE)
     (name,) = on_disk(library)["inputs"]
     first.state = "cancelled"
-    library.ended(first)
+    library.mark_ended(first)
     threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(6)]
     for thread in threads:
         thread.start()
@@ -383,8 +387,8 @@ def test_nothing_is_read_or_changed_for_another(library):
     assert library.job(YOU, mine.id) is None and library.job(YOU, waiting.id) is None
     assert [record.id for record in library.recent_jobs(YOU)] == [yours.id]
     assert library.usage("user:nobody")[0] == 0 and library.days("user:nobody") == []
-    with pytest.raises(Refusal):
-        library.keep(Job(waiting.request, YOU, id=waiting.id), [picture()], [None])
+    with pytest.raises(JobRejected):
+        library.save_results(Job(waiting.request, YOU, id=waiting.id), [picture()], [None])
     assert (library.pictures(ME), library.usage(ME), library.recent_jobs(ME), library.days(ME)) == before
     library.delete(ME, [first.id])
     assert library.undo_delete(YOU, [first.id]) == 0 and library.picture(ME, first.id) is None
@@ -517,10 +521,10 @@ def test_an_owner_without_room_is_refused_and_loses_nothing(opened, tmp_path):
     library = opened(tmp_path, owner_quota_bytes=200_000)
     done(library, traced=False)
     waiting = submitted(library)
-    with pytest.raises(Refusal, match=r"Your pictures take up 0\.0 of 0\.2 MB, .*; please delete some first\.$"):
+    with pytest.raises(JobRejected, match=r"Your pictures take up 0\.0 of 0\.2 MB, .*; please delete some first\.$"):
         submitted(library)  # for what waits may need the room
     submitted(library, owner=YOU)
-    library.keep(waiting, [picture()], [None])
+    library.save_results(waiting, [picture()], [None])
     assert len(library.pictures(ME)) == 2
     submitted(library)
 
@@ -529,11 +533,11 @@ def test_deleting_makes_room_and_inputs_count(opened, tmp_path):
     request = SuperResolve(picture(100, 100), 2)
     library = opened(tmp_path, owner_quota_bytes=300_000)
     job = submitted(library, request)
-    kept = library.keep(job, [picture(200, 200)], [None])
+    kept = library.save_results(job, [picture(200, 200)], [None])
     used, quota = library.usage(ME)
     files = sum(path.stat().st_size for name in ("pictures", "inputs") for path in (tmp_path / name).iterdir())
     assert (used, quota) == (files, 300_000) and used > 150_000
-    with pytest.raises(Refusal):
+    with pytest.raises(JobRejected):
         submitted(library, request)
     library.delete(ME, [kept[0].id])
     assert library.usage(ME)[0] == 0
@@ -543,13 +547,13 @@ def test_deleting_makes_room_and_inputs_count(opened, tmp_path):
 def test_what_a_job_begins_with_and_its_words_count_before_it_is_taken(opened, tmp_path):
     see_through = Inpaint("", picture(300, 300).convert("RGBA"), Image.new("L", (300, 300), 255))
     library = opened(tmp_path, owner_quota_bytes=700_000)
-    with pytest.raises(Refusal, match="delete some first"):
+    with pytest.raises(JobRejected, match="delete some first"):
         submitted(library, see_through)  # 360 kB of results, as many that it begins with
-    assert on_disk(library)["inputs"] == [] and library.unfinished() == []
+    assert on_disk(library)["inputs"] == [] and library.load_unfinished() == []
     job = submitted(library, TextToImage("🍎" * 10_000, "🍐" * 10_000))
-    library.keep(job, [picture()], [None])
+    library.save_results(job, [picture()], [None])
     assert 400_000 < library.usage(ME)[0] < 700_000  # the words stand in the file
-    with pytest.raises(Refusal, match="delete some first"):
+    with pytest.raises(JobRejected, match="delete some first"):
         submitted(library, TextToImage("🍎" * 10_000))
 
 
@@ -558,10 +562,10 @@ def test_who_cannot_delete_loses_the_oldest_to_what_is_asked_now(opened, tmp_pat
     kept = []
     for number in range(4):
         job = submitted(library, owner="call:1")
-        kept += library.keep(job, [picture(150, 150, number)], [None])  # 68 kB
+        kept += library.save_results(job, [picture(150, 150, number)], [None])  # 68 kB
     assert [p.id for p in library.pictures("call:1")] == [p.id for p in kept[:0:-1]]
     assert library.usage("call:1")[0] < 250_000
-    with pytest.raises(Refusal, match="delete some first"):
+    with pytest.raises(JobRejected, match="delete some first"):
         submitted(library, TextToImage("a cat", count=9), owner="call:1")  # more than there is for anyone
 
 
@@ -569,9 +573,9 @@ def test_the_last_of_the_disk_is_left_alone(library, monkeypatch):
     waiting = submitted(library)
     free = journal.KEPT_FREE + 150_000
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free, total=10**12))
-    with pytest.raises(Refusal, match="disk is nearly full"):
+    with pytest.raises(JobRejected, match="disk is nearly full"):
         submitted(library, owner=YOU)  # what waits has a part of it
-    library.keep(waiting, [picture()], [None])
+    library.save_results(waiting, [picture()], [None])
     submitted(library, owner=YOU)
 
 
@@ -589,7 +593,7 @@ def test_what_is_deleted_does_not_fill_the_disk_for_its_ten_minutes(opened, tmp_
     library = opened(tmp_path, owner_quota_bytes=250_000)
     for number in range(4):
         job = submitted(library)
-        (kept,) = library.keep(job, [picture(150, 150, number)], [None])  # 68 kB
+        (kept,) = library.save_results(job, [picture(150, 150, number)], [None])  # 68 kB
         library.delete(ME, [kept.id])
     library.purge()
     assert len(os.listdir(tmp_path / "pictures")) == 3
@@ -649,11 +653,11 @@ def test_a_disk_that_fails_is_said_and_leaves_nothing_torn(library, monkeypatch,
     job, real = submitted(library, PAINT), getattr(os, call)
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing)
-        with pytest.raises(Refusal, match=f"^The pictures could not be kept: {reason}.$"):
-            library.keep(job, [picture()] * 3, [None] * 3)
+        with pytest.raises(JobRejected, match=f"^The pictures could not be kept: {reason}.$"):
+            library.save_results(job, [picture()] * 3, [None] * 3)
     assert on_disk(library) == {"pictures": [], "traces": [], "inputs": []}
-    assert library.pictures(ME) == [] and [job.id for job in library.unfinished()] == [job.id]
-    assert len(library.keep(job, [picture()] * 3, [None] * 3)) == 3  # later it may do
+    assert library.pictures(ME) == [] and [job.id for job in library.load_unfinished()] == [job.id]
+    assert len(library.save_results(job, [picture()] * 3, [None] * 3)) == 3  # later it may do
 
 
 @pytest.mark.parametrize(("code", "reason"), REASONS)
@@ -663,9 +667,9 @@ def test_a_job_that_cannot_be_written_down_is_not_taken(library, monkeypatch, co
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing)
-        with pytest.raises(Refusal, match=f"^The job could not be taken: {reason}.$"):
+        with pytest.raises(JobRejected, match=f"^The job could not be taken: {reason}.$"):
             submitted(library, INPAINT)
-    assert library.unfinished() == [] and on_disk(library)["inputs"] == []
+    assert library.load_unfinished() == [] and on_disk(library)["inputs"] == []
     submitted(library, INPAINT)
 
 
@@ -678,7 +682,7 @@ def test_a_trace_that_cannot_be_written_loses_no_picture(library, monkeypatch):
 
 FULL = """
 import resource, sys
-from studio.engine.job import Job, Refusal
+from studio.engine.job import Job, JobRejected
 from studio.engine.requests import TextToImage
 from studio.library.store import Library
 from tests.library.test_store import ME, picture, submitted
@@ -689,26 +693,26 @@ job, (soft, hard) = submitted(library), resource.getrlimit(resource.RLIMIT_FSIZE
 def refused(call, *arguments):
     try:
         call(*arguments)
-    except Refusal as problem:
+    except JobRejected as problem:
         print(problem)
     else:
         print("NOT REFUSED")
 
 taken = 0
 resource.setrlimit(resource.RLIMIT_FSIZE, ((library.folder / "library.sqlite-wal").stat().st_size + 50_000, hard))
-refused(library.keep, job, [picture(500, 500)], [None])
+refused(library.save_results, job, [picture(500, 500)], [None])
 try:
     for taken in range(1000):
         submitted(library)
-except Refusal as problem:
+except JobRejected as problem:
     print(problem)
-print(len(library.pictures(ME)), len(library.unfinished()) == taken + 1, taken > 0)
+print(len(library.pictures(ME)), len(library.load_unfinished()) == taken + 1, taken > 0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 submitted(library)
-library.keep(job, [picture(200, 200)], [None])
+library.save_results(job, [picture(200, 200)], [None])
 library.close()
 library = Library(sys.argv[1])
-print(len(library.pictures(ME)), len(library.unfinished()) == taken + 1)
+print(len(library.pictures(ME)), len(library.load_unfinished()) == taken + 1)
 """
 
 
@@ -739,12 +743,16 @@ def test_a_full_disk_has_room_left_to_delete_from_it(library, reopened, monkeypa
 def test_a_folder_that_cannot_be_is_said(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(Refusal, match=rf"^The library in {folder} could not be opened: .* cannot be written to\.$"):
+        with pytest.raises(
+            JobRejected, match=rf"^The library in {folder} could not be opened: .* cannot be written to\.$"
+        ):
             Library(folder)
 
 
 def test_a_folder_in_use_is_refused_until_it_is_free(library, reopened):
-    with pytest.raises(Refusal, match="^Another studio is working in the data folder .*data; give this one another"):
+    with pytest.raises(
+        JobRejected, match="^Another studio is working in the data folder .*data; give this one another"
+    ):
         Library(library.folder)
     library = reopened(library)
 
@@ -752,7 +760,7 @@ def test_a_folder_in_use_is_refused_until_it_is_free(library, reopened):
 def test_a_database_that_is_none_is_said_and_left_alone(tmp_path):
     (tmp_path / "library.sqlite").write_bytes(b"not a database, " * 100)
     for _ in range(2):  # the folder is not held after the first
-        with pytest.raises(Refusal, match="could not be opened: the file library.sqlite is damaged.$"):
+        with pytest.raises(JobRejected, match="could not be opened: the file library.sqlite is damaged.$"):
             Library(tmp_path)
     assert (tmp_path / "library.sqlite").read_bytes().startswith(b"not a database")
 
@@ -762,7 +770,7 @@ def test_a_library_of_a_newer_studio_is_not_touched(library):
     with sqlite3.connect(library.folder / "library.sqlite") as db:
         db.execute("PRAGMA user_version = 1000")
     db.close()
-    with pytest.raises(Refusal, match="was written by a newer Diffusion Studio"):
+    with pytest.raises(JobRejected, match="was written by a newer Diffusion Studio"):
         Library(library.folder)
 
 
@@ -772,17 +780,17 @@ def test_a_library_in_use_elsewhere_is_said(opened, tmp_path, monkeypatch):
     job = submitted(library)
     other = sqlite3.connect(tmp_path / "library.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(Refusal, match="^The job could not be taken: the library is in use elsewhere.$"):
+    with pytest.raises(JobRejected, match="^The job could not be taken: the library is in use elsewhere.$"):
         submitted(library)
-    with pytest.raises(Refusal, match="^The pictures could not be kept: the library is in use elsewhere.$"):
-        library.keep(job, [picture()], [trace()])
+    with pytest.raises(JobRejected, match="^The pictures could not be kept: the library is in use elsewhere.$"):
+        library.save_results(job, [picture()], [trace()])
     job.state = "cancelled"
-    library.ended(job)  # nobody is there to be told
-    library.moved(job)
+    library.mark_ended(job)  # nobody is there to be told
+    library.update_order(job)
     assert library.pictures(ME) == [] and on_disk(library)["pictures"] == []
     other.execute("ROLLBACK")
     other.close()
-    assert len(library.keep(library.unfinished()[0], [picture()], [trace()])) == 1
+    assert len(library.save_results(library.load_unfinished()[0], [picture()], [trace()])) == 1
 
 
 @pytest.mark.parametrize("problem", [PermissionError(errno.EACCES, "no"), OSError(errno.EROFS, "no")])
@@ -795,9 +803,9 @@ def test_a_folder_that_became_read_only_can_still_be_looked_at(library, monkeypa
 
     monkeypatch.setattr(files.tempfile, "mkstemp", refuse)
     for request in (PAINT, INPAINT):
-        with pytest.raises(Refusal, match="^The job could not be taken: the data folder cannot be written to.$"):
+        with pytest.raises(JobRejected, match="^The job could not be taken: the data folder cannot be written to.$"):
             submitted(library, request)
-    with pytest.raises(Refusal, match="^The pictures could not be deleted: the data folder cannot be written to.$"):
+    with pytest.raises(JobRejected, match="^The pictures could not be deleted: the data folder cannot be written to.$"):
         library.delete(ME, [kept.id])
     assert library.pictures(ME) == [kept] and library.trace(ME, kept.id)
 
@@ -814,7 +822,7 @@ def test_many_threads_lose_nothing(library):
         try:
             for turn in range(6):
                 job = submitted(library, TextToImage(f"number {number} {turn}", count=2), owner)
-                one, two = library.keep(job, [picture()] * 2, [None] * 2)
+                one, two = library.save_results(job, [picture()] * 2, [None] * 2)
                 assert {one.id, two.id} <= {found.id for found in library.pictures(owner, search=f"{number} {turn}")}
                 assert library.favourite(owner, one.id, True)
                 assert library.delete(owner, [two.id]) == 1
@@ -830,4 +838,4 @@ def test_many_threads_lose_nothing(library):
     assert problems == []
     kept = [one for number in range(4) for one in library.pictures(f"user:{number}")]
     assert len(kept) == 48 and all(one.favourite and Path(one.path).exists() for one in kept)
-    assert library.unfinished() == []
+    assert library.load_unfinished() == []

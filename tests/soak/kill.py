@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from studio.engine.engine import Engine
-from studio.engine.job import Refusal
+from studio.engine.job import JobRejected
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.metadata import read_png
 from studio.library.store import Library
@@ -156,7 +156,7 @@ def finish(folder: Path) -> float:
     engine.wait_until_ready()
     seconds = time.perf_counter() - start
     deadline = time.monotonic() + PATIENCE
-    while library.unfinished():
+    while library.load_unfinished():
         assert time.monotonic() < deadline, "the jobs that were left did not end"
         time.sleep(0.05)
     assert engine.shutdown(60)
@@ -168,7 +168,7 @@ def check_promises(folder: Path, promises: Promises) -> tuple[int, int]:
     """Every job that was taken has ended, once, with its pictures; nothing is there besides. Returns how many jobs
     are done, and their pictures."""
     library, files, traces, done = Library(folder), set(), set(), set()
-    assert library.unfinished() == []
+    assert library.load_unfinished() == []
     for id, (owner, number) in promises.submitted.items():
         record, asked = library.job(owner, id), request(number)
         assert record is not None, f"job {id} is lost"
@@ -224,7 +224,7 @@ def ends(engine: Engine, asked: Request, owner: str = OWNERS[0]) -> str:
     """How a job ends: its state, with its sentence if there is one."""
     try:
         *_, last = engine.follow(engine.submit(asked, owner), owner)
-    except Refusal as problem:
+    except JobRejected as problem:
         return f"refused: {problem}"
     return last.state + (f": {last.error}" if last.error else "")
 
@@ -305,7 +305,7 @@ def mounted_disks() -> None:
         for data in (disk / "data", disk / "new"):
             try:
                 Library(data).close()
-            except Refusal as problem:
+            except JobRejected as problem:
                 check_sentence(str(problem), "cannot be written to")
                 print(f"read-only disk: {problem}")
             else:

@@ -22,16 +22,16 @@ import torch
 from PIL import Image, ImageDraw
 
 from studio.diffusion.guidance import STYLE_EMPHASIS
-from studio.diffusion.pipeline import (
+from studio.diffusion.pipelines import (
     StudioDenoisePipeline,
     StudioInpaintPipeline,
     StudioTextToImagePipeline,
     StudioUpscalePipeline,
 )
-from studio.diffusion.samplers import make_sampler
+from studio.diffusion.schedulers.samplers import make_sampler
 from studio.engine.engine import Engine
 from studio.engine.requests import AREAS, MAX_SEED, SAMPLERS, Denoise, Inpaint, Request, SuperResolve, TextToImage
-from studio.library.sampler import PipelineSampler, load_sampler
+from studio.models.families.studio import StudioBackend, load_backend
 from tests.benchmarks.machine import heading, table
 from tests.fakes import MemoryJournal
 
@@ -76,8 +76,8 @@ def random_request(draw: random.Random, most_steps: int = 24) -> Request:
     }
     task = draw.choice((TextToImage, TextToImage, TextToImage, Inpaint, SuperResolve, Denoise))
     if task is TextToImage:
-        settings |= {"style": draw.choice(("any", "glossy")), "ground": draw.choice(("any", "blue"))}
-        settings |= {"finish": draw.choice((None, 64, 128)), "one_pass": draw.random() < 0.5}
+        settings |= {"style": draw.choice(("any", "glossy")), "background": draw.choice(("any", "blue"))}
+        settings |= {"resolution": draw.choice((None, 64, 128)), "one_pass": draw.random() < 0.5}
         settings["style_emphasis"] = draw.random() < 0.5
         if draw.random() < 0.3:
             settings |= {"image": random_picture(draw, (20, 100)), "strength": round(draw.uniform(0.1, 1), 2)}
@@ -96,7 +96,7 @@ def random_request(draw: random.Random, most_steps: int = 24) -> Request:
     return Inpaint(image=image, mask=mask, feather=draw.choice((0, 0, 4)), **settings)
 
 
-def plain(sampler: PipelineSampler, request: Request) -> Pictures:
+def plain(sampler: StudioBackend, request: Request) -> Pictures:
     """What the pipeline call of a diffusers user gives."""
     components = sampler.pipeline.components
     config = components["scheduler"].config
@@ -110,7 +110,7 @@ def plain(sampler: PipelineSampler, request: Request) -> Pictures:
     pipe = PIPELINES[type(request)](**components)
     pipe.set_progress_bar_config(disable=True)
     if isinstance(request, TextToImage):
-        given |= {"size": request.finish, "one_pass": request.one_pass}
+        given |= {"size": request.resolution, "one_pass": request.one_pass}
         given |= {"style_emphasis": STYLE_EMPHASIS} if request.style_emphasis else {}
         given |= {} if request.image is None else {"image": request.image, "strength": request.strength}
         return pipe(request.caption, num_images_per_prompt=request.count, **given).images
@@ -120,13 +120,13 @@ def plain(sampler: PipelineSampler, request: Request) -> Pictures:
         return pipe(request.caption, request.image, request.mask, **given).images
     images, prompts = [request.image] * request.count, [request.caption] * request.count
     if isinstance(request, Denoise):
-        given["num_inference_steps"] = 1 if request.way == "mean" else request.steps
+        given["num_inference_steps"] = 1 if request.method == "mean" else request.steps
         return pipe(images, request.sigma, prompts, **given).images
     return pipe(images, request.scale, prompts, noise_level=request.noise_level, **given).images
 
 
 def through_engine(
-    sampler: PipelineSampler, requests: Sequence[Request], *, together: bool, draw: random.Random
+    sampler: StudioBackend, requests: Sequence[Request], *, together: bool, draw: random.Random
 ) -> list[Pictures]:
     """The pictures of each request; `together`: in random order, with others that are cancelled."""
     journal = MemoryJournal()
@@ -175,7 +175,7 @@ def difference(left: Sequence[Image.Image], right: Sequence[Image.Image]) -> int
 class Counting:
     """A sampler that counts what shares a call."""
 
-    def __init__(self, sampler: PipelineSampler) -> None:
+    def __init__(self, sampler: StudioBackend) -> None:
         self._sampler = sampler
         self.pictures = Counter[int]()  # by number in a call
         self.mixed = 0  # calls with more than one task
@@ -197,7 +197,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the requests")
     args = parser.parse_args()
     print(heading())
-    sampler = load_sampler(args.model)
+    sampler = load_backend(args.model)
     draw = random.Random(args.seed)
     requests = [random_request(draw, args.steps) for _ in range(args.requests)]
     seconds, counted = [], Counting(sampler)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from studio.training.classifier import Classifier, Recipe, train_classifier
-from studio.training.detector import Detector, DetectorRecipe, train_detector
-from studio.training.sprites import SIZE, STYLES, Sprites
+from studio.training.data.sprites import SIZE, STYLES, Sprites
+from studio.training.evaluation.classifier import Classifier, Recipe, train_classifier
+from studio.training.evaluation.detector import Detector, DetectorRecipe, train_detector
 
 COLOURS = {
     "teal": (0, 140, 140),

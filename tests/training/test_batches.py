@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from studio.diffusion.composition import parse_layout
 from studio.diffusion.conditioning import Task
-from studio.diffusion.layout import layout_of
-from studio.training.batches import (
+from studio.training.data.batches import (
     MAX_NOISE_LEVEL,
     PAINTING,
     SHARPENING,
@@ -17,7 +17,7 @@ from studio.training.batches import (
     through_jpeg,
     window,
 )
-from studio.training.scenes import Mix, Painter, SceneMaker
+from studio.training.data.scenes import Mix, Painter, SceneMaker
 
 EVERYTHING = {Task.TEXT_TO_IMAGE: 0.6, Task.INPAINT: 0.2, Task.SUPER_RESOLUTION: 0.2}
 
@@ -53,7 +53,7 @@ def test_text_to_image_is_told_nothing(batch):
 
 def test_words_become_one_thing_and_what_is_restored_may_be_several(sprites):
     batch = BatchMaker(SceneMaker(sprites, 2, mix=Mix(0.3, 0.4)), Painter(sprites), 2)(300, 32, EVERYTHING)
-    several = torch.tensor([layout_of(caption, 32) is not None for caption in batch.captions])
+    several = torch.tensor([parse_layout(caption, 32) is not None for caption in batch.captions])
     painted = batch.task == Task.TEXT_TO_IMAGE
     assert not several[painted].any() and several[~painted].sum() > 30
 

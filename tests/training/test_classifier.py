@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from studio.training import classifier
-from studio.training.classifier import (
+from studio.training.data.scenes import GROUNDS
+from studio.training.evaluation import classifier
+from studio.training.evaluation.classifier import (
     SIZE,
     Classifier,
     LabelledPictures,
@@ -15,7 +16,6 @@ from studio.training.classifier import (
     judge,
     train_classifier,
 )
-from studio.training.scenes import GROUNDS
 from tests.training.conftest import COLOURS
 
 
@@ -24,7 +24,7 @@ def test_it_learns_what_it_is_shown(sprites, trained):
     verdict = judge(trained, pictures)
     assert (verdict.concept.argmax(1) == labels.concept).float().mean() > 0.9
     assert (verdict.style.argmax(1) == labels.style).float().mean() > 0.65
-    assert (verdict.ground.argmax(1) == labels.ground).float().mean() > 0.85
+    assert (verdict.background.argmax(1) == labels.background).float().mean() > 0.85
 
 
 def test_it_is_told_of_held_out_pairs(sprites):
@@ -41,7 +41,7 @@ def test_pictures_show_their_labels(sprites):
     picture = (pictures.paint(labels) + 1) / 2
     named = torch.tensor(list(GROUNDS.values()))
     corner = picture[:, :, 0, 0]
-    assert torch.equal(torch.cdist(corner, named).argmin(1), labels.ground)
+    assert torch.equal(torch.cdist(corner, named).argmin(1), labels.background)
     colours = torch.tensor(list(COLOURS.values())) / 255
     own = colours[labels.concept][:, :, None, None]
     assert ((picture - own).abs().amax(1) < 0.02).flatten(1).any(1).all()

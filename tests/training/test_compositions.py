@@ -2,7 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from studio.training.compositions import (
+from studio.training.data.scenes import TINTS, Scene, SceneMaker
+from studio.training.data.sprites import STYLES
+from studio.training.evaluation.compositions import (
     COLOUR,
     KINDS,
     PAIR,
@@ -16,9 +18,7 @@ from studio.training.compositions import (
     questions,
     words,
 )
-from studio.training.detector import OWN, Found
-from studio.training.scenes import TINTS, Scene, SceneMaker
-from studio.training.sprites import STYLES
+from studio.training.evaluation.detector import OWN, Found
 
 FLIPPED = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
@@ -68,7 +68,11 @@ def test_only_what_training_saw_is_asked_for(sprites, asked):
 def test_colours_can_be_seen(sprites, asked):
     for question in asked:
         if question.kind == COLOUR:
-            assert question.tint not in (None, question.ground, own_colour(sprites, *question.concepts, question.style))
+            assert question.tint not in (
+                None,
+                question.background,
+                own_colour(sprites, *question.concepts, question.style),
+            )
     assert own_colour(sprites, sprites.concepts.index("navy cross"), 0) == "blue"
     assert own_colour(sprites, sprites.concepts.index("maroon triangle"), 0) == "red"
 
@@ -85,7 +89,7 @@ def test_scenes_show_what_is_asked(sprites, asked):
     for question in asked:
         scene = compose(question, maker)
         assert all(answers(question, seen(scene, sprites)).values())
-        assert (scene.ground, scene.ground2, scene.pattern) == (question.ground, None, "plain")
+        assert (scene.background, scene.ground2, scene.pattern) == (question.background, None, "plain")
         assert {thing.tint for thing in scene.things} == {question.tint}
         assert {int(sprites.style[thing.sprite]) for thing in scene.things} == {question.style}
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from studio.training import detector as module
-from studio.training.compositions import PAIR, Question, answers, compose, questions
-from studio.training.detector import (
+from studio.training.data.scenes import TINTS, Painter, SceneMaker, Thing
+from studio.training.evaluation import detector as module
+from studio.training.evaluation.compositions import PAIR, Question, answers, compose, questions
+from studio.training.evaluation.detector import (
     CELLS,
     ComposedPictures,
     DetectorRecipe,
@@ -20,7 +21,6 @@ from studio.training.detector import (
     warmth,
     window,
 )
-from studio.training.scenes import TINTS, Painter, SceneMaker, Thing
 
 TINY = DetectorRecipe(updates=2, batch=4)
 
@@ -89,7 +89,7 @@ def test_it_is_shown_every_kind_and_colours_that_can_be_seen(sprites):
     assert {len(scene.things) for scene in scenes} == {1, 2, 3}
     assert {thing.tint for scene in scenes for thing in scene.things} == {None, *TINTS}
     assert all(
-        thing.tint not in (scene.ground, scene.ground2) for scene in scenes for thing in scene.things if thing.tint
+        thing.tint not in (scene.background, scene.ground2) for scene in scenes for thing in scene.things if thing.tint
     )
     assert all(len({thing.tint for thing in scene.things}) == 1 for scene in scenes if len(scene.things) == 3)
     assert {thing.sprite for scene in scenes for thing in scene.things} == set(range(len(sprites)))

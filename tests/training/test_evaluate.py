@@ -8,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.diffusion.core import to_pil
-from studio.training import evaluate as program
-from studio.training.classifier import LabelledPictures, Labels, Verdict
-from studio.training.compositions import KINDS, PAIR, THREE, TWO, Question, compose, questions, words
-from studio.training.evaluate import (
+from studio.diffusion.pipelines.base import tensor_to_image
+from studio.training.data.scenes import GROUNDS, Painter, SceneMaker
+from studio.training.data.sprites import STYLES
+from studio.training.evaluation import evaluate as program
+from studio.training.evaluation.classifier import LabelledPictures, Labels, Verdict
+from studio.training.evaluation.compositions import KINDS, PAIR, THREE, TWO, Question, compose, questions, words
+from studio.training.evaluation.evaluate import (
     COMPOSED_SEED,
     FRECHET,
     PICTURES,
@@ -27,8 +29,8 @@ from studio.training.evaluate import (
     spread,
     worst_concepts,
 )
-from studio.training.report import beside, captioned_sheet, in_words, markdown, mean, of_a_set, share, table
-from studio.training.restoring import (
+from studio.training.evaluation.report import beside, captioned_sheet, in_words, markdown, mean, of_a_set, share, table
+from studio.training.evaluation.restoring import (
     evaluate_super_resolution,
     feature_distance,
     holes,
@@ -37,8 +39,6 @@ from studio.training.restoring import (
     telea,
     tensor,
 )
-from studio.training.scenes import GROUNDS, Painter, SceneMaker
-from studio.training.sprites import STYLES
 from tests.diffusion.conftest import random_pipeline
 
 
@@ -70,12 +70,12 @@ class PerfectPainter:
             if prompt in self.composed:
                 rows.append(Painted(self.composed[prompt]))
                 continue
-            subject, style, ground = prompt.split(", ")
+            subject, style, background = prompt.split(", ")
             concept = self.sprites.concepts.index(subject.split(" ", 1)[1])  # without its article
             concept = (concept + self.wrong) % len(self.sprites.concepts)
             names = list(GROUNDS)
-            ground = names.index(ground.removeprefix("on a ").removesuffix(" background"))
-            rows.append(Painted((concept, STYLES.index(style.removesuffix(" style")), ground)))
+            background = names.index(background.removeprefix("on a ").removesuffix(" background"))
+            rows.append(Painted((concept, STYLES.index(style.removesuffix(" style")), background)))
         return rows
 
     def denoise_step(self, rows):
@@ -86,9 +86,9 @@ class PerfectPainter:
         if isinstance(row.labels, Question):
             scene = compose(row.labels, self.maker)
             scene = replace(scene, things=scene.things[:1]) if self.wrong else scene
-            return to_pil(Painter(self.sprites)([scene], 64)[0])
+            return tensor_to_image(Painter(self.sprites)([scene], 64)[0])
         labels = Labels(*(torch.tensor([value]) for value in row.labels))
-        return to_pil(self.pictures.paint(labels)[0])
+        return tensor_to_image(self.pictures.paint(labels)[0])
 
 
 def bicubic(image, scale_factor, generator):
@@ -106,9 +106,9 @@ def test_every_concept_is_asked_for_in_every_style_that_training_saw(sprites):
     asked = set(zip(labels.concept.tolist(), labels.style.tolist(), strict=True))
     assert not asked & set(held_out_pairs(sprites))
     assert len(asked) == len(sprites) - int(sprites.held_out.sum())
-    assert set(labels.ground.tolist()) == set(range(len(GROUNDS)))
+    assert set(labels.background.tolist()) == set(range(len(GROUNDS)))
     for style in range(len(STYLES)):  # no style has grounds of its own
-        assert len(labels.ground[labels.style == style].unique()) >= 8
+        assert len(labels.background[labels.style == style].unique()) >= 8
 
 
 def test_held_out_pairs_are_asked_for_by_name(sprites):
@@ -121,7 +121,7 @@ def test_held_out_pairs_are_asked_for_by_name(sprites):
 def test_border_tells_the_ground(sprites):
     pictures = LabelledPictures(sprites, seed=2)
     _, labels = pictures(100)
-    assert (border_ground(pictures.paint(labels)) == labels.ground).float().mean() > 0.97
+    assert (border_ground(pictures.paint(labels)) == labels.background).float().mean() > 0.97
 
 
 def test_scores_of_a_known_verdict():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from studio.training.likeness import frechet_distance, nearer_than_usual, nearest
+from studio.training.evaluation.likeness import frechet_distance, nearer_than_usual, nearest
 
 
 def normal(mean: torch.Tensor, covariance: torch.Tensor, count: int = 500) -> torch.Tensor:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from studio.training.scenes import (
+from studio.training.data.scenes import (
     COUNTS,
     FAVOUR,
     GROUNDS,
@@ -20,7 +20,7 @@ from studio.training.scenes import (
     plural,
     with_article,
 )
-from studio.training.sprites import STYLES
+from studio.training.data.sprites import STYLES
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +100,9 @@ def test_captions_name_no_other_style_or_ground(scenes):
         assert said in ([], [STYLES[scene.labels["style"]]])
         said_style += bool(said)
         words = scene.caption.replace(",", "").split()
-        own = {scene.ground, scene.ground2} | {thing.tint for thing in scene.things}
+        own = {scene.background, scene.ground2} | {thing.tint for thing in scene.things}
         assert {colour for colour in GROUNDS if colour in words} <= own
-        said_ground += scene.ground in words
+        said_ground += scene.background in words
     assert 0.8 < said_style / len(scenes) < 0.97
     assert 0.7 < said_ground / len(scenes) < 0.9
 
@@ -124,7 +124,7 @@ def test_a_mix_is_its_shares(sprites):
 def test_no_thing_has_the_colour_of_its_ground(sprites):
     maker = SceneMaker(sprites, seed=4, mix=Mix(one=0.4, pair=0.4, tinted=1.0))
     for scene in (maker.draw() for _ in range(300)):
-        assert scene.ground not in {thing.tint for thing in scene.things}
+        assert scene.background not in {thing.tint for thing in scene.things}
 
 
 def test_a_plain_ground_has_its_colour(painter):
@@ -171,7 +171,9 @@ def test_tint_repaints_in_the_colour_and_keeps_the_outline(painter, sprites):
     for name in ("red", "green", "blue", "yellow"):
         after = painter([Scene((replace(plain, tint=name),), "white")], 64)
         middle = (after[0, :, 32, 32] + 1) / 2
-        nearest = min(GROUNDS, key=lambda ground: (torch.tensor(GROUNDS[ground]) - middle).square().sum().item())
+        nearest = min(
+            GROUNDS, key=lambda background: (torch.tensor(GROUNDS[background]) - middle).square().sum().item()
+        )
         assert nearest == name
         assert torch.equal((before == 1).all(1), (after == 1).all(1))  # the ground is untouched
 
@@ -199,18 +201,18 @@ def test_articles_and_plurals():
 
 def test_five_phrasings_and_more_for_each_kind():
     rng = random.Random(0)
-    for style, ground, least in (("flat", "blue", 5), ("flat", None, 5), (None, "blue", 5), (None, None, 4)):
-        said = {phrase("a red apple", style, ground, rng) for _ in range(200)}
+    for style, background, least in (("flat", "blue", 5), ("flat", None, 5), (None, "blue", 5), (None, None, 4)):
+        said = {phrase("a red apple", style, background, rng) for _ in range(200)}
         assert len(said) >= least
         assert all("red apple" in caption for caption in said)
-        for word in (style, ground):
+        for word in (style, background):
             assert word is None or all(word in caption for caption in said)
     assert "a flat red apple on a blue background" in {phrase("a red apple", "flat", "blue", rng) for _ in range(200)}
 
 
 def test_the_default_prompt_is_one_of_the_phrasings():
     rng = random.Random(0)
-    for style, ground in (("flat", "blue"), ("flat", None), (None, "blue"), (None, None)):
-        assert default_prompt("a red apple", style, ground) in {
-            phrase("a red apple", style, ground, rng) for _ in range(200)
+    for style, background in (("flat", "blue"), ("flat", None), (None, "blue"), (None, None)):
+        assert default_prompt("a red apple", style, background) in {
+            phrase("a red apple", style, background, rng) for _ in range(200)
         }

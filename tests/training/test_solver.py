@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from studio.diffusion.pipeline import StudioTextToImagePipeline
-from studio.diffusion.process import velocity
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler, multistep_update, smoothed
-from studio.diffusion.tables import SolverTable, SolverTables, fingerprint
+from studio.diffusion.noise_process import velocity
+from studio.diffusion.pipelines import StudioTextToImagePipeline
+from studio.diffusion.schedulers.solver_tables import SolverTable, SolverTables, fingerprint
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler, multistep_update, smooth_3x3
 from studio.training.export import save
 from studio.training.solver import fit, least_squares, main, merged, polish
 from studio.training.trajectories import Painting, Solver, distance, formula, sample_at, solve, split_prompts, teach
@@ -122,7 +122,7 @@ class Banded(Gaussians):
 
     def predict(self, x_t, t, rows, share=1.0):
         alpha, sigma = SCHEDULER.schedule.alpha_sigma(t)
-        coarse = smoothed(x_t)
+        coarse = smooth_3x3(x_t)
         gains = (alpha * std**2 / (alpha**2 * std**2 + sigma**2) for std in (self.COARSE, 0.1 * self.COARSE))
         x0 = sum(gain * part for gain, part in zip(gains, (coarse, x_t - coarse), strict=True)) * share
         return velocity(x0, (x_t - alpha * x0) / sigma, alpha, sigma)
@@ -133,7 +133,7 @@ def test_what_is_coarse_has_coefficients_of_its_own(monkeypatch):
     path = teach(problem, SCHEDULER, 48)
     with_both = fit(problem, SCHEDULER, path, 2, held=8, iterations=16)
     for module in ("solver", "trajectories"):
-        monkeypatch.setattr(f"studio.training.{module}.smoothed", torch.zeros_like)
+        monkeypatch.setattr(f"studio.training.{module}.smooth_3x3", torch.zeros_like)
     without = fit(problem, SCHEDULER, path, 2, held=8, iterations=16)
     assert with_both.polished < 0.8 * without.polished
 
@@ -168,7 +168,7 @@ def test_fitting_and_measuring_use_different_prompts():
     vocabulary = {
         "concepts": [{"name": name} for name in ("apple", "cat", "owl", "boat", "house", "kite", "sun")],
         "styles": ["flat", "glossy"],
-        "grounds": ["white", "blue"],
+        "backgrounds": ["white", "blue"],
     }
     fitted, unseen = (set(split_prompts(vocabulary, 200, seed=0, unseen=which)) for which in (False, True))
     assert fitted and unseen and not fitted & unseen

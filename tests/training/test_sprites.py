@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from studio.training.scenes import Painter, Scene, Thing
-from studio.training.sprites import (
+from studio.training.data.scenes import Painter, Scene, Thing
+from studio.training.data.sprites import (
     HELD_OUT_SHARE,
     PACKAGES,
     SIZE,

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import torch
 
-from studio.training import text
-from studio.training.scenes import SceneMaker
-from studio.training.text import new_text_encoder, teach_reading, train_tokenizer
+from studio.training.data import text
+from studio.training.data.scenes import SceneMaker
+from studio.training.data.text import new_text_encoder, teach_reading, train_tokenizer
 from studio.training.train import known_concepts, new_concepts
 
 

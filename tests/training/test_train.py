@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from studio.diffusion.conditioning import Task
-from studio.diffusion.pipeline import StudioTextToImagePipeline
-from studio.diffusion.process import velocity
-from studio.diffusion.scheduler import STUDIO_CONFIG, StudioScheduler
+from studio.diffusion.noise_process import velocity
+from studio.diffusion.pipelines import StudioTextToImagePipeline
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.training import train
-from studio.training.batches import Batch
+from studio.training.data.batches import Batch
 from studio.training.export import load_averaged
 from studio.training.train import draw_times, losses
 from tests.ui.conftest import free_port
@@ -92,7 +92,7 @@ SHAPE |= {"attention_levels": (False, True)}
 TINY = replace(train.PRESETS["cpu"], batch=4, window_batch=2, window_every=3, warmup=1)
 PROGRAM = """
 import sys
-from studio.diffusion.tables import fingerprint
+from studio.diffusion.schedulers.solver_tables import fingerprint
 from tests.training.test_train import tiny_run
 print(fingerprint(tiny_run(*sys.argv[1:]).model))
 """

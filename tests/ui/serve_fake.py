@@ -12,8 +12,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from studio.engine.engine import Engine
 from studio.library.store import Library
+from studio.services.context import AppContext
 from studio.ui.page import serve
-from studio.ui.studio import Studio
 from tests.fakes import FakeSampler, write_model_folder
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     model = write_model_folder(options.folder / "model", thumbnails=not options.plain)
     library = Library(options.folder / "data", model="Blob 64")
     engine = Engine(load, library, active=options.active)
-    serve(Studio.open(model, engine, library), host="127.0.0.1", port=options.port, auth=auth)
+    serve(AppContext.open(model, engine, library), host="127.0.0.1", port=options.port, auth=auth)
     library.close()
 
 

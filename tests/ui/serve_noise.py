@@ -12,13 +12,14 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 
+from studio.api.noise import add_noise_endpoints
 from studio.engine.engine import Engine
-from studio.library.sampler import PipelineSampler, compute_here
 from studio.library.store import Library
-from studio.ui.noise import build_noise
-from studio.ui.noise_endpoints import add_noise_endpoints
-from studio.ui.noise_room import ASSETS
-from studio.ui.owner import Owners
+from studio.models.families.studio import StudioBackend, reserve_torch_threads
+from studio.services.noise import ASSETS
+from studio.services.owners import Owners
+from studio.ui.page import STATIC
+from studio.ui.tabs.noise.tab import build_noise
 from studio.ui.theme import studio_theme
 from tests.diffusion.conftest import random_pipeline
 
@@ -27,9 +28,9 @@ def main() -> None:
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
     library = Library(folder)
 
-    def load() -> PipelineSampler:
-        sampler = PipelineSampler(random_pipeline())
-        compute_here()
+    def load() -> StudioBackend:
+        sampler = StudioBackend(random_pipeline())
+        reserve_torch_threads()
         return sampler
 
     engine = Engine(load, library)
@@ -45,7 +46,7 @@ def main() -> None:
         picture = gr.Textbox(label="Picture", elem_id="picture")
         owner = gr.Textbox(label="Owner", elem_id="owner")
         gr.Button("Open", elem_id="open").click(tab.open, [owner, picture], [tab.inbox], show_progress="hidden")
-    styles = (ASSETS / "style.css").read_text("utf-8") + (ASSETS / "noise.css").read_text("utf-8")
+    styles = (STATIC / "style.css").read_text("utf-8") + (STATIC / "noise.css").read_text("utf-8")
     page.launch(
         server_name="127.0.0.1",
         server_port=port,

@@ -63,7 +63,7 @@ def test_others_may_reach_it_with_a_password_or_on_a_space(monkeypatch):
 def test_the_page_is_built_before_torch_is_imported(tmp_path):
     code = (
         "import sys, pathlib; from studio.engine.engine import Engine; from studio.ui.page import build_page;"
-        "from studio.library.store import Library; from studio.ui.studio import Studio; import app;"
+        "from studio.library.store import Library; from studio.services.context import Studio; import app;"
         f"data = pathlib.Path({str(tmp_path)!r}); library = Library(data);"
         "build_page(Studio.open(data / 'no', Engine(None, library), library)); library.close();"
         "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"

@@ -7,9 +7,9 @@ from PIL import Image
 
 from studio.engine.requests import request_from
 from studio.library.metadata import read_png
-from studio.ui.examples import ENLARGED, FILLED, PAINTED
-from studio.ui.restore import restored
-from studio.ui.sheet import PHOTO, kind_of
+from studio.services.examples import ENLARGED, FILLED, PAINTED
+from studio.services.import_settings import import_settings
+from studio.ui.components.inpaint_draft import PHOTOGRAPH_KIND, picture_kind
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 PICTURES = {
@@ -25,16 +25,16 @@ def test_an_example_says_how_it_was_painted(name):
     assert settings["model"] == "Studio Emoji" and settings["size"] == "64x64"
     asked = {key: value for key, value in settings.items() if key in PICTURES[name].settings()}
     assert request_from(asked, {}) == PICTURES[name]
-    assert restored(settings).values["seed"] == PICTURES[name].seed
+    assert import_settings(settings).values["seed"] == PICTURES[name].seed
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_an_example_is_not_taken_for_a_photograph(name):
     with Image.open(EXAMPLES / name) as picture:
-        assert kind_of(picture, EXAMPLES / name) == ""
+        assert picture_kind(picture, EXAMPLES / name) == ""
 
 
 def test_a_picture_of_noise_is(tmp_path):
     noise = Image.effect_noise((64, 64), 80).convert("RGB")
     noise.save(tmp_path / "noise.png")
-    assert kind_of(noise, tmp_path / "noise.png") == PHOTO
+    assert picture_kind(noise, tmp_path / "noise.png") == PHOTOGRAPH_KIND

@@ -178,7 +178,7 @@ def test_drafts_survive_a_refresh(studio_url, open_page):
     page = open_page(studio_url)
     page.fill("#prompt textarea", "a half written")
     page.click("#style label:has-text('Flat')")
-    page.click("#ground label:has-text('Pink')")
+    page.click("#background label:has-text('Pink')")
     page.click("#count label:has-text('3')")
     set_steps(page, 33)
     page.fill("#negative textarea", "clouds")
@@ -234,7 +234,7 @@ def drop(page, name: str, content: bytes, on: str = "#footer") -> None:
 
 
 def test_a_picture_of_ours_brings_its_settings_wherever_it_is_dropped(studio_url, open_page, tmp_path):
-    settings = {"prompt": "a <b>fox</b>", "negative_prompt": "snow", "style": "flat", "ground": "blue", "steps": 9,
+    settings = {"prompt": "a <b>fox</b>", "negative_prompt": "snow", "style": "flat", "background": "blue", "steps": 9,
                 "guidance": 4.5, "sampler": "euler", "seed": 77, "task": "text-to-image"}  # fmt: skip
     write_png(Image.new("RGB", (8, 8)), tmp_path / "fox.png", settings)
     page = open_page(studio_url)
@@ -244,7 +244,7 @@ def test_a_picture_of_ours_brings_its_settings_wherever_it_is_dropped(studio_url
     page.wait_for_selector("#message:has-text('Settings taken from fox.png.')")
     assert page.is_visible("#generate")  # it went to the tab
     assert page.input_value("#prompt textarea") == "a <b>fox</b>"
-    assert page.is_checked("#style input[value=flat]") and page.is_checked("#ground input[value=blue]")
+    assert page.is_checked("#style input[value=flat]") and page.is_checked("#background input[value=blue]")
     assert page.input_value("#steps input") == "9" and page.input_value("#guidance input") == "4.5"
     assert page.input_value("#seed input") == "77" and not page.is_checked("#randomize input")
     assert page.input_value("#sampler input") == "Euler" and page.input_value("#negative textarea") == "snow"

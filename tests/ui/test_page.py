@@ -32,7 +32,7 @@ def is_a_picture(pixels: np.ndarray) -> bool:
 
 def test_words_become_a_picture(studio_url, open_page):
     page = open_page(studio_url)
-    page.click("#ground label:has-text('Blue')")
+    page.click("#background label:has-text('Blue')")
     page.click("#style label:has-text('Glossy')")
     generate(page, "a red apple")
     assert page.inner_text(".label .title") == "a red apple, glossy style, on a blue background"
@@ -43,7 +43,7 @@ def test_words_become_a_picture(studio_url, open_page):
     assert is_a_picture(picture_in(png))
     settings = read_png(io.BytesIO(png))
     assert settings["seed"] == int(page.inner_text("[data-slot=seed]"))
-    assert (settings["prompt"], settings["style"], settings["ground"]) == ("a red apple", "glossy", "blue")
+    assert (settings["prompt"], settings["style"], settings["background"]) == ("a red apple", "glossy", "blue")
 
 
 def test_the_statistic_tells_pictures_from_noise_and_flat():
@@ -111,7 +111,7 @@ def test_live_paints_as_one_types_and_keeps_nothing_before_it_is_told_to(studio_
     assert "not kept" in page.inner_text(".label") and not page.locator("#strip [data-pick^='picture:']").count()
     page.click("#vocabulary [data-word='a cat']")  # as written, too
     page.wait_for_selector(".stage[data-kind=sketch] .title:text-is('a red apple and a cat')")
-    page.click("#ground label:has-text('Blue')")
+    page.click("#background label:has-text('Blue')")
     page.wait_for_selector(".stage[data-kind=sketch] .title:text-is('a red apple and a cat on a blue background')")
     live = page.get_attribute(".wall img", "src")
     assert live.startswith("data:image/png")
@@ -170,7 +170,9 @@ def test_nine_pictures_each_with_its_seed(studio_url, open_page):
     seeds = [int(cell.get_attribute("data-seed")) for cell in page.locator("[data-cell]").all()]
     assert seeds == [(seeds[0] + i) % 2**32 for i in range(9)]
     titles = [title_of(page, number) for number in range(9)]
-    assert titles == TextToImage("a cat", count=9, seed=seeds[0], varied=True).captions and len(set(titles)) > 3
+    assert (
+        titles == TextToImage("a cat", count=9, seed=seeds[0], randomize_style=True).captions and len(set(titles)) > 3
+    )
     page.click("[data-cell] >> nth=4")
     assert read_png(io.BytesIO(download(page)))["seed"] == seeds[4]
     page.click("text=Use these settings")
@@ -190,7 +192,7 @@ def test_what_is_left_open_may_be_left_to_the_model(studio_url, open_page):
     page.uncheck("#varied input")
     generate(page)
     assert page.inner_text(".label .title") == "a cat"
-    assert read_png(io.BytesIO(download(page)))["varied"] is False
+    assert read_png(io.BytesIO(download(page)))["randomize_style"] is False
 
 
 def test_variations_are_of_the_same_words(studio_url, open_page):
@@ -202,7 +204,7 @@ def test_variations_are_of_the_same_words(studio_url, open_page):
     page.wait_for_selector("[data-cell] >> nth=3")
     assert [title_of(page, number) for number in range(4)] == [words] * 4
     settings = read_png(io.BytesIO(download(page)))
-    assert (settings["prompt"], settings["strength"], settings["varied"]) == ("a cat", 0.35, False)
+    assert (settings["prompt"], settings["strength"], settings["randomize_style"]) == ("a cat", 0.35, False)
 
 
 def test_the_same_seed_gives_the_same_picture(studio_url, open_page):
@@ -303,17 +305,17 @@ def test_one_column_at_390_pixels_without_sideways_scroll(studio_url, open_page,
 
 
 def test_light_and_dark_follow_the_system_and_the_button(studio_url, open_page):
-    def ground(page) -> int:
+    def background(page) -> int:
         colour = page.evaluate("getComputedStyle(document.querySelector('gradio-app')).backgroundColor")
         return sum(int(part) for part in re.findall(r"\d+", colour)[:3])
 
     page = open_page(studio_url, color_scheme="dark")
-    assert ground(page) < 100
+    assert background(page) < 100
     page.click("[data-shade]")
-    assert ground(page) > 700
+    assert background(page) > 700
     page.reload()
     page.wait_for_selector("#prompt textarea")
-    assert ground(page) > 700
+    assert background(page) > 700
 
 
 def test_the_text_is_readable_in_light_and_dark(studio_url, open_page):

@@ -1,0 +1,141 @@
+"""Tables of a solver fitted to a network: times and coefficients for one number of evaluations and one guidance.
+
+The Generalized Solver (arXiv 2510.17699): a linear multistep method whose history reaches back to the first call. Its
+evaluation-time shifts need no numbers of their own: the coefficients are free, so that a sample need not be at the
+level of the time that the network is called with. Two things are added. What is coarse has coefficients of its own,
+since it is settled long before what is fine is; and each call has its own guidance, since a long step follows for long
+what is strongest where it begins.
+
+Knows how tables are kept in a scheduler's config and which one fits; the fitting is in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+COLUMNS, SQUARES = ("timesteps", "a", "coarse_a", "guidance"), ("b", "coarse_b")  # of a table, by their shape
+NEAREST = math.sqrt(2)  # a table serves guidance scales up to so many times its own, and down to its own over that
+
+
+@dataclass(frozen=True)
+class SolverTable:
+    """A run of N calls. ValueError for what is not one.
+
+    x_{i+1} = a_i x_i + sum_j b_ij x0_{i-j} + smoothed(coarse_a_i x_i + sum_j coarse_b_ij x0_{i-j}), as in
+    `studio.diffusion.schedulers.studio_scheduler.SamplingPlan`; the last is the picture.
+    """
+
+    guidance_scale: float  # that it was fitted for
+    timesteps: tuple[float, ...]  # (N,) real train steps, decreasing
+    a: tuple[float, ...]  # (N,)
+    b: tuple[tuple[float, ...], ...]  # (N, N), zeros where there is no history yet
+    coarse_a: tuple[float, ...]  # (N,)
+    coarse_b: tuple[tuple[float, ...], ...]  # (N, N)
+    guidance: tuple[float, ...]  # (N,) above 0: guidance scales less 1 are multiplied by it
+
+    def __post_init__(self) -> None:
+        count = len(self.timesteps)
+        columns, squares = (self.a, self.coarse_a, self.guidance), (self.b, self.coarse_b)
+        square = all([len(row) for row in rows] == [count] * count for rows in squares)
+        if not count or not square or any(len(column) != count for column in columns):
+            raise ValueError(
+                f"a solver table of {count} timesteps must have as many a, coarse_a and guidance, and rows of b and "
+                "coarse_b of that length"
+            )
+        numbers = [*self.timesteps, *(n for column in columns for n in column)]
+        numbers += [n for rows in squares for row in rows for n in row]
+        if not all(map(math.isfinite, (self.guidance_scale, *numbers))):
+            raise ValueError("the numbers of a solver table must be finite")
+        if min(self.guidance) <= 0:
+            raise ValueError(f"guidance of a solver table is {self.guidance}; it must be above 0")
+        if self.guidance_scale <= 0:
+            raise ValueError(f"guidance_scale of a solver table is {self.guidance_scale}; it must be above 0")
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+
+@dataclass(frozen=True)
+class SolverTables:
+    """All tables fitted to one network, and which network that is."""
+
+    model: str  # its `fingerprint`
+    tables: tuple[SolverTable, ...]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any] | None) -> SolverTables:
+        """What `to_config` wrote; no tables for None. Raises ValueError for anything else."""
+        if config is None:
+            return cls("", ())
+        try:
+            return cls(str(config["model"]), tuple(map(_from_numbers, config["tables"])))
+        except (KeyError, TypeError) as problem:
+            raise ValueError(f"solver_tables is not what the fitting wrote: {problem!r}") from problem
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain numbers, without the zeros where there is no history yet."""
+        tables = [
+            asdict(table) | {name: [row[: i + 1] for i, row in enumerate(getattr(table, name))] for name in SQUARES}
+            for table in self.tables
+        ]
+        return {"model": self.model, "tables": [_lists(table) for table in tables]}
+
+    def find(self, num_inference_steps: int, guidance_scale: float) -> SolverTable | None:
+        """The table for so many calls whose guidance is nearest in ratio, if it is near enough."""
+        if guidance_scale <= 0:
+            return None
+
+        def distance(table: SolverTable) -> float:
+            return abs(math.log(guidance_scale / table.guidance_scale))
+
+        fitting = [table for table in self.tables if len(table) == num_inference_steps]
+        nearest = min(fitting, key=distance, default=None)
+        return nearest if nearest is not None and distance(nearest) <= math.log(NEAREST) + 1e-9 else None
+
+
+def _from_numbers(numbers: Mapping[str, Any]) -> SolverTable:
+    count = len(numbers["timesteps"])
+    nothing = [0.0] * count
+    absent = {"coarse_a": nothing, "coarse_b": [nothing] * count, "guidance": [1.0] * count}  # in earlier tables
+    numbers = absent | dict(numbers)
+    columns = {name: tuple(map(float, numbers[name])) for name in COLUMNS}
+    squares = {
+        name: tuple((*map(float, row), *[0.0] * (count - len(row))) for row in numbers[name]) for name in SQUARES
+    }
+    return SolverTable(float(numbers["guidance_scale"]), **columns, **squares)
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, as JSON has them: a config is the same before it is saved and after."""
+    if isinstance(value, Mapping):
+        return {key: _lists(part) for key, part in value.items()}
+    return [_lists(part) for part in value] if isinstance(value, Sequence) else value
+
+
+_fingerprints: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Sixteen hexadecimal digits that tell a network's weights from others', reckoned once for each module.
+
+    Of the weights as bfloat16, so that what is loaded from one file as float32, float16 or bfloat16 is the same,
+    compiled or not. Empty where the weights are not there to be read: kept elsewhere until they are needed.
+    """
+    if network not in _fingerprints:
+        digest = hashlib.sha256()
+        for name, values in network.state_dict().items():
+            if values.is_meta:
+                return ""
+            digest.update(name.removeprefix("_orig_mod.").encode())
+            kept = values.detach().to("cpu", torch.float16)  # as in the file
+            digest.update(kept.to(torch.bfloat16).contiguous().view(torch.int16).numpy())
+        _fingerprints[network] = digest.hexdigest()[:16]
+    return _fingerprints[network]

@@ -1,0 +1,163 @@
+"""What the model knows, as words: checks a prompt against it and names the nearest known things.
+
+Reads vocabulary.json beside the weights; knows nothing of Gradio.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from studio.prompts.captions import BACKGROUNDS, STYLES
+
+# Words that captions are built with; they name nothing, and nobody needs to be told of them.
+FUNCTION_WORDS = frozenset(
+    """a an the and or with without of in on at to by from for its it is are as near next beside behind
+    between left right above below under over top bottom side front back inside middle center centre
+    background ground style styled coloured colored color colour picture image icon emoji drawing
+    drawn painting painted photo art one two three four five six seven eight nine ten many some few
+    several pair single plain pattern patterned small big large little tiny huge very light dark
+    bright striped dotted checkered checked half beneath underneath""".split()
+)
+COLOURS = frozenset(
+    "red orange yellow green blue purple pink brown black white gray grey cyan teal violet gold".split()
+)
+LONGEST = 32  # letters; what is longer is no word
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A word that the model has not learned, and the nearest things that it has."""
+
+    word: str
+    nearest: tuple[str, ...]
+
+    def __str__(self) -> str:
+        near = f"; nearest: {', '.join(self.nearest)}" if self.nearest else ""
+        return f"The model does not know “{self.word}”{near}."
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """A sheet of square tiles, one a concept in the vocabulary's order, row by row."""
+
+    path: Path
+    tile: int  # pixels a side
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """concepts: (name, category) in the order of the file; synonyms: word -> concept."""
+
+    concepts: tuple[tuple[str, str], ...]
+    styles: tuple[str, ...] = STYLES
+    backgrounds: tuple[str, ...] = BACKGROUNDS
+    synonyms: dict[str, str] = field(default_factory=dict)
+    thumbnails: Thumbnails | None = None
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Vocabulary | None:
+        """From vocabulary.json in a model folder; None if there is none or it cannot be read.
+
+        {"concepts": [{"name", "category", "synonyms"?}], "styles", "backgrounds",
+         "thumbnails"?: {"file", "tile"}},
+        where thumbnails is a sheet of square tiles, `tile` pixels a side, in the order of the concepts.
+        """
+        folder = Path(folder)
+        try:
+            content = json.loads((folder / "vocabulary.json").read_text("utf-8"))
+            concepts = tuple((str(c["name"]), str(c.get("category", "Other"))) for c in content["concepts"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        synonyms = {str(s).lower(): str(c["name"]) for c in content["concepts"] for s in c.get("synonyms", ())}
+        return cls(
+            concepts,
+            tuple(content.get("styles", STYLES)),
+            tuple(content.get("backgrounds", content.get("grounds", BACKGROUNDS))),
+            synonyms,
+            _thumbnails(folder, content.get("thumbnails") or {}, len(concepts)),
+        )
+
+    @property
+    def categories(self) -> dict[str, list[tuple[int, str]]]:
+        """category -> (index, name) of its concepts, both in the order of the file."""
+        found: dict[str, list[tuple[int, str]]] = {}
+        for index, (name, category) in enumerate(self.concepts):
+            found.setdefault(category, []).append((index, name))
+        return found
+
+    @cached_property
+    def _concept_of(self) -> dict[str, str]:
+        """What a word may be nearest to -> the concept it then stands for."""
+        nearest = {}
+        for name, _ in self.concepts:
+            for word in _words(name):
+                if len(word) > 3:
+                    nearest.setdefault(word, name)
+        nearest.update(self.synonyms)
+        nearest.update((name.lower(), name) for name, _ in self.concepts)
+        return nearest
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        texts = [name for name, _ in self.concepts] + list(self.synonyms) + [*self.styles, *self.backgrounds]
+        return frozenset(word for text in texts for word in _words(text)) | FUNCTION_WORDS | COLOURS
+
+    def unknown(self, prompt: str, most: int = 5) -> list[Unknown]:
+        """The words of a prompt that the model has not learned, each once, with up to 3 nearest."""
+        found: list[Unknown] = []
+        for word in dict.fromkeys(_words(_beginning(prompt))):
+            if len(found) == most:
+                break
+            if len(word) > LONGEST:
+                found.append(Unknown(word[: LONGEST - 1] + "…", ()))
+            elif not self._knows(word):
+                found.append(Unknown(word, self._nearest(word)))
+        return found
+
+    def _knows(self, word: str) -> bool:
+        if word in self._known or word.isdigit():
+            return True
+        singular = {word.removesuffix("'s"), word.removesuffix("s"), word.removesuffix("es")}
+        if word.endswith("ies"):
+            singular.add(word[:-3] + "y")
+        parts = word.split("-")
+        return bool(singular & self._known) or (len(parts) > 1 and all(part in self._known for part in parts))
+
+    def _nearest(self, word: str) -> tuple[str, ...]:
+        keys = list(self._concept_of)
+        inside = [key for key in keys if len(word) > 3 and (word in key or (len(key) > 3 and key in word))]
+        close = get_close_matches(word, keys, n=8, cutoff=0.5) or get_close_matches(word, keys, n=3, cutoff=0.0)
+        return tuple(dict.fromkeys(self._concept_of[key] for key in [*inside[:2], *close]))[:3]
+
+
+def _beginning(text: str, most: int = 2000) -> str:
+    """As much of a text as is worth checking, in whole words."""
+    return text if len(text) <= most else text[:most].rpartition(" ")[0] or text[:most]
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower().replace("’", "'"))
+
+
+def _thumbnails(folder: Path, entry: dict[str, Any], count: int) -> Thumbnails | None:
+    path = folder / str(entry.get("file", "thumbnails.png"))
+    if path.resolve().parent != folder.resolve():
+        return None
+    try:
+        with Image.open(path, formats=["PNG", "WEBP"]) as sheet:
+            tile = int(entry.get("tile", 32))
+            columns, rows = sheet.width // tile, sheet.height // tile
+    except (OSError, ValueError, TypeError, ZeroDivisionError):
+        return None
+    return Thumbnails(path.resolve(), tile, columns, rows) if columns * rows >= count else None

@@ -1,0 +1,81 @@
+"""Where a job stands, how long something takes, how much it is and when it was: in words."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+from studio.engine.job import JobView
+
+TASKS = {
+    "text-to-image": "Text to image",
+    "inpaint": "Inpaint",
+    "super-resolution": "Super-resolution",
+    "denoise": "Noise taken out",
+}
+
+# Of a picture that the bundled network cannot serve well.
+PHOTOGRAPH_NOTE = (
+    "This looks like a photograph. The bundled model has seen nothing but emoji artwork, so do not expect much of it "
+    "here. Models that would serve: {models}."
+)
+
+
+def format_progress(job: JobView) -> str:
+    """Where a job that has not ended is: "Step 3 of 12", "Next in line", "3rd in line, about 4 s"."""
+    if job.state == "running":
+        text = f"Step {max(job.step, 1)} of {job.steps}" if job.share else "Starting"
+    else:
+        text = f"{ordinal(job.ahead + 1)} in line" if job.ahead else "Next in line"
+    if job.eta_seconds is not None and (job.state == "queued" or job.eta_seconds >= 2):
+        text += f", about {format_duration(job.eta_seconds)}"
+    return text
+
+
+def ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def format_duration(seconds: float) -> str:
+    """ "4 s", "3 min", "2 h": one number, never less than a second."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{round(seconds / 3600)} h"
+
+
+def format_count(number: int, thing: str) -> str:
+    """ "1 picture", "3 pictures", "1,200 pictures"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def format_bytes(count: int) -> str:
+    """Bytes for people: "840 kB", "1.2 MB", "1 GB"."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f}".removesuffix(".0") + f" {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+
+
+def format_day(day: str, today: date | None = None) -> str:
+    """ "Today", "Yesterday" or "Friday, 21 November 2025", of "2025-11-21"."""
+    then, today = date.fromisoformat(day), today or date.today()
+    if then == today:
+        return "Today"
+    if then == today - timedelta(days=1):
+        return "Yesterday"
+    return f"{then:%A}, {then.day} {then:%B %Y}"
+
+
+def local_day(created: float) -> str:
+    """The local day of a time since 1970."""
+    return datetime.fromtimestamp(created).date().isoformat()
+
+
+def format_time(created: float) -> str:
+    """ "21 November 2025, 14:03"."""
+    then = datetime.fromtimestamp(created)
+    return f"{then.day} {then:%B %Y, %H:%M}"

@@ -1,0 +1,88 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from studio.imaging.files import open_image
+from studio.imaging.modes import normalize_mask
+
+
+def saved(picture: Image.Image, kind: str = "PNG", **options) -> io.BytesIO:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    file.seek(0)
+    return file
+
+
+def test_any_mode_becomes_rgb_or_rgba():
+    for mode, kind, becomes in [
+        ("RGB", "PNG", "RGB"), ("RGBA", "PNG", "RGBA"), ("L", "PNG", "RGB"), ("LA", "PNG", "RGBA"), ("P", "GIF", "RGB"),
+        ("1", "BMP", "RGB"), ("CMYK", "JPEG", "RGB"), ("I;16", "PNG", "RGB"), ("F", "TIFF", "RGB"),
+        ("RGB", "WEBP", "RGB"),
+    ]:  # fmt: skip
+        picture, notes = open_image(saved(Image.new(mode, (7, 5)), kind))
+        assert (picture.mode, picture.size, notes) == (becomes, (7, 5), ()), mode
+
+
+def test_pixels_arrive_as_they_are():
+    values = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    picture, _ = open_image(saved(Image.fromarray(values)))
+    assert np.array_equal(np.asarray(picture), values)
+
+
+def test_a_turned_camera_is_honoured():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture, _ = open_image(saved(Image.new("RGB", (10, 4)), "JPEG", exif=exif))
+    assert picture.size == (4, 10)
+
+
+def test_the_first_of_an_animation_is_taken_and_it_is_said():
+    first, second = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
+    file = saved(first, "GIF", save_all=True, append_images=[second])
+    picture, notes = open_image(file, "x.gif")
+    assert picture.convert("RGB").getpixel((0, 0))[0] > 200
+    assert notes == ("x.gif is animated: its first picture was taken.",)
+
+
+def test_extreme_shapes():
+    assert open_image(saved(Image.new("RGB", (1, 1))))[0].size == (1, 1)
+    assert open_image(saved(Image.new("RGB", (16_000, 1))))[0].size == (16_000, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "x is not a whole picture: PNG, JPEG, WebP, GIF, BMP or TIFF files can be read."),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "x is not a whole picture"),
+        (b"<!doctype html><script>1</script>", "x is not a whole picture"),
+        (saved(Image.effect_noise((64, 64), 90)).getvalue()[:1500], "x is not a whole picture"),
+        (saved(Image.effect_noise((64, 64), 90).convert("RGB"), "JPEG").getvalue()[:900], "x is not a whole picture"),
+        (saved(Image.new("1", (5000, 4000))).getvalue(), "x has 5000 x 4000 px; a picture may have"),
+        (saved(Image.new("1", (20_001, 2))).getvalue(), "x has 20001 x 2 px; its sides may be at most 20,000 px."),
+    ],
+)  # fmt: skip
+def test_what_is_no_picture_is_refused_with_a_sentence(content, says):
+    with pytest.raises(ValueError, match=says.replace("(", r"\(")):
+        open_image(io.BytesIO(content), "x")
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")))
+    with pytest.raises(ValueError, match="^x has (60000 x 60000 px|too many pixels)"):
+        open_image(tmp_path / "bomb.png", "x")
+
+
+def test_a_mask_is_read_as_one():
+    mask = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    mask.putpixel((1, 1), (0, 0, 0, 255))
+    picture, _ = open_image(saved(mask), "The mask", normalize_mask)
+    assert picture.mode == "L" and picture.getpixel((1, 1)) == 255 and picture.getpixel((0, 0)) == 0

@@ -1,0 +1,246 @@
+"""The bundled pipeline as a Sampler: its pictures are those of the plain calls, for every task."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from inspect import signature
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from studio.diffusion.pipelines import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
+from studio.engine.requests import Denoise, Inpaint, Request, SuperResolve, TextToImage
+from studio.imaging.canvas import tile_count
+from studio.models.families.studio import StudioBackend
+from tests.diffusion.conftest import random_pipeline
+
+
+@pytest.fixture(scope="module")
+def sampler() -> StudioBackend:
+    return StudioBackend(random_pipeline())
+
+
+def noise_picture(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def generators(request: Request) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in request.seeds]
+
+
+def painted(sampler: StudioBackend, request: Request) -> list[np.ndarray]:
+    rows = sampler.prepare(request)
+    assert [row.seed for row in rows] == request.seeds
+    while not all(row.finished for row in rows):
+        sampler.denoise_step(rows)
+    return [np.asarray(sampler.decode(row)) for row in rows]
+
+
+def same(pictures: list[np.ndarray], others: list[Image.Image]) -> bool:
+    return len(pictures) == len(others) and all(map(np.array_equal, pictures, map(np.asarray, others)))
+
+
+@pytest.mark.parametrize("negative", ["", "a house"])
+def test_text_to_image_paints_what_the_plain_call_paints(sampler, negative):
+    request = TextToImage("a cat", negative, "noto", "red", count=2, steps=4, seed=7)
+    plain = sampler.pipeline(
+        "a cat, noto style, on a red background",
+        negative or None,
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        num_images_per_prompt=2,
+        generator=generators(request),
+    )
+    assert same(painted(sampler, request), plain.images)
+
+
+def test_what_the_seed_chooses_is_as_if_it_had_been_asked_for(sampler):
+    request = TextToImage("a cat", count=3, steps=2, seed=7, randomize_style=True)
+    assert len(set(request.captions)) == 3
+    looks = [dict(zip(("style", "background"), request.look(seed), strict=True)) for seed in request.seeds]
+    alone = [TextToImage("a cat", steps=2, seed=seed, **look) for seed, look in zip(request.seeds, looks, strict=True)]
+    pictures = np.stack(painted(sampler, request)).astype(int)
+    away = np.abs(pictures - np.stack([picture for one in alone for picture in painted(sampler, one)]))
+    assert away.max() <= 1 and away.mean() < 0.01  # calls of other sizes round differently
+
+
+def test_inpainting_paints_what_the_plain_call_paints(sampler):
+    image, mask = noise_picture(40, 32), Image.new("L", (40, 32))
+    mask.paste(255, (8, 8, 24, 24))
+    request = Inpaint("a red cat", image, mask, "a boat", count=2, steps=4, guidance=3, seed=7)
+    plain = StudioInpaintPipeline(**sampler.pipeline.components)(
+        "a red cat",
+        image,
+        mask,
+        "a boat",
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        num_images_per_prompt=2,
+        generator=generators(request),
+        whole=False,
+    )
+    assert same(painted(sampler, request), plain.images)
+    options = {"grow": 2, "feather": 3, "invert": True}
+    request = Inpaint("a red cat", image, mask, steps=2, guidance=1, seed=7, area="whole", **options)
+    plain = StudioInpaintPipeline(**sampler.pipeline.components)(
+        "a red cat", image, mask, num_inference_steps=2, guidance_scale=1.0, generator=generators(request), **options
+    )
+    assert same(painted(sampler, request), plain.images)
+
+
+def test_image_to_image_paints_what_the_plain_call_paints(sampler):
+    request = TextToImage("a cat", steps=4, seed=7, count=2, image=noise_picture(40, 32), strength=0.5, resolution=64)
+    plain = sampler.pipeline(
+        "a cat",
+        num_inference_steps=4,
+        num_images_per_prompt=2,
+        generator=generators(request),
+        image=request.image,
+        strength=0.5,
+        size=64,
+    )
+    assert same(painted(sampler, request), plain.images)
+
+
+@pytest.mark.parametrize(("way", "steps"), [("mean", 1), ("run", 3)])
+def test_denoising_paints_what_the_plain_call_paints(sampler, way, steps):
+    request = Denoise(noise_picture(40, 36), 25.0, way, "a cat", steps=3, guidance=2.0, seed=7)
+    plain = StudioDenoisePipeline(**sampler.pipeline.components)(
+        request.image,
+        25.0,
+        "a cat",
+        num_inference_steps=steps,
+        guidance_scale=2.0,
+        generator=generators(request),
+    )
+    assert same(painted(sampler, request), plain.images)
+
+
+def test_a_target_size_is_met_exactly(sampler):
+    (picture,) = painted(sampler, SuperResolve(noise_picture(24, 20), target=(61, 47), steps=1))
+    assert picture.shape == (47, 61, 3)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_super_resolution_paints_what_the_plain_call_paints(sampler, scale):
+    image = noise_picture(24, 20)
+    request = SuperResolve(image, scale, "a red cat", 0.1, count=2, guidance=1.5, seed=7)
+    plain = StudioUpscalePipeline(**sampler.pipeline.components)(
+        [image, image],
+        scale,
+        "a red cat",
+        0.1,
+        num_inference_steps=2,
+        guidance_scale=1.5,
+        generator=generators(request),
+    )
+    assert same(painted(sampler, request), plain.images)
+    assert plain.images[0].size == (24 * scale, 20 * scale)
+
+
+def test_what_is_not_said_is_as_the_pipelines_have_it(sampler):
+    mask = Image.new("L", (16, 16), 255)
+    for request, pipe in (
+        (TextToImage("a cat"), sampler.pipeline),
+        (Inpaint("a cat", mask, mask), sampler._inpaint),
+        (SuperResolve(mask), sampler._upscale),
+    ):
+        usual = signature(pipe.prepare).parameters
+        assert request.steps == usual["num_inference_steps"].default
+        assert request.guidance == usual["guidance_scale"].default
+
+
+def test_the_rest_is_the_pipelines(sampler):
+    assert sampler.device == "cpu"
+    assert sampler.truncated("a cat") == "" and sampler.truncated("a cat " * 500).startswith("a cat")
+
+
+@pytest.mark.parametrize("name", ["studio", "ddpm", "unipc", "heun", "dpm++2m"])
+@pytest.mark.parametrize("where", ["network", "advance"])
+def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, monkeypatch, name, where):
+    """Wherever it does: here at every second call, in the network or after some rows have stepped."""
+    import studio.diffusion.sampling.batched_call as network_calls
+
+    request = TextToImage("a red cat", sampler=name, steps=4, count=2, seed=3)
+    undisturbed = painted(sampler, request)
+    rows, real = sampler.prepare(request), network_calls.advance
+
+    def out_of_memory(*arguments):
+        if where == "advance":
+            real(*arguments)
+        raise torch.OutOfMemoryError("out of memory")
+
+    while not all(row.finished for row in rows):
+        with monkeypatch.context() as patch:
+            if where == "network":
+                patch.setattr(sampler.pipeline.unet, "forward", out_of_memory)
+            else:
+                patch.setattr(network_calls, "advance", out_of_memory)
+            with pytest.raises(torch.OutOfMemoryError):
+                sampler.denoise_step(rows)
+        sampler.denoise_step(rows)
+    assert same([np.asarray(sampler.decode(row)) for row in rows], undisturbed)
+
+
+def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypatch):
+    """Over several calls, of which some fail, before anything is blended and after, it is the same within a level."""
+    import studio.diffusion.sampling.batched_call as network_calls
+    import studio.diffusion.sampling.state as rows
+
+    request = SuperResolve(noise_picture(40, 36), 2, "a cat", steps=2, guidance=2.0)
+    undisturbed = painted(sampler, request)
+    for module in (network_calls, rows):
+        monkeypatch.setattr(module, "MAX_TILES_PER_CALL", 4)
+    (row,) = sampler.prepare(request)
+    assert row.call_rows == 4
+    in_all = 2 * tile_count(72, 80, row.stage.window)
+    calls = -(-in_all // 4)
+
+    def out_of_memory(*arguments):
+        raise torch.OutOfMemoryError("out of memory")
+
+    def fails(module, name):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, out_of_memory)
+            with pytest.raises(torch.OutOfMemoryError):
+                sampler.denoise_step([row])
+
+    for number in range(1, calls):
+        fails(sampler.pipeline.unet, "forward")
+        sampler.denoise_step([row])
+        assert row.progress == pytest.approx(4 * number / in_all) and row.step == 0
+    fails(network_calls, "apply_guidance")
+    assert row.progress == 0 and row.call_rows == 4  # the step begins again
+    for _ in range(calls):
+        sampler.denoise_step([row])
+    assert row.progress == row.step == 1
+    for _ in range(calls):
+        sampler.denoise_step([row])
+    assert row.finished and row.progress == 2
+    apart = np.asarray(sampler.decode(row), dtype=int) - np.asarray(undisturbed[0], dtype=int)
+    assert abs(apart).max() <= 1  # sums over other numbers of rows round otherwise
+
+
+def test_torchs_threads_are_for_the_thread_that_asks():
+    code = """
+import threading, torch
+from studio.models.families.studio import reserve_torch_threads
+torch.set_num_threads(3)
+seen = []
+def engine():
+    reserve_torch_threads()
+    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    seen.append(torch.get_num_threads())
+for _ in range(2):
+    thread = threading.Thread(target=engine)
+    thread.start()
+    thread.join()
+print(seen)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[1, 3, 1, 3]"

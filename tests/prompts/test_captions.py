@@ -1,0 +1,53 @@
+from collections import Counter
+
+import pytest
+
+from studio.prompts.captions import ANY, BACKGROUNDS, DULL_BACKGROUNDS, STYLES, build_caption, choose_look
+from studio.training.data import scenes
+
+
+def test_the_caption_is_phrased_as_in_training():
+    assert build_caption("a red apple") == "a red apple"
+    assert build_caption("a red apple", "glossy") == "a red apple, glossy style"
+    assert build_caption(" a red apple, ", "glossy", "blue") == "a red apple, glossy style, on a blue background"
+    assert build_caption("a red apple", background="blue") == "a red apple on a blue background"
+    assert build_caption("") == "" and build_caption("", "noto", "blue") == "noto style, on a blue background"
+
+
+def test_the_caption_is_the_one_that_training_calls_its_default():
+    for style in (None, *STYLES):
+        for background in (None, *BACKGROUNDS):
+            assert build_caption("an owl", style or ANY, background or ANY) == scenes.default_prompt(
+                "an owl", style, background
+            )
+    assert tuple(scenes.GROUNDS) == BACKGROUNDS and tuple(scenes.STYLES) == STYLES
+
+
+def test_the_seed_chooses_evenly_and_always_the_same():
+    looks = [choose_look("a cat", seed) for seed in range(4000)]
+    assert looks == [choose_look("a cat", seed) for seed in range(4000)]
+    styles, backgrounds = Counter(style for style, _ in looks), Counter(background for _, background in looks)
+    assert set(styles) == set(STYLES) and set(backgrounds) == set(BACKGROUNDS) - set(DULL_BACKGROUNDS)
+    assert min(styles.values()) > 900 and min(backgrounds.values()) > 430
+    assert len(set(looks)) == len(STYLES) * len(backgrounds)
+    assert choose_look("a dog", 7) == choose_look("a cat", 7)  # what is typed in live mode keeps its look
+
+
+@pytest.mark.parametrize("prompt", ["a cat, flat style", "a glossy cat", "a cat in the pixel art style", "noto cat"])
+def test_a_style_that_is_said_is_left_alone(prompt):
+    assert {choose_look(prompt, seed)[0] for seed in range(50)} == {ANY}
+    assert ANY not in {choose_look(prompt, seed)[1] for seed in range(50)}
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a cat on a red background", "a cat on pink", "dotted background, cat", "cat, on blue"]
+)
+def test_a_ground_that_is_said_is_left_alone(prompt):
+    assert {choose_look(prompt, seed)[1] for seed in range(50)} == {ANY}
+    assert ANY not in {choose_look(prompt, seed)[0] for seed in range(50)}
+
+
+def test_no_thing_is_put_on_its_own_colour():
+    backgrounds = {choose_look("a red apple left of a Green pear", seed)[1] for seed in range(500)}
+    assert backgrounds == set(BACKGROUNDS) - {"red", "green", *DULL_BACKGROUNDS}
+    assert choose_look(" ".join(BACKGROUNDS), 1)[1] in BACKGROUNDS
