@@ -107,7 +107,7 @@ class Bell:
         self._ended[job.id].set()
         return pictures
 
-    def ended(self, job: Job) -> None:
+    def mark_ended(self, job: Job) -> None:
         self._journal.mark_ended(job)
         self._ended[job.id].set()
 

@@ -46,18 +46,18 @@ class CrashingJournal(MemoryJournal):
     def add_job(self, job: Job) -> None:
         self._write(super().add_job, job)
 
-    def started(self, job: Job) -> None:
-        self._write(super().started, job)
+    def mark_started(self, job: Job) -> None:
+        self._write(super().mark_started, job)
 
-    def ended(self, job: Job) -> None:
-        self._write(super().ended, job)
+    def mark_ended(self, job: Job) -> None:
+        self._write(super().mark_ended, job)
 
     def update_order(self, job: Job) -> None:
-        self._write(super().moved, job)
+        self._write(super().update_order, job)
 
     def save_results(self, job: Job, images, traces):
         assert self.entries[job.id].state != "done", "a job was run to its end twice"
-        return self._write(super().keep, job, images, traces)
+        return self._write(super().save_results, job, images, traces)
 
 
 @functools.cache
