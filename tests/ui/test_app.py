@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-import app
+from studio import cli
 from studio.library.store import Library
 from tests.ui.conftest import ROOT, free_port, serving
 
@@ -20,7 +20,7 @@ def plain_environment(monkeypatch):
 
 
 def test_defaults_serve_this_machine_alone():
-    options = app.parse_arguments([])
+    options = cli.parse_arguments([])
     assert (options.host, options.port, options.device, options.auth) == ("127.0.0.1", 7860, "auto", None)
 
 
@@ -28,11 +28,11 @@ def test_every_option_has_an_environment_variable(monkeypatch):
     monkeypatch.setenv("STUDIO_DATA_DIR", "/tmp/x")
     monkeypatch.setenv("STUDIO_PORT", "7999")
     monkeypatch.setenv("STUDIO_AUTH", "ann:s:e")
-    options = app.parse_arguments(["--port", "8000"])
+    options = cli.parse_arguments(["--port", "8000"])
     assert (options.data_dir, options.port, options.auth) == ("/tmp/x", 8000, ("ann", "s:e"))
     for variable in ("STUDIO_DATA_DIR", "STUDIO_PORT", "STUDIO_AUTH"):  # set to nothing is not set
         monkeypatch.setenv(variable, "")
-    assert app.parse_arguments([]) == app.parse_arguments(["--data-dir", "outputs", "--port", "7860"])
+    assert cli.parse_arguments([]) == cli.parse_arguments(["--data-dir", "outputs", "--port", "7860"])
 
 
 @pytest.mark.parametrize(
@@ -48,22 +48,22 @@ def test_every_option_has_an_environment_variable(monkeypatch):
 )
 def test_mistakes_end_with_a_sentence(arguments, says, capsys):
     with pytest.raises(SystemExit):
-        app.parse_arguments(arguments)
+        cli.parse_arguments(arguments)
     assert says in capsys.readouterr().err
 
 
 def test_others_may_reach_it_with_a_password_or_on_a_space(monkeypatch):
-    assert app.parse_arguments(["--host", "0.0.0.0", "--auth", "ann:secret"]).host == "0.0.0.0"
+    assert cli.parse_arguments(["--host", "0.0.0.0", "--auth", "ann:secret"]).host == "0.0.0.0"
     for host in ("::1", "[::1]"):
-        assert (app.parse_arguments(["--host", host]).host, app.parse_arguments(["--host", host]).auth) == ("::1", None)
+        assert (cli.parse_arguments(["--host", host]).host, cli.parse_arguments(["--host", host]).auth) == ("::1", None)
     monkeypatch.setenv("SPACE_ID", "someone/studio")
-    assert app.parse_arguments([]).host == "0.0.0.0"
+    assert cli.parse_arguments([]).host == "0.0.0.0"
 
 
 def test_the_page_is_built_before_torch_is_imported(tmp_path):
     code = (
         "import sys, pathlib; from studio.engine.engine import Engine; from studio.ui.page import build_page;"
-        "from studio.library.store import Library; from studio.services.context import Studio; import app;"
+        "from studio.library.store import Library; from studio.services.context import AppContext; import studio.cli;"
         f"data = pathlib.Path({str(tmp_path)!r}); library = Library(data);"
         "build_page(Studio.open(data / 'no', Engine(None, library), library)); library.close();"
         "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"

@@ -1,0 +1,5 @@
+"""Start Diffusion Studio by `python -m studio`."""
+
+from studio.cli import main
+
+main()
