@@ -18,7 +18,7 @@ def library(studio_url, open_page):
     def open_(**options):
         page = open_page(studio_url, **options)
         set_steps(page, 2)
-        page.uncheck("#varied input")  # so that the words looked for are these alone
+        page.uncheck("#randomize-style input")  # so that the words looked for are these alone
         generate(page, "a blue fish")
         generate(page, "a cat")
         page.click("#count label:has-text('2')")
@@ -137,7 +137,7 @@ def test_a_picture_opens_and_sends_its_settings(library):
 def test_many_pictures_come_by_the_page(studio_url, open_page):
     page = open_page(studio_url)
     set_steps(page, 1)
-    page.uncheck("#varied input")
+    page.uncheck("#randomize-style input")
     page.click("#count label:has-text('9')")
     for number in range(8):
         generate(page, f"a cat and {number} fish")

@@ -188,8 +188,8 @@ def test_what_is_left_open_may_be_left_to_the_model(studio_url, open_page):
     assert re.fullmatch(r"a cat, \w+ style, on a \w+ background", page.inner_text(".label .title"))
     page.click("text=Use these settings")
     page.wait_for_function("!document.querySelector('#randomize input').checked")
-    assert page.is_checked("#varied input") and page.is_checked("#style input[value=any]")
-    page.uncheck("#varied input")
+    assert page.is_checked("#randomize-style input") and page.is_checked("#style input[value=any]")
+    page.uncheck("#randomize-style input")
     generate(page)
     assert page.inner_text(".label .title") == "a cat"
     assert read_png(io.BytesIO(download(page)))["randomize_style"] is False

@@ -45,7 +45,7 @@ def nothing_yet(examples: Sequence[ImageCard]) -> str:
         "<p>Whatever you paint is kept here with its settings, also when you leave the page before it is done. "
         "Nobody else sees it.</p>"
         "<p>To begin with, take one of the examples: a click brings its settings to the tab Text to image.</p>"
-        f'<div class="smalls">{show.small_pictures(examples)}</div></div>'
+        f'<div class="thumbnails">{show.small_pictures(examples)}</div></div>'
     )
 
 

@@ -45,10 +45,10 @@ def run_buttons(tab: str, label: str) -> tuple[gr.Button, gr.Button, gr.HTML]:
     prefix = "" if tab == "text-to-image" else f"{tab}-"
     with gr.Row(elem_id=f"{prefix}run", elem_classes="run"):
         run = gr.Button(
-            label, variant="primary", size="lg", elem_id=f"{prefix}generate", elem_classes="go", scale=3, min_width=120
+            label, variant="primary", size="lg", elem_id=f"{prefix}generate", elem_classes="run-button", scale=3, min_width=120
         )
         stop = gr.Button(
-            "Stop", size="lg", elem_id=f"{prefix}stop", elem_classes="halt", interactive=False, scale=1, min_width=80
+            "Stop", size="lg", elem_id=f"{prefix}stop", elem_classes="stop-button", interactive=False, scale=1, min_width=80
         )
     message = gr.HTML("", elem_id=f"{prefix}message", elem_classes="message", apply_default_css=False)
     return run, stop, message

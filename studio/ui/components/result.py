@@ -267,7 +267,7 @@ def strip(groups: Sequence[tuple[str, Sequence[ImageCard]]]) -> str:
         if not pictures:
             continue
         items = small_pictures(pictures)
-        rows.append(f'<div class="row"><h2>{escape(heading)}</h2><div class="smalls">{items}</div></div>')
+        rows.append(f'<div class="row"><h2>{escape(heading)}</h2><div class="thumbnails">{items}</div></div>')
     return f'<div class="strip">{"".join(rows)}</div>'
 
 

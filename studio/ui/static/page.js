@@ -229,7 +229,7 @@
     else if ((target = on("swap"))) swapWord(target.dataset.swap, target.dataset.for);
     else if ((target = on("cell"))) selectCell(target);
     else if ((target = on("zoom"))) zoom(target);
-    else if (event.target.closest?.("button.go, #strip [data-pick]")) comeToStage();
+    else if (event.target.closest?.("button.run-button, #strip [data-pick]")) comeToStage();
     else if ((target = on("tray"))) tray(target.dataset.tray);
     else if ((target = on("fold"))) target.ariaExpanded = String(target.ariaExpanded !== "true");
     else if ((target = on("shade"))) {
@@ -249,8 +249,8 @@
     if (document.querySelector("dialog[open]")) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      press("button.go");
-    } else if (event.key === "Escape" && !event.isComposing && !event.target.matches(OWN_ESCAPE)) press("button.halt");
+      press("button.run-button");
+    } else if (event.key === "Escape" && !event.isComposing && !event.target.matches(OWN_ESCAPE)) press("button.stop-button");
   }, true);
 
   // Gradio names every radio apart; one name a group gives the arrow keys back, and one stop for Tab.

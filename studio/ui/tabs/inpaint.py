@@ -85,7 +85,7 @@ def build_inpaint(studio: AppContext, page: gr.Blocks, token: gr.BrowserState) -
     watched = view_token_box(TAB)
     strokes = gr.Textbox("", visible="hidden", elem_id="inpaint-strokes")  # filled in by editor.js as it is sent
 
-    with gr.Row(elem_id="inpaint-bench", elem_classes="bench", equal_height=False):
+    with gr.Row(elem_id="inpaint-workspace", elem_classes="workspace", equal_height=False):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
             prompt = gr.Textbox(
                 "", label="Prompt, if you like", placeholder="a cat face", lines=2, max_lines=6,
@@ -154,8 +154,8 @@ def build_inpaint(studio: AppContext, page: gr.Blocks, token: gr.BrowserState) -
                 with gr.Row(elem_classes="seeds"):
                     seed = gr.Number(0, label="Seed", elem_id="inpaint-seed", min_width=120)
                     randomize = gr.Checkbox(True, label="New every time", elem_id="inpaint-randomize", min_width=120)
-        with gr.Column(elem_classes="paper", scale=1, min_width=280):
-            with gr.Row(elem_classes="brought"):
+        with gr.Column(elem_classes="canvas", scale=1, min_width=280):
+            with gr.Row(elem_classes="uploads"):
                 upload = gr.UploadButton("Open a picture", size="sm", file_types=IMAGE_TYPES, elem_id="inpaint-open")
                 upload_mask = gr.UploadButton(
                     "Mask from a file", size="sm", file_types=IMAGE_TYPES, elem_id="inpaint-load"

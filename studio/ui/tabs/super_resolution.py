@@ -86,9 +86,9 @@ def build_super_resolution(studio: AppContext, page: gr.Blocks, token: gr.Browse
     """The tab's parts and what they do; call it inside its gr.Tab."""
     example = shipped_example(studio.examples / TAB, "picture", "result")
     watched = view_token_box(TAB)
-    with gr.Row(elem_id=f"{TAB}-bench", elem_classes="bench", equal_height=False):
+    with gr.Row(elem_id=f"{TAB}-workspace", elem_classes="workspace", equal_height=False):
         with gr.Column(elem_classes="controls", scale=0, min_width=320):
-            with gr.Row(elem_classes="brought"):
+            with gr.Row(elem_classes="uploads"):
                 upload = gr.UploadButton("Open a picture", size="sm", file_types=IMAGE_TYPES, elem_id=f"{TAB}-open")
             small = gr.HTML(small_html(studio, ""), elem_id=f"{TAB}-small", apply_default_css=False, js_on_load=None)
             way = gr.Radio(

@@ -125,7 +125,7 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
     watched = view_token_box(TAB)
     moment = gr.Textbox("0", visible="hidden")  # at which the page asked for a sketch: ms since it was opened
 
-    with gr.Row(elem_id="bench", elem_classes="bench", equal_height=False):
+    with gr.Row(elem_id="workspace", elem_classes="workspace", equal_height=False):
         with gr.Column(elem_id="controls", elem_classes="controls", scale=0, min_width=320):
             prompt = gr.Textbox(
                 "",
@@ -189,7 +189,7 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
                 randomize_style = gr.Checkbox(
                     words is not None,
                     label="The seed chooses what is left open",
-                    elem_id="randomize_style",
+                    elem_id="randomize-style",
                     min_width=120,
                 )
                 with gr.Row(elem_id="seeds", elem_classes="seeds"):
