@@ -5,6 +5,7 @@ from __future__ import annotations
 import diffusers
 from diffusers.pipelines import auto_pipeline
 
+import studio.diffusion.scheduler  # noqa: F401  diffusers loads only from modules that are imported already
 from studio.diffusion.pipelines import (
     StudioDenoisePipeline,
     StudioInpaintPipeline,

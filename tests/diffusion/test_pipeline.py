@@ -286,6 +286,18 @@ def test_saved_is_loaded(pipe, tmp_path):
     assert half("a cat", num_inference_steps=2).images[0].size == (32, 32)
 
 
+def test_a_model_folder_of_an_earlier_version_is_loaded(pipe, tmp_path):
+    """Its index names the scheduler's module as it was called then."""
+    from tests.diffusion.conftest import random_pipeline
+
+    save(random_pipeline(), tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    index["scheduler"] = ["studio.diffusion.scheduler", "StudioScheduler"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    loaded = DiffusionPipeline.from_pretrained(tmp_path)
+    assert type(loaded.scheduler) is type(pipe.scheduler)
+
+
 def test_pipelines_share_components(pipe):
     other = StudioInpaintPipeline.from_pipe(pipe)
     assert other.unet is pipe.unet and other.text_encoder is pipe.text_encoder

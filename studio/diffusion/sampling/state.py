@@ -220,6 +220,20 @@ class SampleState:
         """(3, H, W), x0 as last predicted."""
         return None if self.record is None else self.record.pred_original_sample
 
+    def preview(self) -> torch.Tensor | None:
+        """Return x0 as last predicted, RGB (3, H, W) in about [-1, 1]; None before the first step."""
+        return self.pred_original_sample
+
+    @property
+    def stage_info(self) -> SamplingStage:
+        """The present stage, with the `condition`, `task` and `noise_level` that a trace stores."""
+        return self.stage
+
+    @property
+    def call_key(self) -> tuple[int, int]:
+        """(height, width) of a tile: pictures share a network call only where it is equal."""
+        return self.call_shape
+
     @property
     def step(self) -> int:
         """Steps taken."""
