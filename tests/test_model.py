@@ -13,14 +13,14 @@ from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image, Diff
 
 import studio.diffusion  # noqa: F401  registers with diffusers
 import studio.diffusion.tiling as windows
-import studio.imaging.canvas as canvas
+import studio.imaging.tiles as tiles
 from studio.diffusion.noise_process import velocity
 from studio.diffusion.pipelines import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.diffusion.pipelines.base import image_to_tensor
 from studio.diffusion.schedulers.samplers import SAMPLERS
 from studio.diffusion.schedulers.solver_tables import fingerprint
 from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
-from studio.imaging.canvas import tile_starts
+from studio.imaging.tiles import place_tiles
 from studio.prompts.nouns import with_article
 from studio.training.data.scenes import GROUNDS, default_prompt
 from tests.benchmarks.paint import operations
@@ -173,8 +173,8 @@ def test_the_other_tasks_paint(bundled):
 def enlarged(pipe, picture, overlap: int, noise_level: float) -> np.ndarray:
     """(H, W, 3): at four times its size, in windows that overlap by so many px."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (windows, canvas):
-            patch.setattr(module, "tile_starts", lambda length, size, _: tile_starts(length, size, overlap))
+        for module in (windows, tiles):
+            patch.setattr(module, "place_tiles", lambda length, size, _: place_tiles(length, size, overlap))
         row = StudioUpscalePipeline(**pipe.components).prepare([picture], 4, noise_level=noise_level, seeds=[0])[0]
         while not row.finished:
             pipe.denoise_step([row])
@@ -192,7 +192,7 @@ def test_no_seams_whatever_the_windows(bundled, noise_level):
     assert 10 * np.log10(255**2 / np.square(usual - other).mean()) >= 35  # dB
     for axis, length in ((0, 224), (1, 184)):
         ends, others = (
-            {edge for start in tile_starts(length, 64, overlap) for edge in (start, start + 64)} - {0, length}
+            {edge for start in place_tiles(length, 64, overlap) for edge in (start, start + 64)} - {0, length}
             for overlap in (16, 32)
         )
         lines = [edge - 1 for edge in sorted(ends - others)]

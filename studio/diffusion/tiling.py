@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from studio.imaging.canvas import tile_count, tile_starts
+from studio.imaging.tiles import count_tiles, place_tiles
 
-__all__ = ["TileBlender", "blend_weight", "row_strips", "tile_corners", "tile_count", "tile_starts"]
+__all__ = ["TileBlender", "blend_weight", "row_strips", "tile_corners", "count_tiles", "place_tiles"]
 
 STRIP = 2**18  # px of a picture that are computed with at a time, where each pixel is computed for itself
 
 
 def tile_corners(height: int, width: int, size: int) -> list[tuple[int, int]]:
     """(top, left) of every window; they overlap by a quarter or more."""
-    across = tile_starts(width, size, size // 4)
-    return [(top, left) for top in tile_starts(height, size, size // 4) for left in across]
+    across = place_tiles(width, size, size // 4)
+    return [(top, left) for top in place_tiles(height, size, size // 4) for left in across]
 
 
 def blend_weight(size: int, overlap: int, **tensor_options) -> torch.Tensor:
@@ -33,7 +33,7 @@ class TileBlender:
 
     def __init__(self, height: int, width: int, size: int, corners: Sequence[tuple[int, int]] = ()) -> None:
         self.height, self.width, self.size, self.corners = height, width, size, corners
-        self.alone = not corners and tile_count(height, width, size) == 1
+        self.alone = not corners and count_tiles(height, width, size) == 1
         self.total: torch.Tensor | None = None  # (C, H, W)
         self.added = 0  # windows
 
@@ -61,7 +61,7 @@ class TileBlender:
                 # the windows stand in a grid, so that a pixel's weights are a column's times a row's
                 part = min(length, self.size)
                 sums = self.total.new_zeros(length)
-                for start in tile_starts(length, self.size, self.size // 4):
+                for start in place_tiles(length, self.size, self.size // 4):
                     sums[start : start + part] += self._weight(part, self.total)
                 self.total /= sums[:, None] if dim == 1 else sums
         return self.total

@@ -23,7 +23,8 @@ from studio.engine.checks import (
     format_megapixels,
     quote_value,
 )
-from studio.imaging.canvas import mask_to_hole, tile_count
+from studio.imaging.masks import mask_to_hole
+from studio.imaging.tiles import count_tiles
 from studio.imaging.files import MAX_PIXELS, MAX_SIDE
 from studio.imaging.modes import normalize_mask
 from studio.prompts.captions import ANY, BACKGROUNDS, STYLES, build_caption, choose_look
@@ -73,7 +74,7 @@ class BaseRequest:
     def _check_work(self, width: int, height: int) -> None:
         """What is painted at its full size (px) may not take for ever, since nobody may be left to stop it."""
         calls = self.steps * (1 + (self.sampler == "heun"))
-        rows = tile_count(height, width, 64) * calls * self.passes * self.count
+        rows = count_tiles(height, width, 64) * calls * self.passes * self.count
         if rows > MAX_ROWS:
             raise InvalidRequest(
                 f"This would take {rows:,} evaluations of the network, and a job may take {MAX_ROWS:,}: choose fewer "

@@ -1,7 +1,4 @@
-"""Files that people bring, as plain pictures: what they are is read from their bytes, never from their names.
-
-Knows Pillow and a few formats; knows nothing of requests or pages. Size is checked before a pixel is decoded.
-"""
+"""Picture files from outside, opened safely: the format is read from the bytes, the size checked before decoding."""
 
 from __future__ import annotations
 
@@ -18,42 +15,46 @@ from PIL import Image
 from studio.imaging.modes import normalize_image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
-MAX_PIXELS = 16_000_000  # of a picture that comes in, or of all that super-resolution gives back
+FORMAT_NAMES = "PNG, JPEG, WebP, GIF, BMP or TIFF"
+MAX_PIXELS = 16_000_000  # of a picture from outside, or of a result
 MAX_SIDE = 20_000  # px of a picture's longer side
-_decoding = threading.BoundedSemaphore(2)  # a small file may take hundreds of MB on its way to a picture
-
-
-def open_image(
-    file: str | Path | BinaryIO, name: str = "The file", read: Callable[[Image.Image], Image.Image] = normalize_image
-) -> tuple[Image.Image, tuple[str, ...]]:
-    """The picture in a file, RGB or RGBA, upright (or as `read` makes it); and sentences on what was not taken of it.
-
-    name: of the file, for sentences.  Raises ValueError, with one sentence.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow remarks on odd files; what matters is said below
-            with _decoding, Image.open(file, formats=FORMATS) as image:
-                check_size(name, *image.size)
-                frames = getattr(image, "n_frames", 1)
-                image.load()
-                picture = read(image)
-    except Image.DecompressionBombError as problem:
-        raise ValueError(f"{name} has too many pixels: at most {MAX_PIXELS / 1e6:g} megapixels are read.") from problem
-    except (OSError, SyntaxError, EOFError, struct.error, zlib.error, ValueError, OverflowError) as problem:
-        if isinstance(problem, _TooLarge):
-            raise ValueError(str(problem)) from None
-        raise ValueError(f"{name} is not a whole picture: {NAMES} files can be read.") from problem
-    return picture, (f"{name} is animated: its first picture was taken.",) if frames > 1 else ()
+_decoding_slots = threading.BoundedSemaphore(2)  # decoding a small file may take hundreds of MB of memory
 
 
 class _TooLarge(ValueError):
-    pass
+    """A size that is refused; its text is a sentence for people."""
+
+
+def open_image(
+    file: str | Path | BinaryIO,
+    name: str = "The file",
+    normalize: Callable[[Image.Image], Image.Image] = normalize_image,
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return the picture in a file, upright RGB or RGBA (or as `normalize` makes it), and sentences on what was left out.
+
+    name: of the file, for sentences.
+
+    Raises ValueError with one sentence.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about odd files that it can read; errors are handled below
+            with _decoding_slots, Image.open(file, formats=FORMATS) as image:
+                check_size(name, *image.size)
+                frame_count = getattr(image, "n_frames", 1)
+                image.load()
+                picture = normalize(image)
+    except _TooLarge as problem:
+        raise ValueError(str(problem)) from None
+    except Image.DecompressionBombError as problem:
+        raise ValueError(f"{name} has too many pixels: at most {MAX_PIXELS / 1e6:g} megapixels are read.") from problem
+    except (OSError, SyntaxError, EOFError, struct.error, zlib.error, ValueError, OverflowError) as problem:
+        raise ValueError(f"{name} is not a whole picture: {FORMAT_NAMES} files can be read.") from problem
+    return picture, (f"{name} is animated: its first picture was taken.",) if frame_count > 1 else ()
 
 
 def check_size(name: str, width: int, height: int) -> None:
-    """Raises ValueError, with one sentence, for a size that is not read."""
+    """Raise ValueError with one sentence if a picture of that size (px) is not accepted."""
     if not 1 <= width * height <= MAX_PIXELS:
         raise _TooLarge(
             f"{name} has {width} x {height} px; a picture may have from one pixel to {MAX_PIXELS / 1e6:g} megapixels."

@@ -13,7 +13,7 @@ from PIL import Image
 
 from studio.engine.job import JobRejected, Picture
 from studio.engine.requests import Inpaint
-from studio.imaging.canvas import ChangeCount, count_changes_outside, mask_to_hole
+from studio.imaging.masks import ChangeCount, count_changes_outside, mask_to_hole
 from studio.services.context import AppContext
 from studio.ui.components.result import ImageCard
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 
 import studio.diffusion.tiling as tiling
-import studio.imaging.canvas as canvas
+import studio.imaging.tiles as tiles
 from studio.diffusion.conditioning import Condition, back_project, enlarge, match_colours
 from studio.diffusion.pipelines import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
 from studio.diffusion.pipelines.base import image_to_tensor
@@ -22,7 +22,9 @@ from studio.diffusion.pipelines.inpaint import RESTART_TIME
 from studio.diffusion.sampling.state import DiffusersStepper, StudioStepper
 from studio.diffusion.schedulers.samplers import SAMPLERS, make_sampler
 from studio.diffusion.tiling import TileBlender, tile_corners
-from studio.imaging.canvas import count_changes_outside, extend, grow_hole, mask_to_hole, tile_starts
+from studio.imaging.canvas import extend_canvas
+from studio.imaging.masks import count_changes_outside, grow_hole, mask_to_hole
+from studio.imaging.tiles import place_tiles
 from studio.imaging.modes import normalize_image
 from tests.diffusion.test_pipeline import generators, noise_picture, painted
 
@@ -218,7 +220,7 @@ def test_the_same_picture_many_times_is_read_once(inpaint):
 
 def test_an_extended_canvas_keeps_the_picture(inpaint):
     picture = noise_picture(40, 30)
-    canvas, mask = extend(picture, left="50%", bottom=7)
+    canvas, mask = extend_canvas(picture, left="50%", bottom=7)
     after = inpaint("", canvas, mask, num_inference_steps=1, generator=generators(0)).images[0]
     assert np.array_equal(np.asarray(after)[:30, 20:], np.asarray(picture))
 
@@ -475,8 +477,8 @@ def texture(side: int) -> Image.Image:
 def test_two_tilings_agree(bundled, monkeypatch):
     small = texture(80)
     first = np.asarray(bundled(small, 2, generator=generators(0)).images[0], dtype=float)
-    for module in (tiling, canvas):  # which says how many there are
-        monkeypatch.setattr(module, "tile_starts", lambda length, size, _: tile_starts(length, size, size // 2))
+    for module in (tiling, tiles):
+        monkeypatch.setattr(module, "place_tiles", lambda length, size, _: place_tiles(length, size, size // 2))
     second = np.asarray(bundled(small, 2, generator=generators(0)).images[0], dtype=float)
     error = np.square(first - second).mean()
     assert 0 < error and 10 * np.log10(255**2 / error) >= 35
@@ -485,7 +487,7 @@ def test_two_tilings_agree(bundled, monkeypatch):
 def test_no_seam_is_measurable(bundled):
     """Steps across the borders of windows are no larger than elsewhere between two pixels of the small picture."""
     large = np.asarray(bundled(texture(128), 2, generator=generators(0)).images[0], dtype=float)
-    starts = tile_starts(256, 64, 16)
+    starts = place_tiles(256, 64, 16)
     borders = sorted({start for start in starts[1:]} | {start + 64 for start in starts[:-1]})
     for values in (large, large.transpose(1, 0, 2)):
         steps = np.abs(np.diff(values, axis=1)).mean((0, 2))  # steps[x]: from column x to column x + 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from studio.imaging.animation import PAUSE, encode_animation
+from studio.imaging.animation import LAST_FRAME_SECONDS, encode_animation
 
 
 def frames(count: int) -> list[Image.Image]:
@@ -23,7 +23,7 @@ def test_webp_gives_back_every_pixel():
 def test_gif_has_all_frames_and_takes_its_time():
     with Image.open(io.BytesIO(encode_animation(frames(4), "gif", 2.0))) as file:
         times = [frame.info["duration"] for frame in ImageSequence.Iterator(file)]
-    assert times == [500, 500, 500, 500 + 1000 * PAUSE]
+    assert times == [500, 500, 500, 500 + 1000 * LAST_FRAME_SECONDS]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from studio.diffusion.pipelines import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
 from studio.engine.requests import Denoise, Inpaint, Request, SuperResolve, TextToImage
-from studio.imaging.canvas import tile_count
+from studio.imaging.tiles import count_tiles
 from studio.models.families.studio import StudioBackend
 from tests.diffusion.conftest import random_pipeline
 
@@ -196,7 +196,7 @@ def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypat
         monkeypatch.setattr(module, "MAX_TILES_PER_CALL", 4)
     (row,) = sampler.prepare(request)
     assert row.call_rows == 4
-    in_all = 2 * tile_count(72, 80, row.stage.window)
+    in_all = 2 * count_tiles(72, 80, row.stage.window)
     calls = -(-in_all // 4)
 
     def out_of_memory(*arguments):

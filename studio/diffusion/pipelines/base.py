@@ -37,7 +37,7 @@ from studio.diffusion.schedulers.solver_tables import SolverTable, fingerprint
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
 from studio.diffusion.tiling import row_strips
 from studio.diffusion.unet import StudioUNet
-from studio.imaging.canvas import Area
+from studio.imaging.areas import Area
 from studio.prompts.nouns import texts_without_style
 
 FINISHING_NOISE = 0.1  # what sharpening is told is on a painted picture, on which none is put: its flaws are to go
@@ -329,7 +329,7 @@ class StudioPipeline(DiffusionPipeline):
         height, width = (max(round(s * length), 1) for s, length in zip(finish.crop, values.shape[1:], strict=True))
         picture = tensor_to_image(values[:, :height, :width])
         if finish.area is not None:
-            return finish.area.put_back(picture)
+            return finish.area.paste_back(picture)
         if picture.size != finish.size[::-1]:
             picture = picture.resize(finish.size[::-1], Image.Resampling.BICUBIC)
         if finish.alpha is not None:

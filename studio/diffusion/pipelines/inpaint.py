@@ -24,7 +24,8 @@ from studio.diffusion.pipelines.arguments import (
 )
 from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
 from studio.diffusion.sampling.state import SampleState, SamplingStage, StageSpec, StudioStepper
-from studio.imaging.canvas import Area, area_around_hole, mask_to_hole
+from studio.imaging.areas import Area, select_area
+from studio.imaging.masks import mask_to_hole
 from studio.imaging.modes import normalize_image, normalize_mask
 
 # What is known decides most of what fits a hole. So the first call goes at once to the mean of what may be there, under
@@ -80,7 +81,7 @@ class StudioInpaintPipeline(StudioPipeline):
                         f"mask_image is {marked.size} and image is {picture.size}; they must be of one size"
                     )
                 hole = mask_to_hole(marked, invert, grow)
-                areas[id(image), id(mask)] = area_around_hole(picture, hole, feather, self.sample_size, whole)
+                areas[id(image), id(mask)] = select_area(picture, hole, feather, self.sample_size, whole)
             area = areas[id(image), id(mask)]
             stages.append(partial(self._first, area, generator, sampler, num_inference_steps))
             (width, height), (full_width, full_height) = area.fit
@@ -167,5 +168,5 @@ class StudioInpaintPipeline(StudioPipeline):
 
 def known(area: Area, factor: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The area at `factor` times the network's scale: the picture (3, H, W) in [-1, 1], and the hole (1, H, W)."""
-    picture, hole = area.known(factor)
+    picture, hole = area.scale_known(factor)
     return image_to_tensor(picture), torch.from_numpy(hole)[None].float()

@@ -24,7 +24,7 @@ from studio.diffusion.pipelines.arguments import (
 )
 from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
 from studio.diffusion.sampling.state import SampleState, SamplingStage, StageSpec
-from studio.imaging.canvas import Fit, fit
+from studio.imaging.areas import Fit, fit_to_side
 from studio.imaging.modes import flatten_alpha, normalize_image
 
 FEW = 4  # steps of a run whose picture is wanted soon: it is finished in one call a stage
@@ -122,7 +122,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         if picture is None:
             side = self.default_size if size is None else size
             return side, None, OutputSpec((side, side))
-        small: Fit = fit(picture.size, scale)
+        small: Fit = fit_to_side(picture.size, scale)
         values = image_to_tensor(flatten_alpha(picture).resize(small.size, Image.Resampling.BOX))[None]
         pad = (0, small.padded[0] - small.size[0], 0, small.padded[1] - small.size[1])
         values = torch.nn.functional.pad(values, pad, mode="replicate")[0]

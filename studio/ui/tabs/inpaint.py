@@ -224,7 +224,7 @@ def build_inpaint(studio: AppContext, page: gr.Blocks, token: gr.BrowserState) -
         return {editor: sheet.html(owner), message: message_html(["What is new is marked already: press Fill."])}
 
     def on_extend(owner: str, *lengths: str) -> dict[Component, Any]:
-        return canvas(owner, lambda picture: canvases.extend(picture, *(length or "0" for length in lengths)))
+        return canvas(owner, lambda picture: canvases.extend_canvas(picture, *(length or "0" for length in lengths)))
 
     def on_zoom(owner: str, factor: Any) -> dict[Component, Any]:
         if not isinstance(factor, int | float):

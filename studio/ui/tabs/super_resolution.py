@@ -25,7 +25,7 @@ from studio.engine.requests import (
     InvalidRequest,
     SuperResolve,
 )
-from studio.imaging.canvas import estimate_seconds, tile_count
+from studio.imaging.tiles import count_tiles, estimate_seconds
 from studio.imaging.files import open_image
 from studio.imaging.measure import estimate_noise_sigma
 from studio.services.context import AppContext
@@ -239,7 +239,7 @@ def expected_seconds(studio: AppContext, asked: SuperResolve | Denoise) -> float
     """From what was measured of such requests here, else from the number of windows."""
     scale = asked.scale if isinstance(asked, SuperResolve) else 1
     steps = 1 if isinstance(asked, Denoise) and asked.method == "mean" else asked.steps
-    windows = tile_count(max(asked.image.height * scale, WINDOW), max(asked.image.width * scale, WINDOW), WINDOW)
+    windows = count_tiles(max(asked.image.height * scale, WINDOW), max(asked.image.width * scale, WINDOW), WINDOW)
     known = studio.engine.expected_seconds(asked)
     return known or estimate_seconds(windows, steps, SECONDS_PER_WINDOW, asked.guidance != 1, asked.count)
 
