@@ -23,10 +23,10 @@ from studio.engine.checks import (
     format_megapixels,
     quote_value,
 )
-from studio.imaging.masks import mask_to_hole
-from studio.imaging.tiles import count_tiles
 from studio.imaging.files import MAX_PIXELS, MAX_SIDE
+from studio.imaging.masks import mask_to_hole
 from studio.imaging.modes import normalize_mask
+from studio.imaging.tiles import count_tiles
 from studio.prompts.captions import ANY, BACKGROUNDS, STYLES, build_caption, choose_look
 from studio.prompts.nouns import without_style
 

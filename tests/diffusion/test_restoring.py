@@ -24,8 +24,8 @@ from studio.diffusion.schedulers.samplers import SAMPLERS, make_sampler
 from studio.diffusion.tiling import TileBlender, tile_corners
 from studio.imaging.canvas import extend_canvas
 from studio.imaging.masks import count_changes_outside, grow_hole, mask_to_hole
-from studio.imaging.tiles import place_tiles
 from studio.imaging.modes import normalize_image
+from studio.imaging.tiles import place_tiles
 from tests.diffusion.test_pipeline import generators, noise_picture, painted
 
 MODEL = Path(__file__).parents[2] / "assets" / "model"

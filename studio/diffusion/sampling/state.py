@@ -22,7 +22,7 @@ from studio.diffusion.noise_process import NoiseSchedule, from_original, to_orig
 from studio.diffusion.schedulers.samplers import timestep_arguments
 from studio.diffusion.schedulers.solver_tables import SolverTable
 from studio.diffusion.schedulers.studio_scheduler import SamplingPlan, StudioScheduler, multistep_update, smooth_3x3
-from studio.diffusion.tiling import TileBlender, row_strips, tile_corners, count_tiles
+from studio.diffusion.tiling import TileBlender, count_tiles, row_strips, tile_corners
 
 MAX_TILES_PER_CALL = 64  # network rows of one picture in one call: more are shown to the network over several
 MOST_SHOWN = 1_000_000  # px of a picture whose condition is there to look at

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from studio.imaging.masks import ChangeCount, count_changes_outside, mask_to_hole
 from studio.imaging.files import open_image
+from studio.imaging.masks import ChangeCount, count_changes_outside, mask_to_hole
 from studio.imaging.measure import is_drawing
 from studio.imaging.modes import normalize_mask
 from studio.library.metadata import read_png

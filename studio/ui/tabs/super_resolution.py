@@ -25,9 +25,9 @@ from studio.engine.requests import (
     InvalidRequest,
     SuperResolve,
 )
-from studio.imaging.tiles import count_tiles, estimate_seconds
 from studio.imaging.files import open_image
 from studio.imaging.measure import estimate_noise_sigma
+from studio.imaging.tiles import count_tiles, estimate_seconds
 from studio.services.context import AppContext
 from studio.ui.components.formatting import PHOTOGRAPH_NOTE, format_duration
 from studio.ui.components.inpaint_draft import PHOTOGRAPH_KIND, PICTURE_CHANGED, picture_kind
