@@ -1,6 +1,6 @@
 """Masks of the part to repaint: read, invert, grow, shrink and feather them, in whole pixels.
 
-A hole is an (H, W) bool array, True where the picture is repainted. A mask is the picture, mode L, that it is read from.
+A hole is an (H, W) bool array, True where the picture is repainted. A mask is the picture, mode L, that it comes from.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ NONZERO = [0] + [255] * 255
 
 
 def normalize_image(picture: Image.Image) -> Image.Image:
-    """Return an upright copy: RGBA if the picture can be transparent, else RGB. An animation gives its current frame."""
+    """Return an upright copy, RGBA if the picture can be transparent, else RGB; of an animation, its current frame."""
     picture = _convert_to_8_bit(ImageOps.exif_transpose(picture))
     return _strip_metadata(picture.convert("RGBA" if picture.has_transparency_data else "RGB"))
 
