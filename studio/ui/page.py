@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +23,7 @@ from studio.ui.components.parts import QUICK, message_html
 from studio.ui.components.queue_panel import queue_panel
 from studio.ui.components.send_to import SendTarget
 from studio.ui.components.views import parse_view_token
+from studio.ui.scripts import STATIC, head_html, module_routes, on_load
 from studio.ui.tabs.inpaint import InpaintTab, build_inpaint
 from studio.ui.tabs.library import build_library
 from studio.ui.tabs.noise.tab import NoiseTab, build_noise
@@ -33,7 +33,6 @@ from studio.ui.tabs.text_to_image import TAB, TextToImageTab, build_text_to_imag
 from studio.ui.theme import studio_theme
 
 NOISE = "noise"
-STATIC = Path(__file__).parent / "static"
 SHUTDOWN_SECONDS = 8.0  # for the call under way and what is being kept
 
 _MARK = (
@@ -94,7 +93,7 @@ def build_page(studio: AppContext) -> gr.Blocks:
             queue_panel([], set()),
             elem_id="queue",
             apply_default_css=False,
-            js_on_load="window.studio.acts(element, trigger)",
+            js_on_load=on_load("actions.js", "sendActions(element, trigger)"),
         )
         _connect(studio, page, token, tabs, [bench, inpaint, enlarge], header, queue)
         _connect_stages(studio, token, tabs, [bench, inpaint, enlarge], destinations)
@@ -247,10 +246,10 @@ def launch_options(studio: AppContext) -> dict[str, Any]:
     if studio.vocabulary and studio.vocabulary.thumbnails:
         allowed.append(studio.vocabulary.thumbnails.path)
     icon = "data:image/svg+xml," + quote(_MARK.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"'))
-    script = "".join((STATIC / name).read_text("utf-8") for name in ("page.js", "album.js", "editor.js"))
     return {
         "theme": studio_theme("".join((STATIC / name).read_text("utf-8") for name in ("style.css", "noise.css"))),
-        "head": f'<link rel="icon" href="{icon}"><script>{script}</script>',
+        "head": f'<link rel="icon" href="{icon}">{head_html()}',
+        "app_kwargs": {"routes": module_routes()},
         "allowed_paths": [str(path.resolve()) for path in allowed],
         "footer_links": [],
         "share": False,

@@ -18,7 +18,7 @@ from studio.library.store import Library
 from studio.models.families.studio import StudioBackend, reserve_torch_threads
 from studio.services.noise import ASSETS
 from studio.services.owners import Owners
-from studio.ui.page import STATIC
+from studio.ui.scripts import STATIC, module_routes
 from studio.ui.tabs.noise.tab import build_noise
 from studio.ui.theme import studio_theme
 from tests.diffusion.conftest import random_pipeline
@@ -55,6 +55,7 @@ def main() -> None:
         share=False,
         ssr_mode=False,
         theme=studio_theme(styles),
+        app_kwargs={"routes": module_routes()},
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     engine.start()

@@ -12,6 +12,9 @@ from tests.ui.conftest import ROOT, generate, open_tab
 
 DONE = "#inpaint-stage .stage[data-kind=done]"
 LARGER = "#super-resolution-stage .stage[data-kind=done]"
+MASK = """async () => { const page = document.querySelector("script[type=module][src*=modules]").src;
+const { addMask } = await import(page.replace("page.js", "mask_editor.js"));
+return JSON.parse(addMask([""])[0]).mask; }"""
 
 
 def drawing(size=(96, 72), mode="RGB") -> Image.Image:
@@ -160,7 +163,7 @@ def test_strokes_that_follow_at_once_are_all_kept(studio_url, open_page):
         x = box["x"] + (0.1 + 0.15 * step) * box["width"]
         stroke(page, (x, box["y"] + 0.2 * box["height"]), (x, box["y"] + 0.8 * box["height"]))
     share = painted(page)
-    mask = page.evaluate("JSON.parse(window.studio.painted([''])[0]).mask")
+    mask = page.evaluate(MASK)
     for _ in range(200):
         if any(mask in body for body in sent):
             break

@@ -24,13 +24,10 @@ from studio.ui.components.views import (
     token_number,
     view_frames,
 )
+from studio.ui.scripts import on_load
 
-# A click on anything that says data-pick reaches Python with the picture that is chosen on the stage.
-CLICK_SCRIPT = """element.addEventListener("click", (event) => {
-  const target = event.target.closest("[data-pick]");
-  const key = element.querySelector(".stage")?.dataset.key;
-  if (target) trigger("click", { pick: target.dataset.pick, key });
-});"""
+# Clicks on `data-pick` reach Python with the key of the selected picture.
+CLICK_SCRIPT = on_load("result.js", "sendPicks(element, trigger)")
 
 
 @dataclass(frozen=True)

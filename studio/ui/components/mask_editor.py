@@ -1,4 +1,4 @@
-"""The mask editor as HTML: a picture to paint a mask on. Brush, eraser and undo are editor.js's.
+"""The mask editor as HTML: a picture to paint a mask on. Brush, eraser and undo are mask_editor.js's.
 
 Not a gr.ImageEditor: it takes seconds to appear, hides what lies under the mask, and sends the picture back with every
 stroke. Here only the mask comes back, so that a known pixel cannot be changed on the way.
@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-# Gradio takes up the event "paint" because it is named here.
-EDITOR_SCRIPT = "window.studio.editor(element, () => trigger('paint'), watch)"
+from studio.ui.scripts import on_event, on_load
+
+# Gradio knows the event "paint" by its name in this script.
+EDITOR_SCRIPT = on_load("mask_editor.js", "mountMaskEditor(element, () => trigger('paint'), watch)")
+ADD_MASK = on_event("mask_editor.js", "addMask(values)")
 
 
 def mask_editor_html(picture: str, mask: str, size: tuple[int, int], key: str, notes: Sequence[str] = ()) -> str:

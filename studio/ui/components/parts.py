@@ -12,6 +12,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from studio.ui.scripts import on_event
+
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 IMAGE_TYPES = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"]
 QUICK = PRIVATE | {"queue": False}
@@ -68,11 +70,12 @@ def keep_draft(page: gr.Blocks, tab: str, parts: Sequence[Component], names: Seq
         None,
         parts,
         None,
-        js=f"(...values) => window.studio.keep({meta}, values)",
+        js=on_event("drafts.js", f"keepDraft({meta}, values)"),
         trigger_mode="multiple",
         **QUICK,
     )
-    page.load(None, parts, parts, js=f"(...values) => window.studio.draft({meta}, {defaults}, values)", **QUICK)
+    restore = on_event("drafts.js", f"restoreDraft({meta}, {defaults}, values)")
+    page.load(None, parts, parts, js=restore, **QUICK)
 
 
 def as_int(value: Any) -> Any:

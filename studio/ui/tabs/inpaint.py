@@ -34,7 +34,7 @@ from studio.services.comparison import change_sentence
 from studio.services.context import AppContext
 from studio.ui.components.inpaint_draft import TAB, InpaintDraft, picture_kind
 from studio.ui.components.job_panel import CLICK_SCRIPT, JobPanel
-from studio.ui.components.mask_editor import EDITOR_SCRIPT
+from studio.ui.components.mask_editor import ADD_MASK, EDITOR_SCRIPT
 from studio.ui.components.parts import (
     IMAGE_TYPES,
     QUICK,
@@ -262,7 +262,7 @@ def build_inpaint(studio: AppContext, page: gr.Blocks, token: gr.BrowserState) -
     changed = [editor, message, token]
     fill.click(
         submit, [token, *controls, strokes], [token, watched, seed, stop, message],
-        js="(...values) => window.studio.painted(values)", trigger_mode="multiple", **QUICK,
+        js=ADD_MASK, trigger_mode="multiple", **QUICK,
     )  # fmt: skip
     easel.connect(token)
     upload.upload(with_owner(take), [token, upload], changed, **QUICK)
@@ -272,7 +272,7 @@ def build_inpaint(studio: AppContext, page: gr.Blocks, token: gr.BrowserState) -
     pan.click(with_owner(on_pan), [token, across, down], changed, **QUICK)
     back.click(with_owner(on_back), [token], changed, **QUICK)
     editor.paint(
-        paint, [token, strokes], [message, token], js="(...values) => window.studio.painted(values)",
+        paint, [token, strokes], [message, token], js=ADD_MASK,
         trigger_mode="always_last", **QUICK,
     )  # fmt: skip
     stage.click(pick, [token], [editor, message], trigger_mode="multiple", **QUICK)

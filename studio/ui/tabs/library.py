@@ -16,6 +16,7 @@ from studio.ui.components import album as show
 from studio.ui.components.formatting import TASKS, format_day
 from studio.ui.components.parts import QUICK
 from studio.ui.components.send_to import SendTarget
+from studio.ui.scripts import on_load
 from studio.ui.tabs.text_to_image import TAB, TextToImageTab
 
 PAGE = 60  # pictures that come at a time
@@ -46,9 +47,13 @@ def build_library(
         favourites = gr.Checkbox(False, label="Favourites only", elem_id="favourites", min_width=140)
         used = gr.HTML("", elem_id="usage", apply_default_css=False, js_on_load=None, min_width=120)
     gallery = gr.HTML(
-        "", elem_id="album", apply_default_css=False, js_on_load="window.studio.album(element, trigger, watch)"
+        "",
+        elem_id="album",
+        apply_default_css=False,
+        js_on_load=on_load("library.js", "mountLibrary(element, trigger, watch)"),
     )
-    notice = gr.HTML("", elem_id="notice", apply_default_css=False, js_on_load="window.studio.acts(element, trigger)")
+    act_script = on_load("actions.js", "sendActions(element, trigger)")
+    notice = gr.HTML("", elem_id="notice", apply_default_css=False, js_on_load=act_script)
     filters = [search, task, day, favourites]
 
     def find(owner: str, count: int, asks: Asks) -> dict[Any, Any]:

@@ -48,6 +48,7 @@ from studio.ui.components.result import ImageCard
 from studio.ui.components.send_to import PICTURE_GONE, SendTarget
 from studio.ui.components.views import LatestPerSession, example_html
 from studio.ui.components.vocabulary_panel import hints_html, vocabulary_html
+from studio.ui.scripts import on_event
 
 TAB = "text-to-image"
 # Also the order of the controls.
@@ -336,15 +337,16 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
         **QUICK,
     )
     # of words, the change is told, too, where they were not typed but pasted; a draft put back is nobody's writing
-    writing = "window.studio.writing()"
     chosen = [part.input for part in (style, background, randomize_style, preset)]
-    for events, whose in (([prompt.change], f"{writing} && "), (chosen, "")):
+    now = f"preset === '{LIVE}' ? String(performance.now()) : moment"
+    edited = on_event("prompt.js", f"isEdited() && {now}", "moment, preset")
+    for events, script in (([prompt.change], edited), (chosen, f"(moment, preset) => {now}")):
         gr.on(
             events,
             None,
             [moment, preset],
             [moment],
-            js=f"(moment, preset) => {whose}preset === '{LIVE}' ? String(performance.now()) : moment",
+            js=script,
             trigger_mode="multiple",
             **QUICK,
         )
