@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     from studio.models.families.studio import StudioBackend, load_backend, reserve_torch_threads
     from studio.models.folder import model_info
     from studio.services.context import AppContext
-    from studio.ui.page import serve
+    from studio.server import serve
 
     try:
         library = Library(Path(options.data_dir), model=model_info(options.model).name)

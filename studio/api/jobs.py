@@ -1,9 +1,9 @@
-"""What the endpoints have in common: a file that was sent, a job that is waited for, and what is given back of it."""
+"""What the endpoints share: read an uploaded file, run a job, and return its files and facts."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
@@ -11,57 +11,60 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 from PIL import Image
 
 from studio.engine.job import JobRejected, JobView
-from studio.engine.requests import MAX_SEED, InvalidRequest, Request
+from studio.engine.requests import Request
 from studio.imaging.files import open_image
 from studio.imaging.modes import normalize_image
 from studio.services.context import AppContext
-from studio.ui.components.parts import as_int
-from studio.ui.components.result import ImageCard
+from studio.services.naming import download_name
 
 
-def run_and_wait(studio: AppContext, ask: Callable[[], Request], request: gr.Request) -> tuple[Any, JobView]:
-    """What was asked for, and its job, which is done. Raises gr.Error with a sentence."""
-    owner = studio.owners.of_call(request)
+@contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """Answer a call that is refused with the sentence that says why."""
     try:
-        asked = ask()
-        *_, last = studio.engine.follow(studio.engine.submit(asked, owner), owner)
-    except (InvalidRequest, JobRejected, ValueError) as problem:
+        yield
+    except (ValueError, JobRejected) as problem:  # InvalidRequest is a ValueError
         raise gr.Error(str(problem), print_exception=False) from problem
-    if last.state != "done":
-        problem = last.error or "The studio was ended before the pictures were done."
-        raise gr.Error(problem, print_exception=False)
-    return asked, last
 
 
-def result_files(last: JobView) -> list[dict[str, Any]]:
-    """The job's pictures, to be downloaded."""
-    shown = [ImageCard.of(picture) for picture in last.pictures]
+def run_and_wait(context: AppContext, request: Request, caller: gr.Request | None) -> JobView:
+    """Submit a request, wait for its job and return the job, which is done.
+
+    Raises gr.Error if it failed or was cancelled, JobRejected if it cannot be queued.
+    """
+    owner = context.owners.of_call(caller)
+    *_, job = context.engine.follow(context.engine.submit(request, owner), owner)
+    if job.state != "done":
+        raise gr.Error(job.error or "The studio was stopped before the pictures were done.", print_exception=False)
+    return job
+
+
+def result_files(job: JobView) -> list[dict[str, Any]]:
+    """Return the job's pictures as files to download."""
     return [
-        gr.FileData(path=picture.source, orig_name=picture.file_name, mime_type="image/png").model_dump()
-        for picture in shown
+        gr.FileData(path=picture.path, orig_name=download_name(picture.settings), mime_type="image/png").model_dump()
+        for picture in job.pictures
     ]
 
 
-def job_info(studio: AppContext, asked: Request, last: JobView) -> dict[str, Any]:
-    """What there is to say of any job."""
+def job_info(context: AppContext, job: JobView) -> dict[str, Any]:
+    """Return the facts that every endpoint gives about its job."""
+    request = job.request
     return {
-        "seed": asked.seed,
-        "seeds": asked.seeds,
-        "seconds": round(last.seconds, 3),
-        "prompt": asked.caption,
-        "prompts": asked.captions,
-        "notes": list(studio.notes(last)),
+        "seed": request.seed,
+        "seeds": request.seeds,
+        "seconds": round(job.seconds, 3),
+        "prompt": request.caption,
+        "prompts": request.captions,
+        "notes": list(context.notes(job)),
     }
 
 
-def seed_or_random(seed: Any) -> Any:
-    return random.randrange(MAX_SEED + 1) if seed is None else as_int(seed)
-
-
 def uploaded_image(file: Any, name: str, read: Callable[[Image.Image], Image.Image] = normalize_image) -> Image.Image:
-    """An uploaded file as a picture, RGB or RGBA, or as `read` makes it.
+    """Return an uploaded file as a picture, RGB or RGBA, or as `read` converts it.
 
-    Raises ValueError, with one sentence: also for any other file, since nobody is to read the server's own through us.
+    Raises ValueError with one sentence: also for a path outside the upload folder, so that no caller can read the
+    server's own files.
     """
     path = file.get("path") if isinstance(file, dict) else getattr(file, "path", file)
     if not isinstance(path, str) or not path or not is_in_or_equal(path, get_upload_folder()):

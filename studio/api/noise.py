@@ -10,8 +10,8 @@ from PIL import Image
 from studio.api.jobs import uploaded_image
 from studio.engine.job import JobRejected
 from studio.engine.requests import InvalidRequest
+from studio.services.build_request import as_int
 from studio.services.noise import NoiseService, checked_seed, picture_of, run_request
-from studio.ui.components.parts import as_int
 
 if TYPE_CHECKING:
     from studio.services.context import AppContext

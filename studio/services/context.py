@@ -1,7 +1,4 @@
-"""What every tab shares: the engine, the library, the model's facts and words, and who is asking.
-
-Knows nothing of Gradio.
-"""
+"""What the page and the web API share: engine, library, facts about the model, and owners."""
 
 from __future__ import annotations
 
@@ -18,10 +15,16 @@ from studio.prompts.vocabulary import Vocabulary
 from studio.services.owners import Owners
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
+_DEVICE_NAMES = {"cpu": "CPU", "cuda": "GPU", "cuda:0": "GPU", "mps": "Apple GPU"}
 
 
 @dataclass(frozen=True)
 class AppContext:
+    """The studio that one process serves.
+
+    examples: the folder of shipped pictures.
+    """
+
     engine: Engine
     library: Library
     model: ModelInfo
@@ -31,21 +34,22 @@ class AppContext:
 
     @classmethod
     def open(cls, folder: Path, engine: Engine, library: Library) -> AppContext:
-        """A studio over a model folder, which may turn out to be no such thing: the engine will say so."""
+        """Return the context of a model folder. Where it holds no model, the engine reports it."""
         return cls(engine, library, model_info(folder), Vocabulary.read(folder))
 
     @cached_property
     def drafts(self) -> Drafts:
+        """The pictures and masks that owners work on."""
         return Drafts(self.library.folder, self.library.key())
 
     @property
     def device_name(self) -> str:
         """The device in use, for people; empty until the model is loaded."""
         device = str(getattr(self.engine.sampler, "device", ""))
-        return {"cpu": "CPU", "cuda": "GPU", "cuda:0": "GPU", "mps": "Apple GPU"}.get(device, device)
+        return _DEVICE_NAMES.get(device, device)
 
     def notes(self, job: JobView | JobRecord) -> tuple[str, ...]:
-        """What whoever asked for a job should know: what was not read of the words, and what is not known."""
+        """Return sentences about the words of a job's prompt that the model did not read or does not know."""
         prompt = (job.request.settings() if job.request else job.settings).get("prompt")
-        unknown = self.vocabulary.unknown(prompt) if self.vocabulary and prompt else ()
-        return (*job.notes, *map(str, unknown))
+        unknown_words = self.vocabulary.unknown(prompt) if self.vocabulary and prompt else ()
+        return (*job.notes, *map(str, unknown_words))

@@ -1,14 +1,13 @@
-"""Settings that came with a picture, as values for the tab's controls, and what could not be taken of them.
+"""Turn the settings stored in a picture into values for the page's controls.
 
-Knows requests and PNG files; knows nothing of pages. What is in a file was written by anyone: each value is checked as
-a request would check it.
+Anyone may have written what a file holds, so each value is checked as a request would check it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,61 +15,58 @@ from studio.engine.requests import RESOLUTIONS, InvalidRequest, TextToImage, wit
 from studio.library.metadata import read_png
 from studio.models.folder import ModelInfo
 from studio.prompts.captions import ANY
-from studio.ui.components.formatting import TASKS
-from studio.ui.components.parts import as_int
+from studio.services.build_request import as_int
+from studio.services.naming import TASK_NAMES
 
-# Of one's own choosing, not of the picture.
-_NOT_TAKEN = ("count",)
-NAMES = tuple(field.name for field in fields(TextToImage) if not field.kw_only and field.name not in _NOT_TAKEN)
+# The number of pictures is left out: it says nothing about one picture.
+_FIELDS = ("prompt", "negative_prompt", "style", "background", "steps", "guidance", "sampler", "seed")
+MAX_NAME = 60  # characters of a name in a sentence
 
 
 @dataclass(frozen=True)
 class ImportedSettings:
-    """values: by the fields of TextToImage.  notes: sentences about what was not taken."""
+    """Values by the fields of TextToImage, and sentences about what was left out."""
 
     values: dict[str, Any]
     notes: tuple[str, ...] = ()
 
 
 def import_settings(settings: Mapping[str, Any], model: ModelInfo | None = None) -> ImportedSettings:
-    """The settings as a request for text to image would have them. What it would refuse stays as it is on the page."""
+    """Return the settings that a text-to-image request accepts. The page keeps its own values for the others.
+
+    model: the model in use, to note where another one painted the picture.
+    """
     settings = with_current_names(settings)
-    given = {name: as_int(settings[name]) for name in NAMES if settings.get(name) is not None}
-    if "prompt" in given:  # a style or ground of before must not be added to it
-        given = {"style": ANY, "background": ANY} | given
-    values, notes = {}, []
-    for name, value in given.items():
+    stored = {name: as_int(settings[name]) for name in _FIELDS if settings.get(name) is not None}
+    if "prompt" in stored:  # the page's own style and background must not be added to it
+        stored = {"style": ANY, "background": ANY} | stored
+    values: dict[str, Any] = {}
+    notes: list[str] = []
+    for name, value in stored.items():
         try:
             TextToImage(**({"prompt": ""} | {name: value}))
         except InvalidRequest as problem:
-            notes.append(f"Not taken: {str(problem)[0].lower()}{str(problem)[1:]}")
+            notes.append(f"Not loaded: {str(problem)[0].lower()}{str(problem)[1:]}")
         else:
             values[name] = value
     task = settings.get("task", TextToImage.task)
-    if task == TextToImage.task and "resolution" in settings:
-        size = as_int(settings["resolution"]) or 0
-        if size in (0, *RESOLUTIONS):
-            values["resolution"] = size
-    if task == TextToImage.task and isinstance(settings.get("one_pass"), bool):
-        values["one_pass"] = settings["one_pass"]
-    if "prompt" in values and ANY in (values.get("style"), values.get("background")):  # nor one by the seed
-        values["randomize_style"] = settings.get("randomize_style") is True
-    if settings.get("task") == TextToImage.task:  # of ours; before there was a choice, no style was emphasized
-        values["style_emphasis"] = settings.get("style_emphasis") is True
+    values |= _switches(settings, values)
     if task != TextToImage.task:
-        name = TASKS.get(task) if isinstance(task, str) else None
-        notes.append(f"The picture was made by {name.lower() if name else 'another task'}; its words and numbers alone "
-                     "do not give it again.")  # fmt: skip
-    other = settings.get("model")
-    if model and isinstance(other, str) and other.strip() and other != model.name:
-        notes.append(f"The picture is by another model, {_short(other)}, so that the same settings give another one.")
+        name = TASK_NAMES.get(task) if isinstance(task, str) else None
+        notes.append(
+            f"The picture was made by {name.lower() if name else 'another task'}; its prompt and numbers alone "
+            "do not give it again."
+        )
+    painter = settings.get("model")
+    if model and isinstance(painter, str) and painter.strip() and painter != model.name:
+        notes.append(f"Another model made the picture, {_short(painter)}, so the same settings give another picture.")
     return ImportedSettings(values, tuple(notes))
 
 
 def read_settings(path: str | Path, model: ModelInfo | None = None) -> ImportedSettings:
-    """The settings in a picture file of ours, or of a studio that writes `parameters`.
+    """Return the settings in a PNG file of this studio, or of another one that writes `parameters`.
 
-    Raises ValueError with one sentence if it is no PNG picture or holds none.
+    Raises ValueError with one sentence if the file is no PNG picture or holds no settings.
     """
     name = _short(Path(path).name)
     try:
@@ -79,14 +75,30 @@ def read_settings(path: str | Path, model: ModelInfo | None = None) -> ImportedS
         raise ValueError(f"{name} could not be read: {problem.strerror}.") from problem
     except ValueError as problem:
         raise ValueError(f"{name}: {problem}") from problem
-    found = import_settings(settings, model) if settings else ImportedSettings({})
-    if not found.values:
+    imported = import_settings(settings, model) if settings else ImportedSettings({})
+    if not imported.values:
         raise ValueError(
-            f"{name} holds no settings. Pictures painted here do, and PNG files of studios that write “parameters”."
+            f"{name} holds no settings. Pictures of this studio do, and PNG files of studios that write “parameters”."
         )
-    return found
+    return imported
 
 
-def _short(text: str, most: int = 60) -> str:
+def _switches(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the output size and the switches that make the same picture again, as far as the settings tell them."""
+    switches: dict[str, Any] = {}
+    if settings.get("task", TextToImage.task) == TextToImage.task:
+        resolution = as_int(settings["resolution"]) or 0 if "resolution" in settings else None
+        if resolution in (0, *RESOLUTIONS):
+            switches["resolution"] = resolution
+        if isinstance(settings.get("one_pass"), bool):
+            switches["one_pass"] = settings["one_pass"]
+    if "prompt" in values and ANY in (values.get("style"), values.get("background")):
+        switches["randomize_style"] = settings.get("randomize_style") is True
+    if settings.get("task") == TextToImage.task:  # pictures made before this switch existed have no emphasis
+        switches["style_emphasis"] = settings.get("style_emphasis") is True
+    return switches
+
+
+def _short(text: str) -> str:
     text = re.sub(r"\s+", " ", text).strip()
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…"

@@ -1,4 +1,4 @@
-"""A few things that a page may ask for again, by keys that cannot be guessed. Knows nothing of what they are."""
+"""A store of a few objects by keys that cannot be guessed."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from typing import Any
 
 
 class LRUStore:
-    """A few things by keys that cannot be guessed; the one not asked for the longest goes first."""
+    """A thread-safe store that evicts the least recently used object."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
-        self._things: OrderedDict[str, Any] = OrderedDict()
+    def __init__(self, max_size: int) -> None:
+        self._max_size, self._lock = max_size, threading.Lock()
+        self._objects: OrderedDict[str, Any] = OrderedDict()
 
     def put(self, thing: Any) -> str:
+        """Store an object and return its key."""
         key = secrets.token_urlsafe(16)
         with self._lock:
-            self._things[key] = thing
-            while len(self._things) > self._most:
-                self._things.popitem(last=False)
+            self._objects[key] = thing
+            while len(self._objects) > self._max_size:
+                self._objects.popitem(last=False)
         return key
 
     def get(self, key: object) -> Any | None:
+        """Return the object of a key; None if there is none, or it was evicted."""
         with self._lock:
-            if not isinstance(key, str) or key not in self._things:
+            if not isinstance(key, str) or key not in self._objects:
                 return None
-            self._things.move_to_end(key)
-            return self._things[key]
+            self._objects.move_to_end(key)
+            return self._objects[key]

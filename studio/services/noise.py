@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from PIL import Image
 
-from studio.api.jobs import seed_or_random
 from studio.engine.job import JobRejected, JobView
 from studio.engine.requests import MAX_SEED, SAMPLERS, Denoise, InvalidRequest, TextToImage
 from studio.imaging.animation import ANIMATION_TYPES, encode_animation
 from studio.imaging.files import open_image
 from studio.imaging.modes import flatten_alpha, normalize_image
 from studio.prompts.nouns import without_style
+from studio.services.build_request import as_int, seed_or_random
 from studio.services.lru_store import LRUStore
-from studio.ui.components.parts import as_int
 
 if TYPE_CHECKING:
     from studio.services.context import AppContext

@@ -1,7 +1,6 @@
-"""Whose jobs and pictures these are: a user who signed in, a browser, or a program that calls.
+"""Who owns a job or a picture: a signed-in user, a browser, or a program that calls the web API.
 
-A browser is known by a token that the server makes on its first visit and the browser keeps. Knows nothing of Gradio
-but the name and the session of a request.
+The server makes a token on a browser's first visit, and the browser keeps it.
 """
 
 from __future__ import annotations
@@ -14,44 +13,48 @@ from typing import Protocol
 
 from studio.library.journal import ANONYMOUS
 
-SESSIONS = 4096  # first visits whose token is remembered, until their browsers bring it along
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")  # what secrets.token_urlsafe(32) gives
+MAX_SESSIONS = 4096  # first visits whose token is remembered until their browsers send it
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")  # the form of secrets.token_urlsafe(32)
 
 
-class Asking(Protocol):
-    """A gr.Request, as far as it matters here."""
+class Caller(Protocol):
+    """The part of a gr.Request that names its sender."""
 
-    username: str | None
-    session_hash: str | None
+    @property
+    def username(self) -> str | None: ...
+
+    @property
+    def session_hash(self) -> str | None: ...
 
 
 class Owners:
-    """Tells who asks. Safe to use from several threads."""
+    """Finds the owner of a request. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._made: OrderedDict[str, str] = OrderedDict()  # token by session
+        self._new_tokens: OrderedDict[str, str] = OrderedDict()  # by session
 
-    def of_page(self, request: Asking, token: object) -> tuple[str, str]:
-        """The owner, and the token that the browser is to keep.
+    def of_page(self, request: Caller, token: object) -> tuple[str, str]:
+        """Return the owner, and the token that the browser must keep.
 
-        A browser that brings none is given one. Whatever it does before it has received it, it gets the same one.
+        A browser without a valid token gets a new one. All requests of its session get the same one, also those
+        sent before it arrives.
         """
-        known = token if isinstance(token, str) and _TOKEN.fullmatch(token) else self._token(request.session_hash)
-        return (f"user:{request.username}" if request.username else f"browser:{known}"), known
+        valid = token if isinstance(token, str) and _TOKEN.fullmatch(token) else self._new_token(request.session_hash)
+        return (f"user:{request.username}" if request.username else f"browser:{valid}"), valid
 
     @staticmethod
-    def of_call(request: Asking | None) -> str:
-        """The owner of what a program asks for."""
+    def of_call(request: Caller | None) -> str:
+        """Return the owner of what a program asks for."""
         if request is not None and request.username:
             return f"user:{request.username}"
         return f"{ANONYMOUS}{(request and request.session_hash) or secrets.token_urlsafe(16)}"
 
-    def _token(self, session: str | None) -> str:
+    def _new_token(self, session: str | None) -> str:
         with self._lock:
-            made = self._made.pop(session or "", None) or secrets.token_urlsafe(32)
+            token = self._new_tokens.pop(session or "", None) or secrets.token_urlsafe(32)
             if session:
-                self._made[session] = made
-            while len(self._made) > SESSIONS:
-                self._made.popitem(last=False)
-            return made
+                self._new_tokens[session] = token
+            while len(self._new_tokens) > MAX_SESSIONS:
+                self._new_tokens.popitem(last=False)
+            return token

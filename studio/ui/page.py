@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -12,9 +9,6 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from studio.api.noise import add_noise_endpoints
-from studio.api.restoration import add_restoring_endpoints
-from studio.api.text_to_image import add_text_to_image_endpoint
 from studio.engine.job import JobRejected
 from studio.services.context import AppContext
 from studio.ui.components.inpaint_draft import TAB as INPAINT
@@ -33,7 +27,6 @@ from studio.ui.tabs.text_to_image import TAB, TextToImageTab, build_text_to_imag
 from studio.ui.theme import studio_theme
 
 NOISE = "noise"
-SHUTDOWN_SECONDS = 8.0  # for the call under way and what is being kept
 
 _MARK = (
     '<svg class="mark" viewBox="0 0 8 8" aria-hidden="true">'
@@ -80,9 +73,6 @@ def build_page(studio: AppContext) -> gr.Blocks:
             destinations = [bench.destination, inpaint.destination, enlarge.destination, *_noise_destinations(noise)]
             with gr.Tab("Library", id="library", elem_id="tab-library") as tab:
                 build_library(studio, token, tabs, tab, destinations, bench)
-        add_text_to_image_endpoint(studio)
-        add_restoring_endpoints(studio)
-        add_noise_endpoints(studio)
         gr.HTML(
             f"<footer><p>{_CREDITS}</p>{_PROGRAM}</footer>",
             elem_id="footer",
@@ -97,7 +87,6 @@ def build_page(studio: AppContext) -> gr.Blocks:
         )
         _connect(studio, page, token, tabs, [bench, inpaint, enlarge], header, queue)
         _connect_stages(studio, token, tabs, [bench, inpaint, enlarge], destinations)
-    page.queue(max_size=None, default_concurrency_limit=None)  # the engine's own queue is the one with an end
     return page
 
 
@@ -263,27 +252,3 @@ def launch_options(studio: AppContext) -> dict[str, Any]:
         "pwa": False,
         "show_error": False,
     }
-
-
-def serve(studio: AppContext, *, host: str, port: int, auth: tuple[str, str] | None = None) -> None:
-    """Opens the page, then loads the model behind it: importing torch takes seconds nobody should wait for.
-
-    Returns when it is interrupted or told to end (SIGINT, SIGTERM), with the engine stopped after the call under way:
-    what was not done is taken up again at the next start. Raises OSError if the port cannot be had.
-    """
-    told = threading.Event()
-    before = {sign: signal.signal(sign, lambda *_: told.set()) for sign in (signal.SIGINT, signal.SIGTERM)}
-    page = build_page(studio)
-    try:
-        name = f"[{host}]" if ":" in host else host  # as Gradio wants an address of version 6
-        page.launch(server_name=name, server_port=port, auth=auth, prevent_thread_lock=True, **launch_options(studio))
-        print(f"Diffusion Studio is open at {page.local_url}", flush=True)
-        studio.engine.start()
-        while not told.wait(1.0):  # a wait without end would not let a signal through everywhere
-            pass
-    finally:
-        for sign, handler in before.items():  # who insists ends it at once
-            signal.signal(sign, handler)
-        studio.engine.shutdown(SHUTDOWN_SECONDS)
-        time.sleep(0.5)  # for what the streams have to say of it: closing waits for one that was cut off
-        page.close(verbose=False)

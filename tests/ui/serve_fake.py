@@ -12,8 +12,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from studio.engine.engine import Engine
 from studio.library.store import Library
+from studio.server import serve
 from studio.services.context import AppContext
-from studio.ui.page import serve
 from tests.fakes import FakeSampler, write_model_folder
 
 

@@ -62,10 +62,10 @@ def test_others_may_reach_it_with_a_password_or_on_a_space(monkeypatch):
 
 def test_the_page_is_built_before_torch_is_imported(tmp_path):
     code = (
-        "import sys, pathlib; from studio.engine.engine import Engine; from studio.ui.page import build_page;"
+        "import sys, pathlib; from studio.engine.engine import Engine; from studio.server import build_app;"
         "from studio.library.store import Library; from studio.services.context import AppContext; import studio.cli;"
         f"data = pathlib.Path({str(tmp_path)!r}); library = Library(data);"
-        "build_page(Studio.open(data / 'no', Engine(None, library), library)); library.close();"
+        "build_app(AppContext.open(data / 'no', Engine(None, library), library)); library.close();"
         "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

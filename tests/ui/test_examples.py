@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio.engine.requests import request_from
+from studio.engine.requests import request_from, with_current_names
 from studio.library.metadata import read_png
 from studio.services.examples import ENLARGED, FILLED, PAINTED
 from studio.services.import_settings import import_settings
-from studio.ui.components.inpaint_draft import PHOTOGRAPH_KIND, picture_kind
+from studio.services.picture_kind import PHOTOGRAPH, picture_kind
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 PICTURES = {
@@ -23,8 +23,9 @@ PICTURES = {
 def test_an_example_says_how_it_was_painted(name):
     settings = read_png(EXAMPLES / name)
     assert settings["model"] == "Studio Emoji" and settings["size"] == "64x64"
-    asked = {key: value for key, value in settings.items() if key in PICTURES[name].settings()}
-    assert request_from(asked, {}) == PICTURES[name]
+    names = PICTURES[name].settings()
+    stored = {key: value for key, value in with_current_names(settings).items() if key in names}
+    assert request_from(stored, {}) == PICTURES[name]
     assert import_settings(settings).values["seed"] == PICTURES[name].seed
 
 
@@ -37,4 +38,4 @@ def test_an_example_is_not_taken_for_a_photograph(name):
 def test_a_picture_of_noise_is(tmp_path):
     noise = Image.effect_noise((64, 64), 80).convert("RGB")
     noise.save(tmp_path / "noise.png")
-    assert picture_kind(noise, tmp_path / "noise.png") == PHOTOGRAPH_KIND
+    assert picture_kind(noise, tmp_path / "noise.png") == PHOTOGRAPH

@@ -259,8 +259,8 @@ def test_a_picture_of_another_studio_brings_what_can_be_taken(studio_url, open_p
     chooser.value.set_files({"name": "castle.png", "mimeType": "image/png", "buffer": png_with(text)})
     page.wait_for_selector("#message:has-text('Settings taken from castle.png.')")
     said = page.inner_text("#message")
-    assert "Not taken: the sampler must be one of studio" in said and "DPM++ SDE Karras" in said
-    assert "by another model, dream" in said
+    assert "Not loaded: the sampler must be one of studio" in said and "DPM++ SDE Karras" in said
+    assert "Another model made the picture, dream" in said
     assert page.input_value("#prompt textarea") == "a castle" and page.is_checked("#style input[value=any]")
     assert page.input_value("#steps input") == "28" and page.input_value("#sampler input") == "Studio"
 

@@ -6,13 +6,6 @@ from datetime import date, datetime, timedelta
 
 from studio.engine.job import JobView
 
-TASKS = {
-    "text-to-image": "Text to image",
-    "inpaint": "Inpaint",
-    "super-resolution": "Super-resolution",
-    "denoise": "Noise taken out",
-}
-
 # Of a picture that the bundled network cannot serve well.
 PHOTOGRAPH_NOTE = (
     "This looks like a photograph. The bundled model has seen nothing but emoji artwork, so do not expect much of it "

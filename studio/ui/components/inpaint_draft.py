@@ -19,16 +19,14 @@ from PIL import Image
 
 from studio.imaging.files import open_image
 from studio.imaging.masks import ChangeCount, count_changes_outside, mask_to_hole
-from studio.imaging.measure import is_drawing
 from studio.imaging.modes import normalize_mask
-from studio.library.metadata import read_png
 from studio.services.context import AppContext
+from studio.services.picture_kind import PHOTOGRAPH
 from studio.ui.components.formatting import PHOTOGRAPH_NOTE
 from studio.ui.components.mask_editor import mask_editor_html
 from studio.ui.components.result import url_of
 
 TAB = "inpaint"
-PHOTOGRAPH_KIND = "photograph"  # a kind of picture that the bundled network has never seen
 SEEN = 1600  # px of the longer side of what is shown of a large picture
 PICTURE_CHANGED = "The picture was changed in another tab of the browser; load this page again to see it."
 MOST_MASK = 4_000_000  # characters of a painted mask
@@ -63,7 +61,7 @@ class InpaintDraft:
         """As the editor shows it."""
         files = {what: self._path(owner, what) for what in ("picture", "mask", "view")}
         seen = files["view"] or files["picture"]
-        photograph = self._kind(owner) == PHOTOGRAPH_KIND
+        photograph = self._kind(owner) == PHOTOGRAPH
         notes = (PHOTOGRAPH_NOTE.format(models=MODELS),) if photograph else ()
         return mask_editor_html(_url(seen), _url(files["mask"]), self.size(owner), self._key(owner), notes)
 
@@ -184,12 +182,3 @@ def _size(path: str, changed: int) -> tuple[int, int]:
         return 64, 64
     with Image.open(path) as picture:
         return picture.size
-
-
-def picture_kind(picture: Image.Image, path: Path | None = None) -> str:
-    """PHOTO for what does not look drawn, unless it comes from a file with settings of ours: then it is our work."""
-    try:
-        ours = path is not None and "task" in (read_png(path) or {})
-    except (OSError, ValueError):
-        ours = False
-    return "" if ours or is_drawing(picture) else PHOTOGRAPH_KIND

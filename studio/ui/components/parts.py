@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -76,11 +75,6 @@ def keep_draft(page: gr.Blocks, tab: str, parts: Sequence[Component], names: Seq
     )
     restore = on_event("drafts.js", f"restoreDraft({meta}, {defaults}, values)")
     page.load(None, parts, parts, js=restore, **QUICK)
-
-
-def as_int(value: Any) -> Any:
-    """15.0 as 15, which browsers and JSON do not tell apart."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def choices(keys: Sequence[str]) -> list[tuple[str, str]]:

@@ -11,7 +11,8 @@ from collections.abc import Sequence, Set
 from html import escape
 
 from studio.engine.job import JobView
-from studio.ui.components.formatting import TASKS, format_progress
+from studio.services.naming import TASK_NAMES
+from studio.ui.components.formatting import format_progress
 
 SETTLING = 1.5  # seconds: a lone job that has waited less is about to start, and is no news
 TITLE = 120  # characters of a prompt
@@ -53,7 +54,7 @@ def _is_news(job: JobView, shown: Set[str], loading: bool) -> bool:
 
 def _row(job: JobView, shown: bool, *, first: bool = True, last: bool = True, alone: bool = True) -> str:
     title = escape(job.caption if len(job.caption) <= TITLE else job.caption[: TITLE - 1] + "…") or "No prompt"
-    kind = "" if job.task == "text-to-image" else f"<span>{TASKS.get(job.task, escape(job.task))}</span> "
+    kind = "" if job.task == "text-to-image" else f"<span>{TASK_NAMES.get(job.task, escape(job.task))}</span> "
     count = f" <span>× {job.count}</span>" if job.count > 1 else ""
     share = round(100 * job.share)
     bar = f'<progress max="100" value="{share}" aria-label="Progress"></progress>' if job.state == "running" else ""

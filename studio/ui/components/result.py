@@ -23,7 +23,7 @@ from PIL import Image
 
 from studio.engine.job import Picture
 from studio.engine.requests import AREAS, SAMPLERS
-from studio.ui.components.formatting import TASKS
+from studio.services.naming import TASK_NAMES, download_name
 
 LANCZOS = "Lanczos"
 TITLE = 96  # characters of a prompt that stand beside its picture
@@ -55,8 +55,7 @@ class ImageCard:
 
     @property
     def file_name(self) -> str:
-        words = re.sub(r"[^a-z0-9]+", "-", str(self.settings.get("caption", "")).lower()).strip("-")[:48].strip("-")
-        return f"{words or 'picture'}-{self.settings.get('seed', 0)}.png"
+        return download_name(self.settings)
 
 
 def url_of(source: str) -> str:
@@ -176,13 +175,13 @@ def _act(pick: str, name: str) -> str:
 
 def task_of(settings: Mapping[str, Any]) -> str:
     task = settings.get("task")
-    return task if isinstance(task, str) and task in TASKS else "text-to-image"
+    return task if isinstance(task, str) and task in TASK_NAMES else "text-to-image"
 
 
 def titled(settings: Mapping[str, Any]) -> str:
     """The whole prompt, as far as there is room; without one, the task, which for a picture from words says little."""
     task = task_of(settings)
-    name = "No prompt" if task == "text-to-image" else TASKS[task]
+    name = "No prompt" if task == "text-to-image" else TASK_NAMES[task]
     return _clipped(str(settings.get("caption") or ""), TITLE) or name
 
 

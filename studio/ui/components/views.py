@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
 from studio.engine.job import JobView
-from studio.services.comparison import comparison_card, outside_notes
+from studio.services.comparison import original_path, outside_notes
 from studio.services.context import AppContext
 from studio.ui.components import result as show
 from studio.ui.components.formatting import format_progress
@@ -64,7 +64,7 @@ def view_frames(studio: AppContext, owner: str, ticket: str, examples: Sequence[
     if kind == "job":
         yield from _job_frames(studio, owner, id)
     elif kind == "picture" and (picture := studio.library.picture(owner, id)):
-        shown = comparison_card(studio, owner, picture)
+        shown = ImageCard.of(picture, original_path(studio, owner, picture))
         yield show.result_html([shown], show.done_label(shown, notes=outside_notes(studio, owner, [picture])))
     elif kind == "example" and id.isdigit() and int(id) < len(examples):
         yield example_html(examples[int(id)])
@@ -76,7 +76,7 @@ def example_html(example: ImageCard, notes: Sequence[str] = ()) -> str:
 
 def finished_html(studio: AppContext, owner: str, job: JobView) -> str:
     """A job that is done, in all its pictures that are still there."""
-    pictures = [comparison_card(studio, owner, picture) for picture in job.pictures]
+    pictures = [ImageCard.of(picture, original_path(studio, owner, picture)) for picture in job.pictures]
     notes = [*outside_notes(studio, owner, job.pictures), *studio.notes(job)]
     return show.result_html(pictures, show.done_label(pictures[0], notes=notes, count=job.count))
 

@@ -30,15 +30,16 @@ from studio.imaging import canvas as canvases
 from studio.imaging.files import open_image
 from studio.imaging.modes import normalize_mask
 from studio.prompts.captions import ANY, BACKGROUNDS, STYLES, build_caption
+from studio.services.build_request import as_int
 from studio.services.comparison import change_sentence
 from studio.services.context import AppContext
-from studio.ui.components.inpaint_draft import TAB, InpaintDraft, picture_kind
+from studio.services.picture_kind import picture_kind
+from studio.ui.components.inpaint_draft import TAB, InpaintDraft
 from studio.ui.components.job_panel import CLICK_SCRIPT, JobPanel
 from studio.ui.components.mask_editor import ADD_MASK, EDITOR_SCRIPT
 from studio.ui.components.parts import (
     IMAGE_TYPES,
     QUICK,
-    as_int,
     choices,
     collapsible,
     keep_draft,

@@ -12,8 +12,9 @@ import gradio as gr
 
 from studio.engine.job import JobRejected
 from studio.services.context import AppContext
+from studio.services.naming import TASK_NAMES
 from studio.ui.components import album as show
-from studio.ui.components.formatting import TASKS, format_day
+from studio.ui.components.formatting import format_day
 from studio.ui.components.parts import QUICK
 from studio.ui.components.send_to import SendTarget
 from studio.ui.scripts import on_load
@@ -69,11 +70,11 @@ def build_library(
         """All of the tab: also the filters that there is something for, and the room that is left."""
         words, of_task, of_day, starred = asks
         days = studio.library.days(owner)
-        tasks = [name for name in TASKS if studio.library.pictures(owner, task=name, limit=1)]
+        tasks = [name for name in TASK_NAMES if studio.library.pictures(owner, task=name, limit=1)]
         of_task, of_day = of_task if of_task in tasks else "", of_day if of_day in dict(days) else ""
         in_days = [(f"{format_day(day)} ({number:,})", day) for day, number in days]
         return find(owner, count, (words, of_task, of_day, starred)) | {
-            task: gr.update(choices=[_EVERY_TASK, *((TASKS[name], name) for name in tasks)], value=of_task),
+            task: gr.update(choices=[_EVERY_TASK, *((TASK_NAMES[name], name) for name in tasks)], value=of_task),
             day: gr.update(choices=[_EVERY_DAY, *in_days], value=of_day),
             used: show.usage(*studio.library.usage(owner)) if days else "",
         }

@@ -28,14 +28,15 @@ from studio.engine.requests import (
 from studio.imaging.files import open_image
 from studio.imaging.measure import estimate_noise_sigma
 from studio.imaging.tiles import count_tiles, estimate_seconds
+from studio.services.build_request import as_int
 from studio.services.context import AppContext
+from studio.services.picture_kind import PHOTOGRAPH, picture_kind
 from studio.ui.components.formatting import PHOTOGRAPH_NOTE, format_duration
-from studio.ui.components.inpaint_draft import PHOTOGRAPH_KIND, PICTURE_CHANGED, picture_kind
+from studio.ui.components.inpaint_draft import PICTURE_CHANGED
 from studio.ui.components.job_panel import CLICK_SCRIPT, JobPanel
 from studio.ui.components.parts import (
     IMAGE_TYPES,
     QUICK,
-    as_int,
     collapsible,
     keep_draft,
     message_html,
@@ -263,7 +264,7 @@ def small_html(studio: AppContext, owner: str) -> str:
         return '<p class="small-picture">Open a picture.</p>'
     with Image.open(path) as picture:
         width, height = picture.size
-    photograph = studio.drafts.note(owner, TAB, "picture") == PHOTOGRAPH_KIND
+    photograph = studio.drafts.note(owner, TAB, "picture") == PHOTOGRAPH
     note = f'<p class="note">{escape(PHOTOGRAPH_NOTE.format(models=MODELS))}</p>' if photograph else ""
     url = f"{url_of(str(path))}?v={path.stat().st_mtime_ns}"
     return (

@@ -15,7 +15,6 @@ import gradio as gr
 from gradio.components import Component
 from PIL import Image
 
-from studio.api.text_to_image import build_text_to_image_request
 from studio.engine.job import JobRejected, Picture
 from studio.engine.requests import (
     MAX_COUNT,
@@ -28,6 +27,7 @@ from studio.engine.requests import (
     TextToImage,
 )
 from studio.prompts.captions import ANY, BACKGROUNDS, STYLES
+from studio.services.build_request import as_int, build_request
 from studio.services.context import AppContext
 from studio.services.examples import PAINTED
 from studio.services.import_settings import ImportedSettings, import_settings, read_settings
@@ -35,7 +35,6 @@ from studio.ui.components import result as show
 from studio.ui.components.job_panel import CLICK_SCRIPT, JobPanel
 from studio.ui.components.parts import (
     QUICK,
-    as_int,
     choices,
     collapsible,
     keep_draft,
@@ -229,7 +228,7 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
             given = dict(zip(FIELDS, values, strict=True))
             if new_seed and preset != LIVE:  # there, what is in sight is to be kept
                 given["seed"] = random.randrange(MAX_SEED + 1)
-            asked = build_text_to_image_request(**given | {"resolution": given["resolution"] or None})
+            asked = build_request(TextToImage, given | {"resolution": given["resolution"] or None})
             job = studio.engine.submit(asked, owner)
         except (InvalidRequest, JobRejected) as problem:
             return {message: message_html([str(problem)], "alert")}
