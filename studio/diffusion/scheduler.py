@@ -1,5 +1,5 @@
 """Alias of `studio.diffusion.schedulers.studio_scheduler`: model folders saved by earlier versions name this module."""
 
-from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
+from studio.diffusion.schedulers.studio_scheduler import SchedulerMixin, StudioScheduler
 
-__all__ = ["StudioScheduler"]
+__all__ = ["SchedulerMixin", "StudioScheduler"]  # diffusers looks up both here
