@@ -70,8 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
     from studio.library.store import Library
     from studio.models.families.studio import StudioBackend, load_backend, reserve_torch_threads
     from studio.models.folder import model_info
-    from studio.services.context import AppContext
     from studio.server import serve
+    from studio.services.context import AppContext
 
     try:
         library = Library(Path(options.data_dir), model=model_info(options.model).name)
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
         reserve_torch_threads()
         return sampler
 
-    engine = Engine(load, library)
+    engine = Engine(load, library.journal)
     try:
         studio = AppContext.open(Path(options.model), engine, library)
         serve(studio, host=options.host, port=options.port, auth=options.auth)

@@ -30,7 +30,7 @@ def open_image(
     name: str = "The file",
     normalize: Callable[[Image.Image], Image.Image] = normalize_image,
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return the picture in a file (upright RGB or RGBA, or as `normalize` makes it) and sentences about what is left out.
+    """Return a file's picture (upright RGB or RGBA, or as `normalize` makes it) and sentences about what is left out.
 
     name: of the file, for sentences.
 

@@ -1,14 +1,12 @@
-"""What an owner is at work on in a tab: the picture and the mask, over a refresh, an error and a restart.
+"""Drafts: the picture and mask that an owner is editing in a tab, kept over a refresh, an error and a restart.
 
-Knows pictures, owners and names of tabs; knows nothing of jobs or pages. A draft is a convenience: the oldest go when
-there are many, and the job that was made of one has copies of its own. Safe to use from several threads.
+A draft is a convenience: the oldest are removed when there are many. A submitted job has copies of its own.
 """
 
 from __future__ import annotations
 
 import base64
 import hmac
-import logging
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,73 +14,78 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from studio.library.files import TEMPORARY_SUFFIX, atomic_write, remove, translate_errors
+from studio.library.files import TEMPORARY_SUFFIX, atomic_write, remove_file, translate_errors
 
-log = logging.getLogger(__name__)
+MAX_BYTES = 1_000_000_000  # of all drafts
+MAX_AGE_SECONDS = 30 * 86_400.0  # since a draft was last saved
 
-MOST_BYTES = 1_000_000_000  # of all drafts
-MOST_SECONDS = 30 * 86_400.0  # that one is kept untouched
-_NOTE = "note"
+_NOTE_KEY = "note"
+_READ_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 class Drafts:
-    """A folder of PNG files whose names only who knows the owner and the library's key could guess."""
+    """A folder of PNG files, by owner, tab and name. Thread-safe.
+
+    key: the library's; without it nobody can guess the names of the files.
+    """
 
     def __init__(self, folder: Path, key: str):
         self.folder, self._key = folder / "drafts", key
 
-    def put(self, owner: str, tab: str, what: str, picture: Image.Image, note: str = "") -> None:
-        """note: a few words to be kept with it.  Raises Refusal if the disk will not."""
+    def put(self, owner: str, tab: str, name: str, picture: Image.Image, note: str = "") -> None:
+        """Save a picture with a short note. Raises JobRejected if the disk fails."""
         info = PngInfo()
-        info.add_text(_NOTE, note)
-        with translate_errors("The picture could not be kept"):
+        info.add_text(_NOTE_KEY, note)
+        with translate_errors("The picture could not be saved"):
             self.folder.mkdir(exist_ok=True)
-            with atomic_write(self._path(owner, tab, what)) as file:
+            with atomic_write(self._file(owner, tab, name)) as file:
                 picture.save(file, "PNG", compress_level=1, pnginfo=info)
-        self._sweep()
+        self._remove_old()
 
-    def get(self, owner: str, tab: str, what: str) -> Image.Image | None:
+    def get(self, owner: str, tab: str, name: str) -> Image.Image | None:
+        """Return a saved picture; None if there is none, or it is damaged."""
         try:
-            with Image.open(self._path(owner, tab, what), formats=["PNG"]) as picture:
+            with Image.open(self._file(owner, tab, name), formats=["PNG"]) as picture:
                 picture.load()
                 picture.info = {}
                 return picture.copy()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except _READ_ERRORS:
             return None
 
-    def note(self, owner: str, tab: str, what: str) -> str:
+    def get_note(self, owner: str, tab: str, name: str) -> str:
+        """Return the note of a saved picture, or ""."""
         try:
-            with Image.open(self._path(owner, tab, what), formats=["PNG"]) as picture:
-                return str(picture.info.get(_NOTE, ""))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            with Image.open(self._file(owner, tab, name), formats=["PNG"]) as picture:
+                return str(picture.info.get(_NOTE_KEY, ""))
+        except _READ_ERRORS:
             return ""
 
-    def path(self, owner: str, tab: str, what: str) -> Path | None:
-        path = self._path(owner, tab, what)
+    def get_path(self, owner: str, tab: str, name: str) -> Path | None:
+        """Return the file of a saved picture, if there is one."""
+        path = self._file(owner, tab, name)
         return path if path.exists() else None
 
-    def drop(self, owner: str, tab: str, *names: str) -> None:
-        for what in names:
-            remove(self._path(owner, tab, what))
+    def delete(self, owner: str, tab: str, name: str) -> None:
+        """Remove a saved picture if there is one."""
+        remove_file(self._file(owner, tab, name))
 
-    def _path(self, owner: str, tab: str, what: str) -> Path:
-        made = hmac.digest(self._key.encode(), f"draft/{tab}/{what}/{owner}".encode(), "sha256")
-        return self.folder / f"{base64.urlsafe_b64encode(made)[:22].decode()}.png"
+    def _file(self, owner: str, tab: str, name: str) -> Path:
+        digest = hmac.digest(self._key.encode(), f"draft/{tab}/{name}/{owner}".encode(), "sha256")
+        return self.folder / f"{base64.urlsafe_b64encode(digest)[:22].decode()}.png"
 
-    def _sweep(self) -> None:
-        """Removes what is old, and beyond MOST_BYTES what has not been touched for the longest."""
-        found = []
+    def _remove_old(self) -> None:
+        """Remove drafts older than MAX_AGE_SECONDS, and the oldest beyond MAX_BYTES. The newest always stays."""
+        drafts: list[tuple[float, int, Path]] = []
         for path in self.folder.glob("*.png"):
-            try:
-                found.append((path.stat().st_mtime, path.stat().st_size, path))
-            except OSError:  # another thread was quicker
-                continue
-        total, oldest = 0, time.time() - MOST_SECONDS
-        for number, (touched, size, path) in enumerate(sorted(found, reverse=True)):
+            with suppress(OSError):  # another thread may have removed it
+                stat = path.stat()
+                drafts.append((stat.st_mtime, stat.st_size, path))
+        total, oldest = 0, time.time() - MAX_AGE_SECONDS
+        for number, (saved, size, path) in enumerate(sorted(drafts, reverse=True)):
             total += size
-            if number and (total > MOST_BYTES or touched < oldest):
-                remove(path)
-        for part in self.folder.glob(f".*{TEMPORARY_SUFFIX}"):
-            with suppress(OSError):  # it may be another thread's, and done by now
-                if part.stat().st_mtime < oldest:  # left by a crash
-                    remove(part)
+            if number and (total > MAX_BYTES or saved < oldest):
+                remove_file(path)
+        for leftover in self.folder.glob(f".*{TEMPORARY_SUFFIX}"):
+            with suppress(OSError):  # another thread may have renamed it
+                if leftover.stat().st_mtime < oldest:  # younger ones may be in use
+                    remove_file(leftover)

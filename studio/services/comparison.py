@@ -23,7 +23,7 @@ def original_path(context: AppContext, owner: str, picture: Picture) -> str:
     """Return the file that a picture was made from; "" if there is none to compare it with."""
     if picture.settings.get("task") not in COMPARED_TASKS:
         return ""
-    path = context.library.inputs(owner, picture.id).get("image")
+    path = context.library.find_inputs(owner, picture.id).get("image")
     return str(path) if path and path.exists() else ""
 
 
@@ -59,7 +59,7 @@ def _count(context: AppContext, owner: str, picture: Picture) -> ChangeCount:
     with _lock:
         if picture.id in _counts:
             return _counts[picture.id]
-    request = context.library.request(owner, picture.id)
+    request = context.library.load_request(owner, picture.id)
     if not isinstance(request, Inpaint):
         raise ValueError("This picture was not inpainted.")
     with Image.open(picture.path) as file:

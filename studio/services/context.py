@@ -40,7 +40,7 @@ class AppContext:
     @cached_property
     def drafts(self) -> Drafts:
         """The pictures and masks that owners work on."""
-        return Drafts(self.library.folder, self.library.key())
+        return Drafts(self.library.folder, self.library.key)
 
     @property
     def device_name(self) -> str:

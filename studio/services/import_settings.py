@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.engine.requests import RESOLUTIONS, InvalidRequest, TextToImage, with_current_names
-from studio.library.metadata import read_png
+from studio.library.metadata import read_png_settings
 from studio.models.folder import ModelInfo
 from studio.prompts.captions import ANY
 from studio.services.build_request import as_int
@@ -70,7 +70,7 @@ def read_settings(path: str | Path, model: ModelInfo | None = None) -> ImportedS
     """
     name = _short(Path(path).name)
     try:
-        settings = read_png(path)
+        settings = read_png_settings(path)
     except OSError as problem:
         raise ValueError(f"{name} could not be read: {problem.strerror}.") from problem
     except ValueError as problem:

@@ -215,14 +215,14 @@ class NoiseService:
 
     def open(self, owner: str, picture_id: str) -> str:
         """The letter that shows the trace of a kept picture, or says why it cannot."""
-        picture = self.studio.library.picture(owner, picture_id)
-        trace = self.studio.library.trace(owner, picture_id) if picture else None
+        picture = self.studio.library.get_picture(owner, picture_id)
+        trace = self.studio.library.load_trace(owner, picture_id) if picture else None
         if picture is None or trace is None:
             problem = "No trace was kept of how this picture was made."
             if picture and picture.has_trace:
                 problem = "The trace of this picture cannot be read: its file is gone, damaged, or of another version."
             return _letter("reverse", problem=problem)
-        began = self.studio.library.inputs(owner, picture_id)
+        began = self.studio.library.find_inputs(owner, picture_id)
         try:
             return self._reverse_letter(_run(trace, picture.settings, picture_id, from_words=not began))
         except ValueError as problem:
@@ -230,7 +230,7 @@ class NoiseService:
 
     def drown(self, owner: str, picture_id: str) -> str:
         """The letter that takes a kept picture into the view Forward."""
-        picture = self.studio.library.picture(owner, picture_id)
+        picture = self.studio.library.get_picture(owner, picture_id)
         try:
             with Image.open(picture.path if picture else "") as image:
                 shown = normalize_image(image)
@@ -253,7 +253,7 @@ class NoiseService:
             yield _letter(kind, progress=view.step, of=view.steps)
         if view is None or view.state != "done":
             raise ValueError((view and view.error) or "The run was cancelled.")
-        trace = self.studio.library.trace(owner, view.pictures[0].id)
+        trace = self.studio.library.load_trace(owner, view.pictures[0].id)
         if trace is None:
             raise ValueError("No trace was kept of this run: the space for traces is full.")
         settings = view.pictures[0].settings | request.settings() | {"caption": request.caption}

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from typing import Protocol
 
-from studio.library.journal import ANONYMOUS
+from studio.library.retention import ANONYMOUS
 
 MAX_SESSIONS = 4096  # first visits whose token is remembered until their browsers send it
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")  # the form of secrets.token_urlsafe(32)

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from studio.imaging.measure import is_drawing
-from studio.library.metadata import read_png
+from studio.library.metadata import read_png_settings
 
 PHOTOGRAPH = "photograph"
 
@@ -18,7 +18,7 @@ def picture_kind(picture: Image.Image, path: Path | None = None) -> str:
     path: the file of the picture. One that holds settings of this studio counts as drawn.
     """
     try:
-        is_ours = path is not None and "task" in (read_png(path) or {})
+        is_ours = path is not None and "task" in (read_png_settings(path) or {})
     except (OSError, ValueError):
         is_ours = False
     return "" if is_ours or is_drawing(picture) else PHOTOGRAPH

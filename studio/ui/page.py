@@ -59,7 +59,7 @@ def build_page(studio: AppContext) -> gr.Blocks:
     with gr.Blocks(
         title="Diffusion Studio", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)
     ) as page:
-        token = gr.BrowserState("", storage_key="diffusion-studio", secret=studio.library.secret())
+        token = gr.BrowserState("", storage_key="diffusion-studio", secret=studio.library.secret)
         header = gr.HTML(header_html(studio), elem_id="header", apply_default_css=False, js_on_load=None)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Text to image", id=TAB, elem_id="tab-text-to-image"):

@@ -14,7 +14,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from studio.library.metadata import read_png
+from studio.library.metadata import read_png_settings
 from studio.prompts.captions import BACKGROUNDS
 from tests.ui.conftest import ROOT
 
@@ -42,7 +42,7 @@ def test_words_become_files_and_facts(client):
     look = r"a red apple, glossy style, on a (\w+) background"
     backgrounds = {re.fullmatch(look, prompt)[1] for prompt in info["prompts"]}
     assert backgrounds <= set(BACKGROUNDS) - {"red"} and len(backgrounds) == 2
-    assert [read_png(file)["seed"] for file in files] == [7, 8]
+    assert [read_png_settings(file)["seed"] for file in files] == [7, 8]
     with Image.open(files[0]) as picture:
         assert picture.size == (64, 64)
 

@@ -15,10 +15,10 @@ def test_a_draft_is_its_owners_over_a_restart(tmp_path):
     Drafts(tmp_path, "secret").put("ann", "inpaint", "picture", Image.fromarray(values, "RGBA"), "photograph")
     again = Drafts(tmp_path, "secret")
     assert np.array_equal(np.asarray(again.get("ann", "inpaint", "picture")), values)
-    assert again.note("ann", "inpaint", "picture") == "photograph"
+    assert again.get_note("ann", "inpaint", "picture") == "photograph"
     for owner, tab, what in (("bob", "inpaint", "picture"), ("ann", "other", "picture"), ("ann", "inpaint", "mask")):
-        assert again.get(owner, tab, what) is None and again.path(owner, tab, what) is None
-    again.drop("ann", "inpaint", "picture")
+        assert again.get(owner, tab, what) is None and again.get_path(owner, tab, what) is None
+    again.delete("ann", "inpaint", "picture")
     assert again.get("ann", "inpaint", "picture") is None
 
 
@@ -31,8 +31,8 @@ def test_names_cannot_be_guessed_without_the_secret(tmp_path):
 def test_a_broken_file_is_no_draft(tmp_path):
     kept = Drafts(tmp_path, "secret")
     kept.put("ann", "inpaint", "picture", Image.new("RGB", (2, 2)))
-    kept.path("ann", "inpaint", "picture").write_bytes(b"torn")
-    assert kept.get("ann", "inpaint", "picture") is None and kept.note("ann", "inpaint", "picture") == ""
+    kept.get_path("ann", "inpaint", "picture").write_bytes(b"torn")
+    assert kept.get("ann", "inpaint", "picture") is None and kept.get_note("ann", "inpaint", "picture") == ""
 
 
 def test_what_another_thread_finishes_meanwhile_is_no_fault(tmp_path, monkeypatch):
@@ -57,9 +57,9 @@ def test_the_oldest_go_when_there_are_many(tmp_path, monkeypatch):
     for number in range(4):
         kept.put(str(number), "inpaint", "picture", Image.new("RGB", (2, 2)))
         moment = time.time() - 100 + number
-        os.utime(kept.path(str(number), "inpaint", "picture"), (moment, moment))
-    size = kept.path("0", "inpaint", "picture").stat().st_size
-    monkeypatch.setattr(drafts, "MOST_BYTES", 2.5 * size)
+        os.utime(kept.get_path(str(number), "inpaint", "picture"), (moment, moment))
+    size = kept.get_path("0", "inpaint", "picture").stat().st_size
+    monkeypatch.setattr(drafts, "MAX_BYTES", 2.5 * size)
     kept.put("new", "inpaint", "picture", Image.new("RGB", (2, 2)))
-    left = [owner for owner in ("0", "1", "2", "3", "new") if kept.path(owner, "inpaint", "picture")]
+    left = [owner for owner in ("0", "1", "2", "3", "new") if kept.get_path(owner, "inpaint", "picture")]
     assert left == ["3", "new"]

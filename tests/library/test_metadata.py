@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from studio.engine.requests import SAMPLERS
-from studio.library.metadata import from_parameters, png_info, read_png, to_parameters, write_png
+from studio.library.metadata import format_parameters, make_png_info, parse_parameters, read_png_settings, write_png
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -37,14 +37,14 @@ def test_a_picture_brings_its_settings_back_exactly(tmp_path):
     picture = Image.effect_noise((64, 64), 50).convert("RGB")
     settings = SETTINGS | {"prompt": "ein Äpfelchen 🍎\nNegative prompt: no\nSteps: 1, Seed: 2, Size: 3x3"}
     write_png(picture, tmp_path / "a.png", settings)
-    assert read_png(tmp_path / "a.png") == settings
+    assert read_png_settings(tmp_path / "a.png") == settings
     with Image.open(tmp_path / "a.png") as again:
         assert again.tobytes() == picture.tobytes()
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]  # no temporary file is left
 
 
 def test_the_text_form_is_the_one_others_read():
-    assert to_parameters(SETTINGS).splitlines() == [
+    assert format_parameters(SETTINGS).splitlines() == [
         "a red apple, glossy style",
         "Negative prompt: noise, blur",
         "Steps: 15, Sampler: DPM++ 2M, CFG scale: 3.5, Seed: 4294967295, Size: 64x64, "
@@ -53,7 +53,7 @@ def test_the_text_form_is_the_one_others_read():
 
 
 def test_the_text_form_reads_back():
-    back = from_parameters(to_parameters(SETTINGS))
+    back = parse_parameters(format_parameters(SETTINGS))
     assert back.pop("prompt") == SETTINGS["caption"]
     assert back == {key: SETTINGS[key] for key in back} and len(back) == 7
 
@@ -146,13 +146,13 @@ CIVITAI = (
     ],
 )
 def test_text_of_other_studios_is_read(text, expected):
-    assert from_parameters(text) == {"prompt": "", "negative_prompt": ""} | expected
+    assert parse_parameters(text) == {"prompt": "", "negative_prompt": ""} | expected
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, 'a: "' * 20_000, "a: [" * 20_000, "a:" * 50_000, "," * 100_000])
 def test_text_made_to_hurt_does_not(text):
-    from_parameters(f"Steps: 1, Seed: 2, x: {text}")
-    from_parameters(text)
+    parse_parameters(f"Steps: 1, Seed: 2, x: {text}")
+    parse_parameters(text)
 
 
 @pytest.mark.parametrize("number", range(100))
@@ -162,9 +162,9 @@ def test_any_words_come_back_from_a_picture(number):
     prompt, negative = ("".join(draw.choices(letters, k=draw.randrange(20))) for _ in range(2))
     asked = {"prompt": prompt, "negative_prompt": negative, "sampler": draw.choice(list(SAMPLERS)), "seed": number}
     file = BytesIO()
-    Image.new("RGB", (2, 2)).save(file, "PNG", pnginfo=png_info(asked | {"steps": 3}))
-    assert read_png(file) == asked | {"steps": 3}
-    back = from_parameters(to_parameters(asked | {"steps": 3}))
+    Image.new("RGB", (2, 2)).save(file, "PNG", pnginfo=make_png_info(asked | {"steps": 3}))
+    assert read_png_settings(file) == asked | {"steps": 3}
+    back = parse_parameters(format_parameters(asked | {"steps": 3}))
     assert (back["sampler"], back["seed"], back["steps"]) == (asked["sampler"], number, 3)
 
 
@@ -179,7 +179,7 @@ def test_every_kind_of_text_chunk_is_read(tmp_path, kind, after_the_pixels):
     if after_the_pixels:
         info.chunks = [(*chunk[:2], True) for chunk in info.chunks]
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
-    assert read_png(tmp_path / "a.png") == {
+    assert read_png_settings(tmp_path / "a.png") == {
         "prompt": "a caf\xe9",
         "negative_prompt": "",
         "steps": 3,
@@ -190,7 +190,7 @@ def test_every_kind_of_text_chunk_is_read(tmp_path, kind, after_the_pixels):
 
 def harmed(harm) -> BytesIO:
     file = BytesIO()
-    Image.effect_noise((64, 64), 50).save(file, "PNG", pnginfo=png_info(SETTINGS))
+    Image.effect_noise((64, 64), 50).save(file, "PNG", pnginfo=make_png_info(SETTINGS))
     return BytesIO(harm(file.getvalue()))
 
 
@@ -209,12 +209,12 @@ def harmed(harm) -> BytesIO:
 )
 def test_what_is_no_whole_png_is_said(harm):
     with pytest.raises(ValueError, match="^The file is not a PNG picture, or it is cut short.$"):
-        read_png(harmed(harm))
+        read_png_settings(harmed(harm))
 
 
 def test_a_file_that_is_not_there_is_another_matter(tmp_path):
     with pytest.raises(FileNotFoundError):
-        read_png(tmp_path / "no.png")
+        read_png_settings(tmp_path / "no.png")
 
 
 @pytest.mark.parametrize("side", [5_000, 10_000, 14_000, 60_000])
@@ -222,14 +222,16 @@ def test_a_picture_too_large_is_not_unpacked(side):
     """A few bytes may say that they are gigabytes of pixels, or of text."""
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     with pytest.raises(ValueError, match="^The picture has .* megapixels"):
-        read_png(BytesIO(PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND")))
+        read_png_settings(
+            BytesIO(PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND"))
+        )
 
 
 def test_text_too_large_is_not_unpacked():
     header, text = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0), zlib.compress(bytes(20_000_000))
     data = PNG + chunk(b"IHDR", header) + chunk(b"zTXt", b"parameters\0\0" + text)
     with pytest.raises(ValueError, match="not a PNG picture"):
-        read_png(BytesIO(data + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND")))
+        read_png_settings(BytesIO(data + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND")))
 
 
 def test_a_broken_json_falls_back_to_the_text(tmp_path):
@@ -237,17 +239,17 @@ def test_a_broken_json_falls_back_to_the_text(tmp_path):
     info.add_text("parameters", "a cat\nSteps: 3, Seed: 4, Size: 8x8")
     info.add_itxt("diffusion-studio", '{"prompt": ')
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
-    assert read_png(tmp_path / "a.png")["seed"] == 4
+    assert read_png_settings(tmp_path / "a.png")["seed"] == 4
 
 
 def test_a_picture_without_settings_has_none(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    assert read_png(tmp_path / "a.png") is None
+    assert read_png_settings(tmp_path / "a.png") is None
 
 
 def test_a_failed_write_leaves_the_old_picture(tmp_path):
     write_png(Image.new("RGB", (8, 8)), tmp_path / "a.png", SETTINGS)
     with pytest.raises(TypeError):
         write_png(Image.new("RGB", (8, 8), "red"), tmp_path / "a.png", {"prompt": object()})
-    assert read_png(tmp_path / "a.png") == SETTINGS
+    assert read_png_settings(tmp_path / "a.png") == SETTINGS
     assert len(list(tmp_path.iterdir())) == 1

@@ -26,7 +26,7 @@ OWNER = "me"
 @pytest.fixture
 def room(tmp_path) -> Iterator[NoiseService]:
     library = Library(tmp_path)
-    engine = Engine(lambda: StudioBackend(random_pipeline()), library).start()
+    engine = Engine(lambda: StudioBackend(random_pipeline()), library.journal).start()
     yield NoiseService(SimpleNamespace(engine=engine, library=library, examples=tmp_path, owners=Owners()))
     engine.shutdown(None)
     library.close()
@@ -66,7 +66,7 @@ def test_a_damaged_trace_is_a_sentence(room, harm):
 def test_a_kept_picture_goes_into_noise(room):
     id = painted(room)
     letter = json.loads(room.drown(OWNER, id))
-    with Image.open(room.studio.library.picture(OWNER, id).path) as kept:
+    with Image.open(room.studio.library.get_picture(OWNER, id).path) as kept:
         assert picture_of(letter["source"]).tobytes() == kept.convert("RGB").tobytes()
     assert room.forward({"picture": letter["source"], "size": 16})["size"] == 16
     assert "not there any more" in json.loads(room.drown("another", id))["problem"]

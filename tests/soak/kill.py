@@ -30,7 +30,7 @@ from PIL import Image
 from studio.engine.engine import Engine
 from studio.engine.job import JobRejected
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
-from studio.library.metadata import read_png
+from studio.library.metadata import read_png_settings
 from studio.library.store import Library
 from tests.fakes import FakeSampler
 
@@ -85,8 +85,8 @@ def expected(asked: Request) -> list[Image.Image]:
 def live(folder: Path, tell: Callable[[str], None], seed: int) -> None:
     """A child's life: takes up what is unfinished, and submits and cancels jobs until it is killed."""
     draw, start = random.Random(seed), time.perf_counter()
-    library = Library(folder, most_crashes=KILLS)
-    engine = Engine(lambda: FakeSampler(sample_size=SIDE), library).start()
+    library = Library(folder, max_crashes=KILLS)
+    engine = Engine(lambda: FakeSampler(sample_size=SIDE), library.journal).start()
     engine.wait_until_ready()  # which comes after the unfinished jobs
     tell(f"restarted {time.perf_counter() - start:.3f}")
     while True:
@@ -151,12 +151,12 @@ def check_whole(folder: Path, known: set[str]) -> int:
 def finish(folder: Path) -> float:
     """Takes up what is left and does it. Returns the seconds until it was taken up."""
     start = time.perf_counter()
-    library = Library(folder, most_crashes=KILLS)
-    engine = Engine(lambda: FakeSampler(sample_size=SIDE), library).start()
+    library = Library(folder, max_crashes=KILLS)
+    engine = Engine(lambda: FakeSampler(sample_size=SIDE), library.journal).start()
     engine.wait_until_ready()
     seconds = time.perf_counter() - start
     deadline = time.monotonic() + PATIENCE
-    while library.load_unfinished():
+    while library.journal.load_unfinished():
         assert time.monotonic() < deadline, "the jobs that were left did not end"
         time.sleep(0.05)
     assert engine.shutdown(60)
@@ -168,11 +168,11 @@ def check_promises(folder: Path, promises: Promises) -> tuple[int, int]:
     """Every job that was taken has ended, once, with its pictures; nothing is there besides. Returns how many jobs
     are done, and their pictures."""
     library, files, traces, done = Library(folder), set(), set(), set()
-    assert library.load_unfinished() == []
+    assert library.journal.load_unfinished() == []
     for id, (owner, number) in promises.submitted.items():
-        record, asked = library.job(owner, id), request(number)
+        record, asked = library.get_job(owner, id), request(number)
         assert record is not None, f"job {id} is lost"
-        assert all(library.job(other, id) is None for other in OWNERS if other != owner)
+        assert all(library.get_job(other, id) is None for other in OWNERS if other != owner)
         if id in promises.cancelled:
             assert (record.state, record.pictures) == ("cancelled", ()), f"{id} is {record.state}, though cancelled"
         # A cancelled job that could not say so any more has ended as well: killed before its promise was heard.
@@ -182,15 +182,15 @@ def check_promises(folder: Path, promises: Promises) -> tuple[int, int]:
             done.add(id)
             assert [picture.index for picture in record.pictures] == list(range(asked.count))
             for picture, image in zip(record.pictures, expected(asked), strict=True):
-                assert f"mark {number}" in read_png(picture.path)["prompt"]
+                assert f"mark {number}" in read_png_settings(picture.path)["prompt"]
                 with Image.open(picture.path) as kept:
                     assert kept.tobytes() == image.tobytes(), f"{picture.path} is another picture"
     for owner in OWNERS:
         before = None
-        while page := library.pictures(owner, before=before, limit=500):
+        while page := library.find_pictures(owner, before=before, limit=500):
             before = page[-1].id
             files |= {picture.id for picture in page}
-            traces |= {picture.id for picture in page if library.trace(owner, picture.id)}
+            traces |= {picture.id for picture in page if library.load_trace(owner, picture.id)}
             assert all(picture.has_trace for picture in page)
             assert len(files) == len(traces)
     assert {path.stem for path in (folder / "pictures").iterdir()} == files, "files of no picture, or none of one"
@@ -237,7 +237,7 @@ def full_disk(folder: Path, fill: Callable[[], None], empty: Callable[[], None])
     """Jobs on a disk that is full are refused or fail with a sentence; when it has room again, all is well."""
     library = Library(folder)
     sampler = FakeSampler(sample_size=256)  # pictures too large for what is left
-    engine = Engine(lambda: sampler, library).start()
+    engine = Engine(lambda: sampler, library.journal).start()
     asked = TextToImage("before", count=4, steps=1)
     assert ends(engine, asked) == "done"
     sampler.gate = threading.Semaphore(0)
@@ -245,7 +245,7 @@ def full_disk(folder: Path, fill: Callable[[], None], empty: Callable[[], None])
     fill()
     sampler.gate.release(10**6)
     *_, last = engine.follow(under_way, OWNERS[0])
-    check_sentence(f"{last.state}: {last.error}", "failed: The pictures could not be kept: the disk ")
+    check_sentence(f"{last.state}: {last.error}", "failed: The pictures could not be saved: the disk ")
     how = [f"{last.state}: {last.error}"]
     for number in range(60):
         how.append(ends(engine, TextToImage(f"number {number}", count=4, steps=1)))
@@ -253,7 +253,7 @@ def full_disk(folder: Path, fill: Callable[[], None], empty: Callable[[], None])
             continue
         check_sentence(how[-1], "the disk ")
     assert how[-1] != "done" and engine.status.phase in ("idle", "running")
-    library.pictures(OWNERS[0])
+    library.find_pictures(OWNERS[0])
     empty()
     assert ends(engine, asked) == "done"
     assert engine.shutdown(60)

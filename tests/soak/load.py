@@ -28,7 +28,7 @@ from statistics import linear_regression, mean
 import httpx
 from gradio_client import Client
 
-from studio.library.metadata import read_png
+from studio.library.metadata import read_png_settings
 from tests.ui.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +76,7 @@ def receive(client: Client, asked: dict, seen: Seen) -> None:
     files, info = client.predict(**asked, api_name="/text_to_image")
     seen.seconds.append(time.perf_counter() - start)
     seen.received.append(asked["prompt"])
-    found = [read_png(file) or {} for file in files]
+    found = [read_png_settings(file) or {} for file in files]
     seeds = [(asked["seed"] + index) % 2**32 for index in range(asked["count"])]
     if [settings.get("prompt") for settings in found] != [asked["prompt"]] * asked["count"]:
         seen.problems.append(f"{asked['prompt']} got {[settings.get('prompt') for settings in found]}")

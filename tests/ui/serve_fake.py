@@ -36,7 +36,7 @@ def main() -> None:
 
     model = write_model_folder(options.folder / "model", thumbnails=not options.plain)
     library = Library(options.folder / "data", model="Blob 64")
-    engine = Engine(load, library, active=options.active)
+    engine = Engine(load, library.journal, active=options.active)
     serve(AppContext.open(model, engine, library), host="127.0.0.1", port=options.port, auth=auth)
     library.close()
 

@@ -33,10 +33,10 @@ def main() -> None:
         reserve_torch_threads()
         return sampler
 
-    engine = Engine(load, library)
+    engine = Engine(load, library.journal)
     studio = SimpleNamespace(engine=engine, library=library, examples=ASSETS / "examples", owners=Owners())
     with gr.Blocks(fill_width=True, analytics_enabled=False) as page:
-        token = gr.BrowserState("", storage_key="noise", secret=library.secret())
+        token = gr.BrowserState("", storage_key="noise", secret=library.secret)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Other"):
                 gr.Textbox(elem_id="prompt", label="Prompt")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from studio.engine.requests import request_from, with_current_names
-from studio.library.metadata import read_png
+from studio.library.metadata import read_png_settings
 from studio.services.examples import ENLARGED, FILLED, PAINTED
 from studio.services.import_settings import import_settings
 from studio.services.picture_kind import PHOTOGRAPH, picture_kind
@@ -21,7 +21,7 @@ PICTURES = {
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_an_example_says_how_it_was_painted(name):
-    settings = read_png(EXAMPLES / name)
+    settings = read_png_settings(EXAMPLES / name)
     assert settings["model"] == "Studio Emoji" and settings["size"] == "64x64"
     names = PICTURES[name].settings()
     stored = {key: value for key, value in with_current_names(settings).items() if key in names}

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from studio.library.metadata import read_png
+from studio.library.metadata import read_png_settings
 from tests.ui.conftest import generate, open_tab, set_steps
 from tests.ui.test_page import LOW_CONTRAST
 
@@ -126,7 +126,7 @@ def test_a_picture_opens_and_sends_its_settings(library):
     seed = page.inner_text("#viewer [data-slot=seed]")
     with page.expect_download() as wait:
         page.click("#viewer >> text=Download PNG")
-    assert read_png(io.BytesIO(wait.value.path().read_bytes()))["seed"] == int(seed)
+    assert read_png_settings(io.BytesIO(wait.value.path().read_bytes()))["seed"] == int(seed)
     page.click("#viewer >> text=Use these settings")
     page.wait_for_selector("#generate:visible")
     assert not page.is_visible("#viewer")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from studio.engine.requests import TextToImage
-from studio.library.metadata import read_png
+from studio.library.metadata import read_png_settings
 from tests.ui.conftest import DONE, free_port, generate, serving, serving_fake, set_steps
 
 
@@ -41,7 +41,7 @@ def test_words_become_a_picture(studio_url, open_page):
     assert shown == [64, "pixelated"]
     png = download(page)
     assert is_a_picture(picture_in(png))
-    settings = read_png(io.BytesIO(png))
+    settings = read_png_settings(io.BytesIO(png))
     assert settings["seed"] == int(page.inner_text("[data-slot=seed]"))
     assert (settings["prompt"], settings["style"], settings["background"]) == ("a red apple", "glossy", "blue")
 
@@ -174,7 +174,7 @@ def test_nine_pictures_each_with_its_seed(studio_url, open_page):
         titles == TextToImage("a cat", count=9, seed=seeds[0], randomize_style=True).captions and len(set(titles)) > 3
     )
     page.click("[data-cell] >> nth=4")
-    assert read_png(io.BytesIO(download(page)))["seed"] == seeds[4]
+    assert read_png_settings(io.BytesIO(download(page)))["seed"] == seeds[4]
     page.click("text=Use these settings")
     page.wait_for_function(f"document.querySelector('#seed input')?.value == '{seeds[4]}'")
     assert not page.is_checked("#randomize input")
@@ -192,7 +192,7 @@ def test_what_is_left_open_may_be_left_to_the_model(studio_url, open_page):
     page.uncheck("#randomize-style input")
     generate(page)
     assert page.inner_text(".label .title") == "a cat"
-    assert read_png(io.BytesIO(download(page)))["randomize_style"] is False
+    assert read_png_settings(io.BytesIO(download(page)))["randomize_style"] is False
 
 
 def test_variations_are_of_the_same_words(studio_url, open_page):
@@ -203,7 +203,7 @@ def test_variations_are_of_the_same_words(studio_url, open_page):
     page.click("text=Vary subtly")
     page.wait_for_selector("[data-cell] >> nth=3")
     assert [title_of(page, number) for number in range(4)] == [words] * 4
-    settings = read_png(io.BytesIO(download(page)))
+    settings = read_png_settings(io.BytesIO(download(page)))
     assert (settings["prompt"], settings["strength"], settings["randomize_style"]) == ("a cat", 0.35, False)
 
 

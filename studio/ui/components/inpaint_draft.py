@@ -77,7 +77,7 @@ class InpaintDraft:
         before = self._drafts.get(owner, TAB, "picture-before")
         if before is None:
             return False
-        kind = self._drafts.note(owner, TAB, "picture-before")
+        kind = self._drafts.get_note(owner, TAB, "picture-before")
         self.put(owner, before, self._drafts.get(owner, TAB, "mask-before"), kind)
         return True
 
@@ -125,7 +125,7 @@ class InpaintDraft:
             return None
 
     def _kind(self, owner: str) -> str:
-        return self._drafts.note(owner, TAB, "picture")
+        return self._drafts.get_note(owner, TAB, "picture")
 
     def _set(self, owner: str, picture: Image.Image, mask: Image.Image | None, kind: str) -> None:
         self._drafts.put(owner, TAB, "picture", picture, kind)
@@ -134,18 +134,18 @@ class InpaintDraft:
             view.thumbnail((SEEN, SEEN))
             self._drafts.put(owner, TAB, "view", view)
         else:
-            self._drafts.drop(owner, TAB, "view")
+            self._drafts.delete(owner, TAB, "view")
         if mask is not None and np.asarray(mask).any():
             self._drafts.put(owner, TAB, "mask", mask.convert("L"))
         else:
-            self._drafts.drop(owner, TAB, "mask")
+            self._drafts.delete(owner, TAB, "mask")
 
     def _key(self, owner: str) -> str:
-        path = self._drafts.path(owner, TAB, "picture")
+        path = self._drafts.get_path(owner, TAB, "picture")
         return str(path.stat().st_mtime_ns) if path else "example"
 
     def _path(self, owner: str, what: str) -> Path | None:
-        path = self._drafts.path(owner, TAB, what)
+        path = self._drafts.get_path(owner, TAB, what)
         if path is None and self._key(owner) == "example":
             shipped = self._example / f"{what}.png"
             return shipped.resolve() if shipped.exists() else None

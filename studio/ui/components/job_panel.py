@@ -59,7 +59,7 @@ class JobPanel:
         if under_way:
             return self.show_job(max(under_way, key=lambda job: job.created).id)
         found: dict[Component, Any] = {}
-        ended = [job for job in self.studio.library.recent_jobs(owner, 24) if job.task in self.tasks]
+        ended = [job for job in self.studio.library.find_ended_jobs(owner, 24) if job.task in self.tasks]
         if ended and ended[0].state == "failed":
             found[self.message] = message_html([ended[0].error or ""], "alert")
         if done := next((job for job in ended if job.pictures), None):

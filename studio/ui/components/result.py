@@ -310,12 +310,12 @@ def _noise(generator: random.Random, size: int) -> bytes:
 
 def examples(folder: Path, prompts: Sequence[dict[str, Any]]) -> list[ImageCard]:
     """The shipped pictures with the settings in their metadata, else a placeholder for each of `prompts`."""
-    from studio.library.metadata import read_png
+    from studio.library.metadata import read_png_settings
 
     found = []
     for path in sorted(folder.glob("*.png")):
         try:
-            settings = read_png(path)
+            settings = read_png_settings(path)
         except (OSError, ValueError):
             continue
         if settings and settings.get("prompt"):
@@ -328,11 +328,11 @@ def examples(folder: Path, prompts: Sequence[dict[str, Any]]) -> list[ImageCard]
 
 def shipped_example(folder: Path, before: str, after: str) -> ImageCard:
     """A shipped pair: what was there, and what came of it with its settings; a placeholder where it is missing."""
-    from studio.library.metadata import read_png
+    from studio.library.metadata import read_png_settings
 
     files = [(folder / f"{name}.png").resolve() for name in (before, after)]
     try:
-        settings = read_png(files[1])
+        settings = read_png_settings(files[1])
     except (OSError, ValueError):
         settings = None
     if not settings or not files[0].exists():

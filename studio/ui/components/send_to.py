@@ -32,7 +32,7 @@ class SendTarget:
 
     def fill_from(self, library: Library, owner: str, id: str) -> dict[Component, Any]:
         """`fill`, given a picture's id. Raises Refusal if the picture is gone."""
-        picture = library.picture(owner, id)
+        picture = library.get_picture(owner, id)
         if picture is None:
             raise JobRejected(PICTURE_GONE)
         return self.fill(owner, picture)

@@ -63,7 +63,7 @@ def view_frames(studio: AppContext, owner: str, ticket: str, examples: Sequence[
     kind, id = parse_view_token(ticket)
     if kind == "job":
         yield from _job_frames(studio, owner, id)
-    elif kind == "picture" and (picture := studio.library.picture(owner, id)):
+    elif kind == "picture" and (picture := studio.library.get_picture(owner, id)):
         shown = ImageCard.of(picture, original_path(studio, owner, picture))
         yield show.result_html([shown], show.done_label(shown, notes=outside_notes(studio, owner, [picture])))
     elif kind == "example" and id.isdigit() and int(id) < len(examples):
@@ -85,7 +85,7 @@ def _job_frames(studio: AppContext, owner: str, id: str) -> Iterator[str]:
     try:
         views = studio.engine.follow(id, owner)
     except KeyError:  # it ended in another process's life, or long ago
-        record = studio.library.job(owner, id)
+        record = studio.library.get_job(owner, id)
         if record and record.ended and (record.pictures or record.state != "done"):
             yield _frame(studio, owner, record)
         return

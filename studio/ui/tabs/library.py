@@ -61,7 +61,7 @@ def build_library(
         """What is to be seen with these filters."""
         words, of_task, of_day, starred = asks
         given = {"search": words or "", "task": of_task or None, "day": of_day or None, "favourites": bool(starred)}
-        pictures = studio.library.pictures(owner, **given, limit=count + 1)
+        pictures = studio.library.find_pictures(owner, **given, limit=count + 1)
         if pictures:
             return {gallery: show.album(pictures[:count], destinations, more=len(pictures) > count)}
         return {gallery: show.nothing_found() if any(given.values()) else show.nothing_yet(bench.examples)}
@@ -69,14 +69,14 @@ def build_library(
     def refresh(owner: str, count: int, asks: Asks) -> dict[Any, Any]:
         """All of the tab: also the filters that there is something for, and the room that is left."""
         words, of_task, of_day, starred = asks
-        days = studio.library.days(owner)
-        tasks = [name for name in TASK_NAMES if studio.library.pictures(owner, task=name, limit=1)]
+        days = studio.library.count_days(owner)
+        tasks = [name for name in TASK_NAMES if studio.library.find_pictures(owner, task=name, limit=1)]
         of_task, of_day = of_task if of_task in tasks else "", of_day if of_day in dict(days) else ""
         in_days = [(f"{format_day(day)} ({number:,})", day) for day, number in days]
         return find(owner, count, (words, of_task, of_day, starred)) | {
             task: gr.update(choices=[_EVERY_TASK, *((TASK_NAMES[name], name) for name in tasks)], value=of_task),
             day: gr.update(choices=[_EVERY_DAY, *in_days], value=of_day),
-            used: show.usage(*studio.library.usage(owner)) if days else "",
+            used: show.usage(*studio.library.get_usage(owner)) if days else "",
         }
 
     def do(owner: str, said: dict[str, Any], count: int, asks: Asks) -> dict[Any, Any]:
@@ -85,7 +85,7 @@ def build_library(
         ids, before = ([id for id in said.get(name) or () if isinstance(id, str)] for name in ("ids", "before"))
         number = int(said["number"]) if str(said.get("number")).isdigit() else len(ids)
         if what == "star" and ids:
-            library.favourite(owner, ids[0], bool(said.get("on")))
+            library.set_favourite(owner, ids[0], bool(said.get("on")))
             return find(owner, count, asks) if asks[-1] else {}
         if what == "delete" and ids:
             library.delete(owner, ids)

@@ -259,12 +259,12 @@ def open_draft(studio: AppContext, owner: str) -> Image.Image:
 
 def small_html(studio: AppContext, owner: str) -> str:
     """The picture that is worked on, with its size, and a word on what it is if that matters."""
-    path = studio.drafts.path(owner, TAB, "picture") or (studio.examples / TAB / "picture.png").resolve()
+    path = studio.drafts.get_path(owner, TAB, "picture") or (studio.examples / TAB / "picture.png").resolve()
     if not path.exists():
         return '<p class="small-picture">Open a picture.</p>'
     with Image.open(path) as picture:
         width, height = picture.size
-    photograph = studio.drafts.note(owner, TAB, "picture") == PHOTOGRAPH
+    photograph = studio.drafts.get_note(owner, TAB, "picture") == PHOTOGRAPH
     note = f'<p class="note">{escape(PHOTOGRAPH_NOTE.format(models=MODELS))}</p>' if photograph else ""
     url = f"{url_of(str(path))}?v={path.stat().st_mtime_ns}"
     return (
@@ -275,16 +275,16 @@ def small_html(studio: AppContext, owner: str) -> str:
 
 def lanczos_frame(studio: AppContext, owner: str, id: str) -> str:
     """Ours beside plain enlargement, which stands where the small picture stood. Raises Refusal."""
-    picture = studio.library.picture(owner, id)
+    picture = studio.library.get_picture(owner, id)
     if picture is None:
         raise JobRejected(PICTURE_GONE)
     try:
-        with Image.open(studio.library.inputs(owner, id)["image"]) as small:
+        with Image.open(studio.library.find_inputs(owner, id)["image"]) as small:
             plain = small.resize((picture.width, picture.height), Image.Resampling.LANCZOS)
     except (KeyError, OSError) as problem:
         raise JobRejected("What this picture was made from is not there any more.") from problem
     studio.drafts.put(owner, TAB, "lanczos", plain)
-    kept = studio.drafts.path(owner, TAB, "lanczos")
+    kept = studio.drafts.get_path(owner, TAB, "lanczos")
     return lanczos_html(picture, f"{url_of(str(kept))}?v={kept.stat().st_mtime_ns}")
 
 

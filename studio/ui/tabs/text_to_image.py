@@ -108,7 +108,7 @@ class TextToImageTab:
 
     def latest(self, owner: str) -> tuple[str, str]:
         """The strip, and what it is of: where that is the same, so is the strip."""
-        pictures = self.studio.library.pictures(owner, task=TextToImage.task, limit=LATEST)
+        pictures = self.studio.library.find_pictures(owner, task=TextToImage.task, limit=LATEST)
         own = [ImageCard.of(picture) for picture in pictures]
         return show.strip([("Latest", own), ("Examples", self.examples)]), " ".join(shown.key for shown in own)
 
@@ -261,7 +261,7 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
     def vary(owner: str, id: str, how: str) -> dict[Component, Any]:
         """Pictures like one that is kept, from its own words and numbers."""
         try:
-            asked = studio.library.request(owner, id)
+            asked = studio.library.load_request(owner, id)
             if not isinstance(asked, TextToImage):
                 return {message: ""}
             style, background = asked.look(asked.seed)  # whatever chose them, they stay
@@ -275,7 +275,7 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
             return {message: message_html([str(problem)], "alert")}
 
     def asked_path(owner: str, id: str) -> str:
-        picture = studio.library.picture(owner, id)
+        picture = studio.library.get_picture(owner, id)
         if picture is None:
             raise JobRejected(PICTURE_GONE)
         return picture.path
