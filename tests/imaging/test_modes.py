@@ -1,5 +1,3 @@
-"""Pictures of any mode, read right."""
-
 from __future__ import annotations
 
 import io
@@ -24,10 +22,10 @@ def test_every_mode_becomes_rgb_or_rgba():
     assert np.array_equal(np.asarray(gray)[..., 0], np.asarray(COLOURS.convert("L")))
 
 
-def test_sixteen_bits_are_rounded_to_eight():
+def test_16_bits_are_rounded_to_8():
     deep = np.array([[0, 128, 129, 257, 32896, 65535]], dtype=np.uint16)
-    for mode in (Image.fromarray(deep), Image.fromarray(deep.astype(np.int32))):
-        assert np.asarray(normalize_image(mode))[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
+    for image in (Image.fromarray(deep), Image.fromarray(deep.astype(np.int32))):
+        assert np.asarray(normalize_image(image))[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
     file = io.BytesIO()
     Image.fromarray(deep).save(file, "PNG")
     assert np.asarray(normalize_image(Image.open(file)))[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
@@ -38,8 +36,8 @@ def test_sixteen_bits_are_rounded_to_eight():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_as_its_camera_says(orientation):
-    """By the tables of the EXIF standard: where row 0 and column 0 of what is stored belong."""
+def test_exif_orientation_is_applied(orientation):
+    """By the EXIF standard's table of where the stored row 0 and column 0 belong."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = io.BytesIO()
@@ -59,7 +57,7 @@ def test_a_picture_is_turned_as_its_camera_says(orientation):
     assert np.array_equal(upright, expected)
 
 
-def test_a_palette_with_a_transparent_colour_has_alpha():
+def test_palette_with_a_transparent_colour_has_alpha():
     picture = Image.new("P", (4, 4), 3)
     picture.putpixel((0, 0), 5)
     file = io.BytesIO()
@@ -68,7 +66,7 @@ def test_a_palette_with_a_transparent_colour_has_alpha():
     assert alpha[0, 0] == 0 and (alpha.flat[1:] == 255).all()
 
 
-def test_masks():
+def test_masks_use_alpha_if_transparent_else_luminance():
     assert normalize_mask(Image.new("RGB", (3, 3), "white")).getextrema() == (255, 255)
     assert normalize_mask(Image.new("RGBA", (3, 3), "white")).getextrema() == (255, 255)
     layer = Image.new("RGBA", (3, 3), (255, 255, 255, 0))
@@ -77,12 +75,11 @@ def test_masks():
     assert normalize_mask(Image.new("1", (3, 3), 1)).getextrema() == (255, 255)
 
 
-def test_colours_that_nobody_sees_take_those_nearby():
+def test_hidden_colours_become_those_nearby():
     picture = Image.new("RGBA", (20, 10), (0, 0, 0, 0))
     picture.paste((200, 30, 60, 255), (5, 2, 9, 6))
-    assert (
-        np.abs(np.asarray(bleed_colors(picture)).astype(int) - (200, 30, 60)).max() <= 3
-    )  # eight bits, thinned by alpha
+    error = np.abs(np.asarray(bleed_colors(picture)).astype(int) - (200, 30, 60))
+    assert error.max() <= 3  # 8-bit rounding, weighted by alpha
     assert np.asarray(bleed_colors(picture))[2:6, 5:9].tolist() == [[[200, 30, 60]] * 4] * 4
     assert bleed_colors(Image.new("RGBA", (5, 5), (9, 9, 9, 0))).getpixel((0, 0)) == (255, 255, 255)
     opaque = COLOURS.convert("RGBA")
@@ -90,7 +87,7 @@ def test_colours_that_nobody_sees_take_those_nearby():
     assert flatten_alpha(Image.new("RGBA", (2, 2), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_what_comes_out_is_a_copy_with_nothing_attached():
+def test_result_is_a_copy_without_metadata():
     picture = COLOURS.copy()
     picture.info["comment"] = "mine"
     read = normalize_image(picture)

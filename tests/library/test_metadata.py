@@ -33,7 +33,7 @@ SETTINGS = {
 }
 
 
-def test_a_picture_brings_its_settings_back_exactly(tmp_path):
+def test_settings_of_a_png_read_back_exactly(tmp_path):
     picture = Image.effect_noise((64, 64), 50).convert("RGB")
     settings = SETTINGS | {"prompt": "ein Äpfelchen 🍎\nNegative prompt: no\nSteps: 1, Seed: 2, Size: 3x3"}
     write_png(picture, tmp_path / "a.png", settings)
@@ -43,7 +43,7 @@ def test_a_picture_brings_its_settings_back_exactly(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]  # no temporary file is left
 
 
-def test_the_text_form_is_the_one_others_read():
+def test_parameters_text_has_the_form_of_other_studios():
     assert format_parameters(SETTINGS).splitlines() == [
         "a red apple, glossy style",
         "Negative prompt: noise, blur",
@@ -52,7 +52,7 @@ def test_the_text_form_is_the_one_others_read():
     ]
 
 
-def test_the_text_form_reads_back():
+def test_parameters_text_reads_back():
     back = parse_parameters(format_parameters(SETTINGS))
     assert back.pop("prompt") == SETTINGS["caption"]
     assert back == {key: SETTINGS[key] for key in back} and len(back) == 7
@@ -150,22 +150,22 @@ def test_text_of_other_studios_is_read(text, expected):
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, 'a: "' * 20_000, "a: [" * 20_000, "a:" * 50_000, "," * 100_000])
-def test_text_made_to_hurt_does_not(text):
+def test_malicious_text_is_harmless(text):
     parse_parameters(f"Steps: 1, Seed: 2, x: {text}")
     parse_parameters(text)
 
 
 @pytest.mark.parametrize("number", range(100))
-def test_any_words_come_back_from_a_picture(number):
+def test_any_text_reads_back_from_a_png(number):
     draw = random.Random(number)
     letters = 'aZ ,:"\\\n\r\t\0é🍎\u2028\ud800[]{}()<>%_\x7f'
     prompt, negative = ("".join(draw.choices(letters, k=draw.randrange(20))) for _ in range(2))
-    asked = {"prompt": prompt, "negative_prompt": negative, "sampler": draw.choice(list(SAMPLERS)), "seed": number}
+    settings = {"prompt": prompt, "negative_prompt": negative, "sampler": draw.choice(list(SAMPLERS)), "seed": number}
     file = BytesIO()
-    Image.new("RGB", (2, 2)).save(file, "PNG", pnginfo=make_png_info(asked | {"steps": 3}))
-    assert read_png_settings(file) == asked | {"steps": 3}
-    back = parse_parameters(format_parameters(asked | {"steps": 3}))
-    assert (back["sampler"], back["seed"], back["steps"]) == (asked["sampler"], number, 3)
+    Image.new("RGB", (2, 2)).save(file, "PNG", pnginfo=make_png_info(settings | {"steps": 3}))
+    assert read_png_settings(file) == settings | {"steps": 3}
+    back = parse_parameters(format_parameters(settings | {"steps": 3}))
+    assert (back["sampler"], back["seed"], back["steps"]) == (settings["sampler"], number, 3)
 
 
 @pytest.mark.parametrize("kind", ["tEXt", "zTXt", "iTXt", "iTXt compressed"])
@@ -188,7 +188,7 @@ def test_every_kind_of_text_chunk_is_read(tmp_path, kind, after_the_pixels):
     }
 
 
-def harmed(harm) -> BytesIO:
+def damage(harm) -> BytesIO:
     file = BytesIO()
     Image.effect_noise((64, 64), 50).save(file, "PNG", pnginfo=make_png_info(SETTINGS))
     return BytesIO(harm(file.getvalue()))
@@ -207,19 +207,19 @@ def harmed(harm) -> BytesIO:
         lambda data: data[:8] + b"\xff\xff\xff\xff" + data[12:],
     ],
 )
-def test_what_is_no_whole_png_is_said(harm):
+def test_damaged_png_is_refused(harm):
     with pytest.raises(ValueError, match="^The file is not a PNG picture, or it is cut short.$"):
-        read_png_settings(harmed(harm))
+        read_png_settings(damage(harm))
 
 
-def test_a_file_that_is_not_there_is_another_matter(tmp_path):
+def test_missing_file_raises_its_own_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_png_settings(tmp_path / "no.png")
 
 
 @pytest.mark.parametrize("side", [5_000, 10_000, 14_000, 60_000])
-def test_a_picture_too_large_is_not_unpacked(side):
-    """A few bytes may say that they are gigabytes of pixels, or of text."""
+def test_huge_picture_is_not_decoded(side):
+    """A few bytes may claim to be gigabytes of pixels."""
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     with pytest.raises(ValueError, match="^The picture has .* megapixels"):
         read_png_settings(
@@ -227,14 +227,14 @@ def test_a_picture_too_large_is_not_unpacked(side):
         )
 
 
-def test_text_too_large_is_not_unpacked():
+def test_huge_text_is_not_decompressed():
     header, text = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0), zlib.compress(bytes(20_000_000))
     data = PNG + chunk(b"IHDR", header) + chunk(b"zTXt", b"parameters\0\0" + text)
     with pytest.raises(ValueError, match="not a PNG picture"):
         read_png_settings(BytesIO(data + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND")))
 
 
-def test_a_broken_json_falls_back_to_the_text(tmp_path):
+def test_damaged_json_falls_back_to_the_text(tmp_path):
     info = PngInfo()
     info.add_text("parameters", "a cat\nSteps: 3, Seed: 4, Size: 8x8")
     info.add_itxt("diffusion-studio", '{"prompt": ')
@@ -242,12 +242,12 @@ def test_a_broken_json_falls_back_to_the_text(tmp_path):
     assert read_png_settings(tmp_path / "a.png")["seed"] == 4
 
 
-def test_a_picture_without_settings_has_none(tmp_path):
+def test_png_without_settings_has_none(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert read_png_settings(tmp_path / "a.png") is None
 
 
-def test_a_failed_write_leaves_the_old_picture(tmp_path):
+def test_failed_write_leaves_the_old_file(tmp_path):
     write_png(Image.new("RGB", (8, 8)), tmp_path / "a.png", SETTINGS)
     with pytest.raises(TypeError):
         write_png(Image.new("RGB", (8, 8), "red"), tmp_path / "a.png", {"prompt": object()})
