@@ -247,7 +247,7 @@ def full_disk(folder: Path, fill: Callable[[], None], empty: Callable[[], None])
     *_, last = engine.follow(under_way, OWNERS[0])
     check_sentence(f"{last.state}: {last.error}", "failed: The pictures could not be saved: the disk ")
     how = [f"{last.state}: {last.error}"]
-    for number in range(60):
+    for number in range(20):
         how.append(ends(engine, TextToImage(f"number {number}", count=4, steps=1)))
         if how[-1] == "done":
             continue
