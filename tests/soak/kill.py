@@ -251,7 +251,7 @@ def full_disk(folder: Path, fill: Callable[[], None], empty: Callable[[], None])
         how.append(ends(engine, TextToImage(f"number {number}", count=4, steps=1)))
         if how[-1] == "done":
             continue
-        check_sentence(how[-1], "the disk ")
+        check_sentence(how[-1], "disk ")
     assert how[-1] != "done" and engine.status.phase in ("idle", "running")
     library.find_pictures(OWNERS[0])
     empty()
