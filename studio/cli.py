@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     from studio.engine.engine import Engine
     from studio.engine.job import JobRejected
     from studio.library.store import Library
-    from studio.models.families.studio import StudioBackend, load_backend, reserve_torch_threads
+    from studio.models.families.studio import StudioBackend, load_backend, read_capabilities, reserve_torch_threads
     from studio.models.folder import model_info
     from studio.server import serve
     from studio.services.context import AppContext
@@ -79,13 +79,14 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"--data-dir {options.data_dir}: {problem}")
 
     def load() -> StudioBackend:  # runs in the engine's thread
-        sampler = load_backend(options.model, options.device)
+        backend = load_backend(options.model, options.device)
         reserve_torch_threads()
-        return sampler
+        return backend
 
-    engine = Engine(load, library.journal)
+    capabilities = read_capabilities(options.model)
+    engine = Engine(load, library.journal, resolve=capabilities.resolve)
     try:
-        studio = AppContext.open(Path(options.model), engine, library)
+        studio = AppContext.open(Path(options.model), engine, library, capabilities)
         serve(studio, host=options.host, port=options.port, auth=options.auth)
     except OSError as problem:
         sys.exit(f"The page could not be opened on {options.host}:{options.port}: {problem}")

@@ -1,4 +1,4 @@
-"""A sampler that paints coloured blobs without a network, and a journal without a disk, for tests."""
+"""A backend that paints coloured blobs without a network, and a journal without a disk, for tests."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from studio.engine.job import Job, JobRejected, Picture, State
+from studio.engine.job import Job, JobRejected, Picture, State, StoredJob
 from studio.engine.requests import Inpaint, Request, SuperResolve
+from studio.engine.resolved import ResolvedRequest
 from studio.engine.trace import Trace
+from studio.models.families.studio import read_capabilities
+
+MODEL = Path(__file__).resolve().parents[1] / "assets" / "model"
+CAPABILITIES = read_capabilities(MODEL)  # of the bundled model
+resolve = CAPABILITIES.resolve
 
 COLOURS = {
     "white": "#f4f4f2",
@@ -75,7 +81,7 @@ class FakeRecord:
 class FakeRow:
     """A picture that comes out of its noise by a deterministic plan of order 1."""
 
-    request: Request
+    resolved: ResolvedRequest
     seed: int
     num_steps: int
     noise: np.ndarray  # (3, H, W)
@@ -96,12 +102,19 @@ class FakeRow:
         return self.step + self.calls / self.calls_per_step
 
     @property
-    def pred_original_sample(self) -> np.ndarray | None:
+    def request(self) -> Request:
+        return self.resolved.request
+
+    def preview(self) -> np.ndarray | None:
         return self.record and self.record.pred_original_sample
 
     @property
-    def call_shape(self) -> tuple[int, int]:
+    def call_key(self) -> tuple[int, ...]:
         return self.sample.shape[1:]
+
+    @property
+    def stage_info(self) -> None:
+        return None
 
     @property
     def call_rows(self) -> int:
@@ -136,8 +149,8 @@ class FakeRow:
 
 
 @dataclass
-class FakeSampler:
-    """Obeys the sampler protocol without a network, for all tasks.
+class FakeBackend:
+    """Obeys the backend protocol without a network, for all tasks.
 
     A prompt with "unpreparable", "unsteppable" or "undecodable" in it makes that method raise.
     """
@@ -155,14 +168,15 @@ class FakeSampler:
     calls: list[int] = field(default_factory=list)  # pictures in each network call
     served: list[tuple[tuple[str, int], ...]] = field(default_factory=list)  # (caption, seed) of these pictures
 
-    def prepare(self, request: Request) -> list[FakeRow]:
+    def prepare(self, resolved: ResolvedRequest) -> list[FakeRow]:
+        request = resolved.request
         self._break(request, "unpreparable")
         rows = []
-        for seed in request.seeds:
+        for index, seed in enumerate(resolved.seeds):
             noise = np.random.default_rng(seed).standard_normal((3, self.sample_size, self.sample_size), np.float32)
             grows_at = request.steps // 2 if self.grows and request.steps > 1 else None
-            target = self._target(request, seed)
-            rows.append(FakeRow(request, seed, request.steps, noise, target, noise, grows_at))
+            target = self._target(request, resolved.captions[index], seed)
+            rows.append(FakeRow(resolved, seed, request.steps, noise, target, noise, grows_at))
             if isinstance(request, SuperResolve):
                 rows[-1].calls_per_step = self.calls_per_step
         return rows
@@ -172,14 +186,14 @@ class FakeSampler:
         if self.gate:
             self.gate.acquire()
         network_rows = sum(row.call_rows for row in rows)
-        assert len({row.call_shape for row in rows}) == 1 and not any(row.finished for row in rows)
+        assert len({row.call_key for row in rows}) == 1 and not any(row.finished for row in rows)
         if self.fits is not None and network_rows > self.fits:
             raise MemoryError
         for row in rows:
             self._break(row.request, "unsteppable")
         time.sleep(self.delay + self.delay_per_row * network_rows)
         self.calls.append(len(rows))
-        self.served.append(tuple((row.request.caption, row.seed) for row in rows))
+        self.served.append(tuple((row.resolved.caption, row.seed) for row in rows))
         for row in rows:
             row.take_part()
 
@@ -196,11 +210,11 @@ class FakeSampler:
     def truncated(self, text: str) -> str:
         return text[self.limit :]
 
-    def _target(self, request: Request, seed: int) -> np.ndarray:
+    def _target(self, request: Request, caption: str, seed: int) -> np.ndarray:
         if isinstance(request, SuperResolve):
             small = request.image.convert("RGB").resize((self.sample_size, self.sample_size))
             return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
-        return blob(request.captions[request.seeds.index(seed)], seed, self.sample_size)
+        return blob(caption, seed, self.sample_size)
 
     def _break(self, request: Request, word: str) -> None:
         if word in request.prompt:
@@ -265,9 +279,9 @@ class MemoryJournal:
                     id=secrets.token_urlsafe(16),
                     job_id=job.id,
                     index=index,
-                    seed=job.request.seeds[index],
+                    seed=job.resolved.seeds[index],
                     path=f"/nowhere/{job.id}-{index}.png",
-                    settings=job.request.settings(),
+                    settings=job.resolved.settings,
                     width=image.width,
                     height=image.height,
                     created=time.time(),
@@ -286,15 +300,20 @@ class MemoryJournal:
             assert entry.state in ("queued", "running") and job.state in ("cancelled", "failed")
             entry.state, entry.error = job.state, job.error
 
+    def mark_refused(self, stored: StoredJob, error: str) -> None:
+        with self._lock:
+            entry = self.entries[stored.id]
+            entry.state, entry.error = "failed", error
+
     def update_order(self, job: Job) -> None:
         with self._lock:
             self.entries[job.id].place = job.order
 
-    def load_unfinished(self) -> list[Job]:
+    def load_unfinished(self) -> list[StoredJob]:
         with self._lock:
             left = [(k, e) for k, e in self.entries.items() if e.state in ("queued", "running")]
         left.sort(key=lambda pair: pair[1].place)
-        return [Job(e.request, e.owner, k, e.state, e.created, e.place, crashes=e.crashes) for k, e in left]
+        return [StoredJob(k, e.owner, e.request, e.created, e.place, e.crashes) for k, e in left]
 
 
 def blob(prompt: str, seed: int, size: int) -> np.ndarray:

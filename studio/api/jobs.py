@@ -49,13 +49,13 @@ def result_files(job: JobView) -> list[dict[str, Any]]:
 
 def job_info(context: AppContext, job: JobView) -> dict[str, Any]:
     """Return the facts that every endpoint gives about its job."""
-    request = job.request
+    resolved = job.resolved
     return {
-        "seed": request.seed,
-        "seeds": request.seeds,
+        "seed": resolved.request.seed,
+        "seeds": list(resolved.seeds),
         "seconds": round(job.seconds, 3),
-        "prompt": request.caption,
-        "prompts": request.captions,
+        "prompt": resolved.caption,
+        "prompts": list(resolved.captions),
         "notes": list(context.notes(job)),
     }
 

@@ -95,7 +95,7 @@ def add_noise_endpoints(studio: AppContext) -> None:
         strip = picture_of(stages[0]["sheets"]["x0"])
         info = {
             "seed": painted.seed,
-            "prompt": painted.caption,
+            "prompt": run.caption,
             "sampler": sampler,
             "stages": [{"width": s["width"], "height": s["height"], "steps": s["steps"]} for s in stages],
         }

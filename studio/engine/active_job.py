@@ -32,7 +32,7 @@ class ActiveJob:
     version: int = 0  # rises with whatever those who follow it should see
     told: float = 0.0
     followers: int = 0
-    last_seen: Sequence[Any] = ()  # what they are shown once it has no seats: predictions, or pictures not kept
+    last_seen: Sequence[Any] = ()  # shown once it has no slots: predictions, or pictures that were not kept
 
     @cached_property
     def bytes(self) -> int:
@@ -49,6 +49,8 @@ class ActiveJob:
         return sum(seat.progress for seat in self.seats)
 
     def predictions(self) -> Sequence[Any]:
-        """x0 of each picture that has taken a step."""
-        seen = (seat.row.pred_original_sample for seat in self.seats)
-        return self.last_seen or [values for values in seen if values is not None]
+        """Return the prediction of each picture that has taken a step; at the end, what was kept of them."""
+        if self.last_seen:
+            return self.last_seen
+        predictions = [seat.row.preview() for seat in self.seats]
+        return [values for values in predictions if values is not None]

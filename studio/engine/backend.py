@@ -1,27 +1,27 @@
-"""What the engine needs of a model: the sampler protocol, and how to tell that the memory was full.
+"""The interface between the engine and a model: rows, and the backend that advances them.
 
-Knows names and shapes; knows nothing of a particular network, and imports no torch: tensors and NumPy arrays both do.
+Arrays may be tensors or NumPy arrays; this module imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 from PIL import Image
 
-from studio.engine.requests import Request
+from studio.engine.resolved import ResolvedRequest
 
 
 class StepRecord(Protocol):
-    """What one network call saw and said of a picture. Arrays (3, H, W), float32, never written to again."""
+    """What one step of a picture computed. Arrays (C, H, W), float32, never written to again."""
 
     @property
     def x_t(self) -> Any: ...
     @property
     def pred_original_sample(self) -> Any: ...
     @property
-    def guidance_difference(self) -> Any | None: ...  # conditional minus what guidance leads away from
+    def guidance_difference(self) -> Any | None: ...  # conditional minus the guidance baseline; None in one pass
     @property
     def timestep(self) -> float: ...  # in train steps
     @property
@@ -32,57 +32,73 @@ class StepRecord(Protocol):
     def guidance_scale(self) -> float: ...
 
 
+class StageInfo(Protocol):
+    """What a trace stores of a stage: a part of the run with one size, task and condition."""
+
+    @property
+    def condition(self) -> Any | None: ...  # (7, H, W), what the network is conditioned on; None: nothing to show
+    @property
+    def task(self) -> int | None: ...
+    @property
+    def noise_level(self) -> float: ...  # of the low-resolution picture
+
+
 class Row(Protocol):
-    """One picture under way. A row may also have a `stage` with `condition`, `task` and `noise_level`, for its trace;
-    the stage, and with it the shape, may change once or more on the way."""
+    """One picture in progress. Its stage, and with it its size, may change between steps."""
 
-    seed: int | None
-    record: StepRecord | None  # of the last step
-
+    @property
+    def seed(self) -> int | None: ...
     @property
     def step(self) -> int: ...  # steps taken
     @property
-    def progress(self) -> float: ...  # steps taken, with what is done of one that takes several network calls
+    def progress(self) -> float: ...  # steps taken, with the finished part of a step that takes several network calls
     @property
     def num_steps(self) -> int: ...  # steps in all
     @property
     def finished(self) -> bool: ...
     @property
-    def call_shape(self) -> tuple[int, int]: ...  # only rows of one shape share a call
+    def call_key(self) -> Hashable: ...  # opaque: only rows with equal keys share a network call
     @property
-    def call_rows(self) -> int: ...  # network rows that this picture takes in the next call
+    def call_rows(self) -> int: ...  # network rows of this picture in the next call
     @property
-    def pred_original_sample(self) -> Any | None: ...  # (3, H, W) in [-1, 1], x0 as last predicted
+    def record(self) -> StepRecord | None: ...  # of the last step
+    @property
+    def stage_info(self) -> StageInfo | None: ...  # of the next step; the same object for as long as the stage lasts
+
+    def preview(self) -> Any | None:
+        """Return the picture as predicted now, RGB (3, H, W) in about [-1, 1]; None before the first step. Cheap."""
+        ...
 
 
 class Backend(Protocol):
-    """A model that pictures are made with, step by step."""
+    """A model that runs requests step by step."""
 
-    device: str
+    @property
+    def device(self) -> str: ...  # "cpu", "cuda:0" ...
 
-    def prepare(self, request: Request) -> list[Row]:
-        """One row a picture, `request.seeds` in order."""
+    def prepare(self, resolved: ResolvedRequest) -> Sequence[Row]:
+        """Return one row per picture, in the order of `resolved.seeds`."""
         ...
 
-    def denoise_step(self, rows: Sequence[Row]) -> None:
-        """One network call for rows of one `call_shape`; they change in place: a step, or what a call can do of one.
+    def denoise_step(self, rows: Sequence[Any]) -> None:
+        """Make one network call for rows with one `call_key`. Each row advances by a step, or by a part of one.
 
-        Returns when it is done, on a GPU too: its time is measured. When the memory is full it raises what
-        `is_out_of_memory` knows and leaves the rows as they were.
+        Returns when the call is done, also on a GPU, because its time is measured. If it raises, the rows are as
+        before the call; `is_out_of_memory` recognizes the exception where a smaller call may succeed.
         """
         ...
 
-    def decode(self, row: Row) -> Image.Image:
-        """The picture of a finished row. Is called on another thread than `denoise_step`, for other rows."""
+    def decode(self, row: Any) -> Image.Image:
+        """Return the picture of a finished row. Called on another thread than `denoise_step`, for other rows."""
         ...
 
     def truncated(self, text: str) -> str:
-        """The end of the text that the model does not read, "" if it reads all."""
+        """Return the end of the text that the model does not read, "" if it reads all of it."""
         ...
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether a smaller call might have succeeded: Python's, torch's and CUDA's ways to say that memory is full."""
+    """Return whether memory was full, so that a smaller call may succeed: by the exceptions of Python, torch, CUDA."""
     if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
         return True
     text = str(problem).lower()

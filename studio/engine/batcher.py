@@ -7,11 +7,12 @@ its user's lock is around it.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 from studio.engine.backend import Row
-from studio.engine.requests import Denoise, Request
+from studio.engine.resolved import ResolvedRequest
 from studio.engine.trace import TraceRecorder
 
 STRETCH = 2.5  # a call may take about this many times as long as that of its leading row alone
@@ -20,7 +21,7 @@ EXPLORE_EVERY = 32  # every so many calls of a shape may be half as large again,
 MOST_ROWS = 64  # network rows of a call, so that it is soon over; a row that takes as many goes by itself
 GROW_EVERY = 100  # calls of a shape after which a limit that memory has set is raised by a quarter
 MOST_KNOWN = 48  # numbers of rows for which a shape's seconds are remembered
-WINDOW_PIXELS = 4096  # what a network row sees of a larger picture, about
+SMALL_PIXELS = 4096  # pictures of no more pixels count as of one size
 FORGET = 0.2  # weight of a new measurement over the older ones of as many rows
 
 
@@ -36,7 +37,7 @@ class Slot:
     last: int = 0  # number of the call that it was last served in
     step: int = 0  # the row's, as far as it was taken note of
     progress: float = 0.0
-    shape: tuple[int, int] = (0, 0)  # of its next call
+    key: Hashable = None  # of its next call
     need: int = 1  # network rows that it takes in that call
 
     def __post_init__(self) -> None:
@@ -46,7 +47,7 @@ class Slot:
         """Take note of what the row wants next; the row itself computes it each time that it is asked."""
         self.step, self.progress = self.row.step, self.row.progress
         if not self.row.finished:
-            self.shape, self.need = self.row.call_shape, self.row.call_rows
+            self.key, self.need = self.row.call_key, self.row.call_rows
 
 
 class Batcher:
@@ -54,7 +55,7 @@ class Batcher:
 
     def __init__(self) -> None:
         self.seats: list[Slot] = []
-        self._paces: dict[tuple[int, int], CallTimes] = {}
+        self._paces: dict[Hashable, CallTimes] = {}
         self._calls = self._taken_in = 0
 
     def take_in(self, row: Row, run: Any, recorder: TraceRecorder | None = None) -> Slot:
@@ -75,11 +76,11 @@ class Batcher:
             lead = min(self.seats, key=_least_served)
         else:
             lead = min(self.seats, key=_longest_unserved)
-        mates = [seat for seat in self.seats if seat.shape == lead.shape and seat is not lead]
+        mates = [seat for seat in self.seats if seat.key == lead.key and seat is not lead]
         alone = lead.need
         if all(seat.run is lead.run for seat in self.seats):  # nobody else is kept waiting
             alone += sum(seat.need for seat in mates)
-        most = min(self._pace(lead.shape).most(alone), MOST_ROWS)
+        most = min(self._pace(lead.key).most(alone), MOST_ROWS)
         picked, rows = [lead], lead.need
         for seat in sorted(mates, key=_least_served):
             if rows + seat.need <= most:
@@ -99,16 +100,16 @@ class Batcher:
         """All seats of this run are free."""
         self.seats = [seat for seat in self.seats if seat.run is not run]
 
-    def measured(self, shape: tuple[int, int], rows: int, seconds: float) -> None:
+    def measured(self, key: Hashable, rows: int, seconds: float) -> None:
         """A call of so many network rows took so long."""
-        self._pace(shape).measured(rows, seconds)
+        self._pace(key).measured(rows, seconds)
 
-    def out_of_memory(self, shape: tuple[int, int], rows: int) -> None:
+    def out_of_memory(self, key: Hashable, rows: int) -> None:
         """A call of so many network rows did not fit: the next ones have half as many."""
-        self._pace(shape).out_of_memory(rows)
+        self._pace(key).out_of_memory(rows)
 
-    def _pace(self, shape: tuple[int, int]) -> CallTimes:
-        return self._paces.setdefault(shape, CallTimes())
+    def _pace(self, key: Hashable) -> CallTimes:
+        return self._paces.setdefault(key, CallTimes())
 
 
 class CallTimes:
@@ -160,31 +161,31 @@ class RequestCosts:
     def __init__(self) -> None:
         self._seconds: dict[str, dict[int, float]] = {}  # of a unit of `work`, by task and octave of size
 
-    def learn(self, request: Request, seconds: float) -> None:
-        new, octave = seconds / work_units(request), _octave(request)
-        of_task = self._seconds.setdefault(request.task, {})
+    def learn(self, resolved: ResolvedRequest, seconds: float) -> None:
+        new, octave = seconds / resolved.rows, _octave(resolved)
+        of_task = self._seconds.setdefault(resolved.request.task, {})
         known = of_task.get(octave, new)
         of_task[octave] = known + FORGET * (new - known)
 
-    def expected(self, request: Request) -> float | None:
-        """Seconds; None while no task was measured."""
-        of_task = self._seconds.get(request.task)
+    def expected(self, resolved: ResolvedRequest) -> float | None:
+        """Return the seconds that a request takes by itself; None while no task was measured."""
+        of_task = self._seconds.get(resolved.request.task)
         if of_task:
-            nearest = min(of_task, key=lambda octave: abs(octave - _octave(request)))
-            return of_task[nearest] * work_units(request)
+            octave = _octave(resolved)
+            return of_task[min(of_task, key=lambda other: abs(other - octave))] * resolved.rows
         known = [seconds for of_task in self._seconds.values() for seconds in of_task.values()]
-        return sum(known) / len(known) * work_units(request) if known else None
+        return sum(known) / len(known) * resolved.rows if known else None
+
+    def measured(self, resolved: ResolvedRequest) -> float | None:
+        """Return the seconds that such a request took: one of its task and about its size; None if none was."""
+        of_task, octave = self._seconds.get(resolved.request.task, {}), _octave(resolved)
+        near = [seconds for other, seconds in of_task.items() if abs(other - octave) <= 1]
+        return sum(near) / len(near) * resolved.rows if near else None
 
 
-def work_units(request: Request) -> float:
-    """Network rows that a request takes, up to a factor that is its task's and its size's."""
-    steps = 1 if isinstance(request, Denoise) and request.method == "mean" else request.steps
-    return steps * request.passes * max(float(request.count), request.pixels / WINDOW_PIXELS)
-
-
-def _octave(request: Request) -> int:
-    """Of the size of one of its pictures: larger ones are seen in windows, and finished in stages."""
-    return round(math.log2(max(1.0, request.pixels / request.count / WINDOW_PIXELS)))
+def _octave(resolved: ResolvedRequest) -> int:
+    """Return the size of one picture of a request: the logarithm of its pixels, 0 for up to SMALL_PIXELS."""
+    return round(math.log2(max(1.0, resolved.pixels / resolved.request.count / SMALL_PIXELS)))
 
 
 def _least_served(seat: Slot) -> tuple[int, int]:

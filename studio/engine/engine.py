@@ -13,21 +13,24 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from studio.engine.active_job import ActiveJob
 from studio.engine.backend import Backend, Row, is_out_of_memory
 from studio.engine.batcher import Batcher, Slot
-from studio.engine.job import JobRejected, JobView, Journal
+from studio.engine.checks import InvalidRequest
+from studio.engine.job import Job, JobRejected, JobView, Journal
 from studio.engine.job_table import Direction, JobTable
 from studio.engine.requests import Request, TextToImage
+from studio.engine.resolved import Resolve, ResolvedRequest
 from studio.engine.result_writer import ResultWriter, describe_exception
 from studio.engine.trace import ByteBudget, TraceRecorder
 
 log = logging.getLogger(__name__)
 
 PREPARE_SECONDS = 0.02  # jobs are prepared for about this long between two calls, one at least
+MAX_JOB_SECONDS = 3600.0  # of a job by itself
 TOO_LARGE = "A picture of this job does not fit into the memory, not even alone: ask for a smaller one."
 
 
@@ -54,13 +57,14 @@ class Engine:
         load: Callable[[], Backend],
         journal: Journal,
         *,
+        resolve: Resolve,
         active: int = 24,
         waiting: int = 256,
         waiting_per_owner: int = 64,
         traces: bool = True,
     ) -> None:
-        self.sampler: Backend | None = None  # until it is loaded
-        self._load, self._journal, self._traces = load, journal, traces
+        self.backend: Backend | None = None  # until it is loaded
+        self._load, self._journal, self._resolve, self._traces = load, journal, resolve, traces
         self._loaded = threading.Event()  # or failed to
         self._problem = ""
         self._register = JobTable(active, waiting, waiting_per_owner)
@@ -79,22 +83,36 @@ class Engine:
     def wait_until_ready(self, timeout: float | None = None) -> bool:
         """Waits until the sampler is loaded, or could not be, for at most `timeout` seconds; whether it is."""
         self._loaded.wait(timeout)
-        return self.sampler is not None
+        return self.backend is not None
 
     @property
     def status(self) -> Status:
         running, waiting = self._register.counts()
         if self._problem:
             return Status("failed", self._problem)
-        phase = "loading" if self.sampler is None else "running" if running or waiting else "idle"
+        phase = "loading" if self.backend is None else "running" if running or waiting else "idle"
         return Status(phase, running=running, waiting=waiting)
 
+    def resolve(self, request: Request) -> ResolvedRequest:
+        """Check a request against its model and the limits, and derive all its values; `seconds` as measured if known.
+
+        Raises InvalidRequest.
+        """
+        resolved = self._resolve(request)
+        like_it = self._register.measured_seconds(resolved) or resolved.seconds
+        if like_it > MAX_JOB_SECONDS:
+            raise InvalidRequest(
+                f"This would take about {_duration(like_it)}, and a job may take {_duration(MAX_JOB_SECONDS)}: choose "
+                "fewer steps, guidance 1, another sampler than Heun, or a smaller picture."
+            )
+        return replace(resolved, seconds=self._register.expected_seconds(resolved) or resolved.seconds)
+
     def submit(self, request: Request, owner: str, *, save: bool = True) -> str:
-        """Puts a job in line and returns its id; by then it is in the journal. Raises Refusal.
+        """Queue a job and return its id; by then it is in the journal. Raises InvalidRequest, JobRejected.
 
         save: False for a sketch: nothing is written down, and its pictures are only in the views of those who follow.
         """
-        run = self._register.enter(request, owner, save)
+        run = self._register.reserve(self.resolve(request), owner, save)
         try:
             if save:
                 self._journal.add_job(run.job)
@@ -104,12 +122,8 @@ class Engine:
                 raise
             log.exception("a job was not written down")
             raise JobRejected(f"The job could not be written down ({describe_exception(problem)}).") from problem
-        self._register.arrived(run)
+        self._register.enqueue(run)
         return run.job.id
-
-    def expected_seconds(self, request: Request) -> float | None:
-        """How long a request takes by itself, from those that are done; None while none was measured."""
-        return self._register.expected_seconds(request)
 
     def view(self, job_id: str, owner: str) -> JobView | None:
         """The owner's job as it is now; None if there is none, or it ended a while ago."""
@@ -176,20 +190,31 @@ class Engine:
 
     def _take_up(self) -> None:
         try:
-            self._register.bring_back(self._journal.load_unfinished())
+            stored_jobs = self._journal.load_unfinished()
         except Exception:  # the studio works without them
-            log.exception("the unfinished jobs were not found")
+            log.exception("the unfinished jobs could not be read")
+            return
+        jobs = []
+        for stored in stored_jobs:
+            try:
+                resolved = self._resolve(stored.request)
+            except InvalidRequest as problem:
+                self._journal.mark_refused(stored, f"The job could not be taken up again. {problem}")
+                continue
+            jobs.append(Job(resolved, stored.owner, stored.id, created=stored.created, order=stored.order))
+            jobs[-1].crashes = stored.crashes
+        self._register.bring_back(jobs)
 
     def _open(self) -> bool:
         """Loads the sampler; whether that went well."""
         try:
-            self.sampler = self._load()
+            self.backend = self._load()
         except Exception as problem:  # whatever is wrong with a model folder must not end the page
             log.warning("the model was not loaded", exc_info=problem)
             self._problem = str(problem) or f"The model was not loaded: {describe_exception(problem)}."
             self._register.refuse(self._problem)
         self._loaded.set()
-        return self.sampler is not None
+        return self.backend is not None
 
     def _turn(self) -> bool:
         """Lets jobs leave and join, and makes one network call; waits if there is nothing to do. False: no more."""
@@ -208,10 +233,9 @@ class Engine:
         return True
 
     def _prepare(self, run: ActiveJob) -> None:
-        request = run.job.request
         try:
-            rows = self.sampler.prepare(request)
-            notes = tuple(self._notes(request))
+            rows = self.backend.prepare(run.job.resolved)
+            notes = tuple(self._notes(run.job.resolved))
             traced = self._traces and run.job.saved
             recorders = [TraceRecorder(row, self._budget) if traced else None for row in rows]
             seats = [self._schedule.take_in(row, run, recorder) for row, recorder in zip(rows, recorders, strict=True)]
@@ -223,7 +247,7 @@ class Engine:
 
     def _call(self, seats: list[Slot]) -> None:
         """One network call. What goes wrong in company is tried again alone, so that only the job at fault fails."""
-        shape, rows = seats[0].shape, sum(seat.need for seat in seats)
+        key, rows = seats[0].key, sum(seat.need for seat in seats)
         start = time.perf_counter()
         problem = self._denoise([seat.row for seat in seats])
         seconds = time.perf_counter() - start
@@ -232,12 +256,12 @@ class Engine:
         for seat in stuck:
             seat.look()  # a fault may have taken from it what it had of its step
         if problem is None:
-            self._schedule.measured(shape, rows, seconds)
+            self._schedule.measured(key, rows, seconds)
         elif len(seats) == 1:
             self._fail(seats[0].run, problem)
         elif is_out_of_memory(problem):
-            log.info("%d network rows of %s do not fit into the memory", rows, shape)
-            self._schedule.out_of_memory(shape, rows)
+            log.info("%d network rows of %s do not fit into the memory", rows, key)
+            self._schedule.out_of_memory(key, rows)
         else:
             for seat, progress in stuck.items():
                 while seat.row.progress <= progress and not seat.run.job.ended:
@@ -245,7 +269,7 @@ class Engine:
 
     def _denoise(self, rows: list[Row]) -> Exception | None:
         try:
-            self.sampler.denoise_step(rows)
+            self.backend.denoise_step(rows)
         except Exception as problem:
             if not is_out_of_memory(problem):
                 log.warning("a call for %d rows failed", len(rows), exc_info=True)
@@ -261,7 +285,7 @@ class Engine:
             if seat.recorder and seat.step != before:
                 self._record(seat.recorder)
         for run in self._register.stepped(seats, costs):
-            self._keeper.finished(run, self.sampler)
+            self._keeper.finished(run, self.backend)
 
     def _record(self, recorder: TraceRecorder) -> None:
         try:
@@ -284,12 +308,20 @@ class Engine:
             if seat.recorder:
                 seat.recorder.close()
 
-    def _notes(self, request: Request) -> Iterator[str]:
-        if not request.caption and isinstance(request, TextToImage):
+    def _notes(self, resolved: ResolvedRequest) -> Iterator[str]:
+        request = resolved.request
+        if not resolved.caption and isinstance(request, TextToImage):
             yield "The prompt was empty, so the model painted whatever it liked."
-        for name, text in (("prompt", request.captions[0]), ("negative prompt", request.negative_prompt)):
-            if cut := self.sampler.truncated(text).strip():
+        for name, text in (("prompt", resolved.captions[0]), ("negative prompt", request.negative_prompt)):
+            if cut := self.backend.truncated(text).strip():
                 yield f"The {name} is longer than the model reads. It did not read: “{_shortened(cut)}”."
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration for people: "3 hours"."""
+    minutes = max(round(seconds / 60), 1)
+    number, unit = (minutes, "minute") if minutes < 60 else (round(minutes / 60), "hour")
+    return f"{number:,} {unit}{'s' if number > 1 else ''}"
 
 
 def _shortened(text: str, most: int = 120) -> str:

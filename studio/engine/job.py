@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 
 from studio.engine.requests import Request
+from studio.engine.resolved import ResolvedRequest
 from studio.engine.trace import Trace
 
 State = Literal["queued", "running", "done", "cancelled", "failed"]
@@ -43,9 +44,9 @@ class Picture:
 
 @dataclass(eq=False)
 class Job:
-    """One request of one owner on its way. Only the engine, and a journal that brings it back, may change it."""
+    """One request of one owner, and its progress. Only the engine may change it."""
 
-    request: Request
+    resolved: ResolvedRequest
     owner: str
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))  # 128 random bits
     state: State = "queued"
@@ -65,8 +66,24 @@ class Job:
         self.steps = self.steps or self.request.steps
 
     @property
+    def request(self) -> Request:
+        return self.resolved.request
+
+    @property
     def ended(self) -> bool:
         return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class StoredJob:
+    """A job as a journal holds it, that has not ended. Its request is not resolved yet."""
+
+    id: str
+    owner: str
+    request: Request
+    created: float
+    order: float
+    crashes: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +107,7 @@ class JobView:
     notes: tuple[str, ...]
     seconds: float
     pictures: tuple[Picture, ...]
-    request: Request
+    resolved: ResolvedRequest | None  # None for a job that is read from the disk
     saved: bool = True
 
     @classmethod
@@ -99,9 +116,9 @@ class JobView:
     ) -> JobView:
         return cls(
             id=job.id,
-            task=job.request.task,
-            caption=job.request.caption,
-            count=job.request.count,
+            task=job.resolved.request.task,
+            caption=job.resolved.caption,
+            count=job.resolved.request.count,
             state=job.state,
             step=job.step,
             steps=job.steps,
@@ -114,9 +131,13 @@ class JobView:
             notes=job.notes,
             seconds=job.seconds,
             pictures=job.pictures,
-            request=job.request,
+            resolved=job.resolved,
             saved=job.saved,
         )
+
+    @property
+    def request(self) -> Request | None:
+        return self.resolved.request if self.resolved else None
 
     @property
     def ended(self) -> bool:
@@ -151,6 +172,10 @@ class Journal(Protocol):
         """Its `place` changed."""
         ...
 
-    def load_unfinished(self) -> list[Job]:
-        """The jobs that are queued or running, by place, as new objects."""
+    def load_unfinished(self) -> list[StoredJob]:
+        """Return the jobs that have not ended, in their order."""
+        ...
+
+    def mark_refused(self, stored: StoredJob, error: str) -> None:
+        """Mark a stored job failed that cannot be taken up again, with a sentence that says why."""
         ...

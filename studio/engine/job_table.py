@@ -13,18 +13,15 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
-
-import numpy as np
-from PIL import Image
+from typing import Literal
 
 from studio.engine.active_job import ActiveJob
 from studio.engine.batcher import RequestCosts, Slot
 from studio.engine.job import Job, JobRejected, JobView, State
-from studio.engine.requests import Request
+from studio.engine.previews import preview_pictures
+from studio.engine.resolved import ResolvedRequest
 
 PREVIEW_SECONDS = 0.08  # those who follow a job are woken at most this often
-PREVIEW_SIDE = 256  # px: larger predictions are thinned out
 LINE_SECONDS = 0.5  # how old an estimate may be, and how often those who wait in line are told
 KEEPING = 16  # jobs that wait to be kept; more, and none are started
 WAITING_BYTES = 512_000_000  # of pictures in the requests that wait
@@ -63,8 +60,8 @@ class JobTable:
 
     # ---- coming ----
 
-    def enter(self, request: Request, owner: str, saved: bool = True) -> ActiveJob:
-        """A new job, not seen by anyone before it has `arrived`. Raises Refusal."""
+    def reserve(self, resolved: ResolvedRequest, owner: str, saved: bool = True) -> ActiveJob:
+        """A new job, not seen by anyone before it is enqueued. Raises Refusal."""
         with self._lock:
             if self._problem:
                 raise JobRejected(self._problem)
@@ -76,19 +73,19 @@ class JobTable:
             own = sum(run.job.owner == owner for run in queued)
             if own >= self._most_per_owner:
                 raise JobRejected(f"{own} of your jobs wait in line already: please wait until some of them are done.")
-            if request.pictures() and sum(run.bytes for run in queued) > WAITING_BYTES:
+            if resolved.request.pictures() and sum(run.bytes for run in queued) > WAITING_BYTES:
                 raise JobRejected(
                     "The jobs in line hold too many large pictures already: please try again in a moment."
                 )
             self._last_place = max(time.time(), self._last_place + 1e-5)
-            return self._know(Job(request, owner, order=self._last_place, saved=saved))
+            return self._know(Job(resolved, owner, order=self._last_place, saved=saved))
 
     def forget(self, run: ActiveJob) -> None:
         """A job that could not be written down never was."""
         with self._lock:
             del self._runs[run.job.id]
 
-    def arrived(self, run: ActiveJob) -> None:
+    def enqueue(self, run: ActiveJob) -> None:
         """The job is written down: it stands in line."""
         with self._lock:
             run.arrived = True
@@ -99,15 +96,14 @@ class JobTable:
             self._work.notify_all()
 
     def bring_back(self, jobs: Sequence[Job]) -> None:
-        """Jobs that another process has left unfinished stand in line again, where they stood."""
+        """Put jobs that another process left unfinished back into the queue, where they were."""
         with self._lock:
             for job in jobs:
                 self._last_place = max(self._last_place, job.order)
                 if job.id not in self._runs:  # else it came just now
-                    job.state, job.step, job.share = "queued", 0, 0.0
                     run = self._know(job)
                     run.again = True
-                    self.arrived(run)
+                    self.enqueue(run)
 
     def refuse(self, problem: str) -> None:
         """Nothing can be done with what is in line, now or later; the journal keeps it for another process."""
@@ -191,7 +187,7 @@ class JobTable:
             if run.keeping:
                 self._keeping -= 1
                 if state == "done":
-                    self._costs.learn(run.job.request, run.spent)
+                    self._costs.learn(run.job.resolved, run.spent)
             if state == "done":
                 run.last_seen = () if run.job.saved else run.last_seen
             else:
@@ -221,9 +217,9 @@ class JobTable:
             return None if self._running or self._keeping else self._waiting[0]
         if len(self._running) >= self._most_active or self._keeping >= KEEPING:
             return None
-        taken = sum(run.job.request.pixels for run in self._runs.values() if run.job.state == "running")
+        taken = sum(run.job.resolved.pixels for run in self._runs.values() if run.job.state == "running")
         room = RUNNING_PIXELS - taken if taken else math.inf
-        fit = (run for run in self._waiting if run.job.request.pixels <= max(room, SMALL_PIXELS))
+        fit = (run for run in self._waiting if run.job.resolved.pixels <= max(room, SMALL_PIXELS))
         return next((run for run in fit if run.job.crashes < SUSPECT), None)
 
     # ---- stopping ----
@@ -248,9 +244,15 @@ class JobTable:
         with self._lock:
             return len(self._running) + self._keeping, len(self._waiting)
 
-    def expected_seconds(self, request: Request) -> float | None:
+    def expected_seconds(self, resolved: ResolvedRequest) -> float | None:
+        """Return how long a request takes by itself, from the jobs that are done; None while none was measured."""
         with self._lock:
-            return self._costs.expected(request)
+            return self._costs.expected(resolved)
+
+    def measured_seconds(self, resolved: ResolvedRequest) -> float | None:
+        """Return how long requests of this task and size took; None while none was measured."""
+        with self._lock:
+            return self._costs.measured(resolved)
 
     def find(self, job_id: str, owner: str) -> ActiveJob | None:
         """The owner's job of that id."""
@@ -292,7 +294,7 @@ class JobTable:
                 seconds = view.eta_seconds and round(view.eta_seconds)
                 if (version, view.state, view.ahead, seconds) != shown:
                     shown = version, view.state, view.ahead, seconds
-                    yield replace(view, previews=tuple(_picture(values) for values in predictions))
+                    yield replace(view, previews=preview_pictures(predictions))
                 if view.ended or stopped:
                     return
         finally:
@@ -350,20 +352,8 @@ class JobTable:
     def _seconds_left(self, run: ActiveJob) -> float | None:
         if taken := run.taken:
             return run.spent / taken * (run.in_all - taken)
-        return self._costs.expected(run.job.request)
+        return self._costs.expected(run.job.resolved)
 
 
 def _place(run: ActiveJob) -> float:
     return run.job.order
-
-
-def _picture(values: Any) -> Image.Image:
-    """A (3, H, W) tensor or array in [-1, 1], or a picture, as an RGB picture of at most PREVIEW_SIDE px a side."""
-    if isinstance(values, Image.Image):
-        return values
-    stride = -(-max(values.shape[1:]) // PREVIEW_SIDE)
-    values = values[:, ::stride, ::stride]
-    if hasattr(values, "detach"):
-        values = values.detach().float().cpu()
-    levels = np.clip((np.asarray(values, dtype=np.float32) + 1.0) * 127.5, 0.0, 255.0).round().astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(levels.transpose(1, 2, 0)))

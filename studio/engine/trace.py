@@ -3,7 +3,7 @@
 Knows arrays and `SampledRow.record`; knows nothing of torch, queues or files. Recording a step keeps references only;
 arrays are made when the run has ended. What follows from the rest (the predicted noise) is computed on opening.
 
-Bounds: at most MAX_STEPS steps and MAX_BYTES a picture, TOTAL_BYTES in all under way at once.
+Bounds: at most MAX_KEPT_STEPS steps and MAX_BYTES a picture, TOTAL_BYTES in all under way at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from studio.engine.backend import Row, StepRecord
 
-MAX_STEPS = 64  # kept of a run; of a longer one every second, fourth, ... and the ends of its stages
+MAX_KEPT_STEPS = 64  # kept of a run; of a longer one every second, fourth, ... and the ends of its stages
 MAX_BYTES = 32_000_000  # of one picture's trace; one of more than about 0.4 megapixels leaves none
 TOTAL_BYTES = 256_000_000  # of all traces under way: a row that would exceed it runs without
 FORMAT = "diffusion-studio-trace-1"
@@ -228,9 +228,9 @@ class _About(NamedTuple):
 
     @classmethod
     def of(cls, stage: Any) -> _About:
-        task = getattr(stage, "task", None)
-        level = float(getattr(stage, "noise_level", 0.0))
-        return cls(getattr(stage, "condition", None), None if task is None else int(task), level)
+        if stage is None:
+            return cls(None, None, 0.0)
+        return cls(stage.condition, None if stage.task is None else int(stage.task), float(stage.noise_level))
 
     def bytes(self, shape: tuple[int, ...]) -> int:
         return 0 if self.condition is None else FLOAT * 7 * math.prod(shape[1:])
@@ -246,7 +246,7 @@ class TraceRecorder:
         self._stages: list[_About] = []
         self._last: Any = None  # the stage of the last step, and its shape: rows without stages still change shape
         self._shape: tuple[int, ...] = ()
-        self._next: Any = getattr(row, "stage", None)  # the stage of the step to come
+        self._next = row.stage_info  # the stage of the step to come
         self._stride = 1
         self._held = self._taken = 0  # bytes: of what is kept, and of the budget
         self._given_up = False
@@ -254,7 +254,7 @@ class TraceRecorder:
     def record(self) -> None:
         """Keep the row's last step. Where that takes up too much, the row is followed no more."""
         record, stage = self._row.record, self._next
-        self._next = getattr(self._row, "stage", None)
+        self._next = self._row.stage_info
         if record is None or self._given_up:
             return
         if not self._stages or stage is not self._last or tuple(record.x_t.shape) != self._shape:
@@ -262,12 +262,12 @@ class TraceRecorder:
             self._last, self._shape = stage, tuple(record.x_t.shape)
             self._held += self._stages[-1].bytes(self._shape)
         self._add(_Kept.of(record, len(self._stages) - 1, self._row.step - 1))
-        while len(self._kept) > MAX_STEPS or self._held > MAX_BYTES:
+        while len(self._kept) > MAX_KEPT_STEPS or self._held > MAX_BYTES:
             if self._stride > self._row.num_steps:  # nothing but the ends is left
                 return self.close()
             self._thin()
         # Taken at once for the rest of the run, so that what does not fit is refused at its beginning.
-        rest = min(self._row.num_steps - self._row.step, MAX_STEPS - len(self._kept))
+        rest = min(self._row.num_steps - self._row.step, MAX_KEPT_STEPS - len(self._kept))
         planned = min(self._held + rest * self._kept[-1].bytes, MAX_BYTES)
         if planned > self._taken:
             if not self._budget.take(planned - self._taken):

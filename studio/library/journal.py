@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio.engine.job import Job, JobRejected, Picture
+from studio.engine.job import Job, JobRejected, Picture, StoredJob
 from studio.engine.requests import InvalidRequest, request_from
 from studio.engine.trace import Trace
 from studio.library.files import translate_errors
@@ -74,8 +74,8 @@ class DiskJournal:
                         place=job.order,
                         created=job.created,
                         task=job.request.task,
-                        caption=storable(job.request.caption),
-                        settings=json.dumps(job.request.settings()),
+                        caption=storable(job.resolved.caption),
+                        settings=json.dumps(job.resolved.settings),
                         reserved=needed_bytes,
                     )
                     for field, stored in zip(pictures, inputs, strict=True):
@@ -132,9 +132,9 @@ class DiskJournal:
         except JobRejected as problem:
             log.warning("%s", problem)
 
-    def load_unfinished(self) -> list[Job]:
+    def load_unfinished(self) -> list[StoredJob]:
         """Return the jobs that have not ended, by order. One that cannot run again is marked as failed."""
-        jobs: list[Job] = []
+        jobs: list[StoredJob] = []
         with translate_errors("The unfinished jobs could not be read"):
             for row in self._storage.query("SELECT * FROM jobs WHERE state = 'queued' ORDER BY place, number"):
                 settings, crashes = json.loads(row["settings"]), row["begun"]
@@ -148,9 +148,18 @@ class DiskJournal:
                     reason = str(problem) if isinstance(problem, InvalidRequest) else "An input picture is missing."
                     self._end(row["id"], settings["count"], "failed", f"The job could not be restarted. {reason}")
                     continue
-                job = Job(request, row["owner"], row["id"], "queued", row["created"], row["place"], crashes=crashes)
-                jobs.append(job)
+                jobs.append(
+                    StoredJob(row["id"], row["owner"], request, row["created"], row["place"], crashes=crashes)
+                )
         return jobs
+
+    def mark_refused(self, stored: StoredJob, error: str) -> None:
+        """Store that an unfinished job failed because its model refuses the request now."""
+        try:
+            with translate_errors("The end of a job could not be stored"):
+                self._end(stored.id, stored.request.count, "failed", error)
+        except JobRejected as problem:
+            log.warning("%s", problem)
 
     # ---- rows and files of one job ----
 
@@ -159,10 +168,10 @@ class DiskJournal:
     ) -> list[dict[str, Any]]:
         """Write a job's pictures and traces. Return the columns of their rows, apart from those of the job."""
         blobs, columns = self._storage.blobs, list[dict[str, Any]]()
-        shared = job.request.settings() | {"count": 1, "seconds": round(job.seconds, 3)}
+        shared = job.resolved.settings | {"count": 1, "seconds": round(job.seconds, 3)}
         if self._model:
             shared["model"] = self._model
-        captions, seeds = job.request.captions, job.request.seeds
+        captions, seeds = job.resolved.captions, job.resolved.seeds
         for index, (image, trace) in enumerate(zip(images, traces, strict=True)):
             caption, seed = captions[index], seeds[index]
             settings = shared | {"caption": caption, "seed": seed, "size": f"{image.width}x{image.height}"}

@@ -17,9 +17,10 @@ from typing import Any, BinaryIO
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from studio.engine.requests import SAMPLERS, with_current_names
+from studio.engine.requests import with_current_names
 from studio.imaging.files import MAX_PIXELS
 from studio.library.files import atomic_write
+from studio.models.samplers import SAMPLER_LABELS
 
 TEXT_KEY = "parameters"
 JSON_KEY = "diffusion-studio"
@@ -104,7 +105,7 @@ def format_parameters(settings: dict[str, Any]) -> str:
             continue
         text = f"{value:g}" if isinstance(value, float) else str(value)
         if key == "sampler":
-            text = SAMPLERS.get(text, text)
+            text = SAMPLER_LABELS.get(text, text)
         if re.search(r'[,:\n"]', text):
             text = json.dumps(text, ensure_ascii=False)
         pairs.append(f"{label}: {text}")
@@ -172,7 +173,7 @@ def _find_comma(line: str, position: int) -> int:
 
 def _parse_value(key: str, text: str) -> Any:
     if key == "sampler":
-        keys = {label.lower(): name for name, label in SAMPLERS.items()}
+        keys = {label.lower(): name for name, label in SAMPLER_LABELS.items()}
         return keys.get(text.lower(), text)
     try:
         return _NUMBERS.get(key, str)(text)

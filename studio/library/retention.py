@@ -141,5 +141,5 @@ def estimate_bytes(job: Job) -> int:
     """Return an upper bound of the bytes of a job's pictures: a byte a channel where their size is known, and text."""
     request = job.request
     channels = 3 if request.image is None else len(request.image.getbands())
-    characters = max(map(len, request.captions)) + len(request.negative_prompt)
-    return channels * request.pixels + (PICTURE_BYTES + CHARACTER_BYTES * characters) * request.count
+    characters = max(map(len, job.resolved.captions)) + len(request.negative_prompt)
+    return channels * job.resolved.pixels + (PICTURE_BYTES + CHARACTER_BYTES * characters) * request.count

@@ -14,6 +14,7 @@ from typing import Any
 
 from studio.engine.job import JobRejected, JobView, Picture
 from studio.engine.requests import Request, request_from, with_current_names
+from studio.engine.resolved import ResolvedRequest
 from studio.engine.trace import Trace
 from studio.library.files import translate_errors
 from studio.library.journal import MAX_CRASHES, DiskJournal, searchable_text
@@ -29,9 +30,9 @@ _READ_FAILED = "The library could not be read"
 
 @dataclass(frozen=True)
 class JobRecord(JobView):
-    """A job as the library stores it. `settings` hold its request without the pictures; `request` is None."""
+    """A job as the library stores it. `settings` hold its request without the pictures; `resolved` is None."""
 
-    request: Request | None = None
+    resolved: ResolvedRequest | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 

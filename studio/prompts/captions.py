@@ -1,44 +1,44 @@
-"""The words that a picture is asked for with: a prompt, and what is added to it of style and ground.
-
-Knows words; knows nothing of requests, networks or pages.
-"""
+"""The caption that a model reads: the prompt with a style and a background added by their templates."""
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 
 from studio.prompts.nouns import without_style
 
-ANY = "any"
-STYLES = ("noto", "twemoji", "flat", "glossy")
-BACKGROUNDS = ("white", "black", "red", "green", "blue", "yellow", "pink", "purple", "orange", "gray")
-DULL_BACKGROUNDS = ("black", "gray")  # grounds on which many things are lost: to be asked for
-
-_STYLE = re.compile(rf"\b(?:{'|'.join(STYLES)})\b", re.IGNORECASE)
-_GROUND = re.compile(rf"\bbackground\b|\bon\s+(?:an?\s+)?(?:{'|'.join(BACKGROUNDS)})\b", re.IGNORECASE)
+ANY = "any"  # a style or a background that is left open
 
 
-def build_caption(prompt: str, style: str = ANY, background: str = ANY) -> str:
-    """The prompt as the training captions phrase it: "a red apple, glossy style, on a blue background"."""
+def build_caption(prompt: str, style: str = "", background: str = "") -> str:
+    """Add a style and a background to a prompt: "a red apple, glossy style, on a blue background".
+
+    style, background: templates in which `{prompt}` stands for the text so far, or "" to add nothing. A comma
+    separates the two.
+    """
     text = prompt.strip().rstrip(",").rstrip()
-    if style != ANY:
-        text += f", {style} style"
-    if background != ANY:
-        text += f"{',' if style != ANY else ''} on a {background} background"  # always "a": so it was trained
+    if style:
+        text = style.replace("{prompt}", text)
+    if background:
+        text = background.replace("{prompt}", f"{text}," if style else text)
     return text.lstrip(", ")
 
 
-def choose_look(prompt: str, seed: int) -> tuple[str, str]:
-    """A style and a ground by the seed, ANY for what the prompt says itself. No ground is DULL, or of a colour that the
-    prompt names.
+def choose_look(
+    prompt: str, seed: int, styles: Sequence[str], backgrounds: Sequence[str], dull: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Choose a style and a background by the seed, "any" for each that the prompt names itself.
 
-    A model that is told neither paints a mean of all, most of all in few steps: a gray ground, and no hand of its own.
+    The background is not one of the `dull` ones and has no colour that the prompt names. Without a style and a
+    background, a model paints the average of all: gray backgrounds and no distinct style.
     """
     draw = random.Random(seed)
-    style = draw.choice(STYLES)
-    bright = [colour for colour in BACKGROUNDS if colour not in DULL_BACKGROUNDS]
-    others = [colour for colour in bright if not re.search(rf"\b{colour}\b", prompt, re.IGNORECASE)]
+    style = draw.choice(styles)
+    bright = [color for color in backgrounds if color not in dull]
+    others = [color for color in bright if not re.search(rf"\b{color}\b", prompt, re.IGNORECASE)]
     background = draw.choice(others or bright)
-    says_style = _STYLE.search(prompt) or without_style(prompt) != prompt
-    return ANY if says_style else style, ANY if _GROUND.search(prompt) else background
+    names_style = re.search(rf"\b(?:{'|'.join(styles)})\b", prompt, re.IGNORECASE) or without_style(prompt) != prompt
+    on_color = rf"\bbackground\b|\bon\s+(?:an?\s+)?(?:{'|'.join(backgrounds)})\b"
+    names_background = re.search(on_color, prompt, re.IGNORECASE)
+    return ANY if names_style else style, ANY if names_background else background

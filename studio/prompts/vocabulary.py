@@ -15,8 +15,6 @@ from typing import Any
 
 from PIL import Image
 
-from studio.prompts.captions import BACKGROUNDS, STYLES
-
 # Words that captions are built with; they name nothing, and nobody needs to be told of them.
 FUNCTION_WORDS = frozenset(
     """a an the and or with without of in on at to by from for its it is are as near next beside behind
@@ -60,8 +58,8 @@ class Vocabulary:
     """concepts: (name, category) in the order of the file; synonyms: word -> concept."""
 
     concepts: tuple[tuple[str, str], ...]
-    styles: tuple[str, ...] = STYLES
-    backgrounds: tuple[str, ...] = BACKGROUNDS
+    styles: tuple[str, ...] = ()
+    backgrounds: tuple[str, ...] = ()
     synonyms: dict[str, str] = field(default_factory=dict)
     thumbnails: Thumbnails | None = None
 
@@ -82,8 +80,8 @@ class Vocabulary:
         synonyms = {str(s).lower(): str(c["name"]) for c in content["concepts"] for s in c.get("synonyms", ())}
         return cls(
             concepts,
-            tuple(content.get("styles", STYLES)),
-            tuple(content.get("backgrounds", content.get("grounds", BACKGROUNDS))),
+            tuple(content.get("styles", ())),
+            tuple(content.get("backgrounds", content.get("grounds", ()))),
             synonyms,
             _thumbnails(folder, content.get("thumbnails") or {}, len(concepts)),
         )

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from studio.engine.requests import MAX_SEED, Denoise, Inpaint, SuperResolve, TextToImage
-from studio.prompts.captions import build_caption
 
 RequestT = TypeVar("RequestT", TextToImage, Inpaint, SuperResolve, Denoise)
 _WHOLE_NUMBERS = ("count", "steps", "seed", "resolution", "grow", "feather", "scale")
@@ -21,10 +20,6 @@ def build_request(kind: type[RequestT], values: Mapping[str, Any]) -> RequestT:
     Raises InvalidRequest.
     """
     converted = {name: _converted(name, value) for name, value in values.items()}
-    if kind is Inpaint:
-        style, background = converted.pop("style"), converted.pop("background")
-        if isinstance(converted["prompt"], str):
-            converted["prompt"] = build_caption(converted["prompt"], style, background)
     return kind(**converted)
 
 

@@ -10,6 +10,7 @@ from studio.engine.engine import Engine
 from studio.engine.job import JobView
 from studio.library.drafts import Drafts
 from studio.library.store import JobRecord, Library
+from studio.models.capabilities import Capabilities
 from studio.models.folder import ModelInfo, model_info
 from studio.prompts.vocabulary import Vocabulary
 from studio.services.owners import Owners
@@ -28,14 +29,19 @@ class AppContext:
     engine: Engine
     library: Library
     model: ModelInfo
-    vocabulary: Vocabulary | None
+    capabilities: Capabilities
     examples: Path = ASSETS / "examples"
     owners: Owners = field(default_factory=Owners)
 
     @classmethod
-    def open(cls, folder: Path, engine: Engine, library: Library) -> AppContext:
+    def open(cls, folder: Path, engine: Engine, library: Library, capabilities: Capabilities) -> AppContext:
         """Return the context of a model folder. Where it holds no model, the engine reports it."""
-        return cls(engine, library, model_info(folder), Vocabulary.read(folder))
+        return cls(engine, library, model_info(folder), capabilities)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The words that the model has learned; None for a model that reads free text."""
+        return self.capabilities.vocabulary
 
     @cached_property
     def drafts(self) -> Drafts:
@@ -45,11 +51,11 @@ class AppContext:
     @property
     def device_name(self) -> str:
         """The device in use, for people; empty until the model is loaded."""
-        device = str(getattr(self.engine.sampler, "device", ""))
+        device = str(getattr(self.engine.backend, "device", ""))
         return _DEVICE_NAMES.get(device, device)
 
     def notes(self, job: JobView | JobRecord) -> tuple[str, ...]:
         """Return sentences about the words of a job's prompt that the model did not read or does not know."""
-        prompt = (job.request.settings() if job.request else job.settings).get("prompt")
+        prompt = job.request.prompt if job.request else job.settings.get("prompt")
         unknown_words = self.vocabulary.unknown(prompt) if self.vocabulary and prompt else ()
         return (*job.notes, *map(str, unknown_words))

@@ -43,7 +43,7 @@ def ship(model: Path, out: Path) -> None:
             reserve_torch_threads()
             return sampler
 
-        engine = Engine(load, library.journal).start()
+        engine = Engine(load, library.journal, resolve=read_capabilities(model).resolve).start()
 
         def paint(request: Request, *names: str) -> None:
             *_, last = engine.follow(engine.submit(request, OWNER), OWNER)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.engine.requests import RESOLUTIONS, InvalidRequest, TextToImage, with_current_names
+from studio.engine.requests import InvalidRequest, TextToImage, with_current_names
 from studio.library.metadata import read_png_settings
+from studio.models.capabilities import Capabilities
 from studio.models.folder import ModelInfo
 from studio.prompts.captions import ANY
 from studio.services.build_request import as_int
@@ -31,7 +32,9 @@ class ImportedSettings:
     notes: tuple[str, ...] = ()
 
 
-def import_settings(settings: Mapping[str, Any], model: ModelInfo | None = None) -> ImportedSettings:
+def import_settings(
+    settings: Mapping[str, Any], capabilities: Capabilities, model: ModelInfo | None = None
+) -> ImportedSettings:
     """Return the settings that a text-to-image request accepts. The page keeps its own values for the others.
 
     model: the model in use, to note where another one painted the picture.
@@ -44,13 +47,13 @@ def import_settings(settings: Mapping[str, Any], model: ModelInfo | None = None)
     notes: list[str] = []
     for name, value in stored.items():
         try:
-            TextToImage(**({"prompt": ""} | {name: value}))
+            capabilities.check(TextToImage(**({"prompt": ""} | {name: value})))
         except InvalidRequest as problem:
             notes.append(f"Not loaded: {str(problem)[0].lower()}{str(problem)[1:]}")
         else:
             values[name] = value
     task = settings.get("task", TextToImage.task)
-    values |= _switches(settings, values)
+    values |= _switches(settings, values, capabilities)
     if task != TextToImage.task:
         name = TASK_NAMES.get(task) if isinstance(task, str) else None
         notes.append(
@@ -63,7 +66,7 @@ def import_settings(settings: Mapping[str, Any], model: ModelInfo | None = None)
     return ImportedSettings(values, tuple(notes))
 
 
-def read_settings(path: str | Path, model: ModelInfo | None = None) -> ImportedSettings:
+def read_settings(path: str | Path, capabilities: Capabilities, model: ModelInfo | None = None) -> ImportedSettings:
     """Return the settings in a PNG file of this studio, or of another one that writes `parameters`.
 
     Raises ValueError with one sentence if the file is no PNG picture or holds no settings.
@@ -75,7 +78,7 @@ def read_settings(path: str | Path, model: ModelInfo | None = None) -> ImportedS
         raise ValueError(f"{name} could not be read: {problem.strerror}.") from problem
     except ValueError as problem:
         raise ValueError(f"{name}: {problem}") from problem
-    imported = import_settings(settings, model) if settings else ImportedSettings({})
+    imported = import_settings(settings, capabilities, model) if settings else ImportedSettings({})
     if not imported.values:
         raise ValueError(
             f"{name} holds no settings. Pictures of this studio do, and PNG files of studios that write “parameters”."
@@ -83,12 +86,14 @@ def read_settings(path: str | Path, model: ModelInfo | None = None) -> ImportedS
     return imported
 
 
-def _switches(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _switches(
+    settings: Mapping[str, Any], values: Mapping[str, Any], capabilities: Capabilities
+) -> dict[str, Any]:
     """Return the output size and the switches that make the same picture again, as far as the settings tell them."""
     switches: dict[str, Any] = {}
     if settings.get("task", TextToImage.task) == TextToImage.task:
         resolution = as_int(settings["resolution"]) or 0 if "resolution" in settings else None
-        if resolution in (0, *RESOLUTIONS):
+        if resolution in (0, *capabilities.resolutions):
             switches["resolution"] = resolution
         if isinstance(settings.get("one_pass"), bool):
             switches["one_pass"] = settings["one_pass"]

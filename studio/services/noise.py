@@ -21,10 +21,11 @@ import gradio as gr
 from PIL import Image
 
 from studio.engine.job import JobRejected, JobView
-from studio.engine.requests import MAX_SEED, SAMPLERS, Denoise, InvalidRequest, TextToImage
+from studio.engine.requests import MAX_SEED, Denoise, InvalidRequest, TextToImage
 from studio.imaging.animation import ANIMATION_TYPES, encode_animation
 from studio.imaging.files import open_image
 from studio.imaging.modes import flatten_alpha, normalize_image
+from studio.models.samplers import SAMPLER_LABELS
 from studio.prompts.nouns import without_style
 from studio.services.build_request import as_int, seed_or_random
 from studio.services.lru_store import LRUStore
@@ -199,8 +200,8 @@ class NoiseService:
                         runs[goal].trace.stages[0].x0[-1],
                         request.sampler,
                         runs[request].picture,
-                        len(layout.corners) if (layout := parse_layout(request.caption, 16)) else 1,
-                        request.passes,
+                        len(layout.corners) if (layout := parse_layout(runs[request].caption, 16)) else 1,
+                        self.studio.engine.resolve(request).passes,
                     )
                     for one, request, goal in zip(wanted, requests, converged, strict=True)
                 ],
@@ -256,7 +257,7 @@ class NoiseService:
         trace = self.studio.library.load_trace(owner, view.pictures[0].id)
         if trace is None:
             raise ValueError("No trace was kept of this run: the space for traces is full.")
-        settings = view.pictures[0].settings | request.settings() | {"caption": request.caption}
+        settings = view.pictures[0].settings | request.settings() | {"caption": view.resolved.caption}
         return _run(trace, settings, view.pictures[0].id, from_words=True)
 
     def _reverse_letter(self, run: Run) -> str:
@@ -273,7 +274,7 @@ class NoiseService:
                 "asked": run.asked,
                 "emphasized": run.emphasized,
                 "caption": run.caption,
-                "sampler": SAMPLERS[run.sampler],
+                "sampler": SAMPLER_LABELS[run.sampler],
                 "stages": stages,
             },
         )
@@ -286,13 +287,13 @@ class NoiseService:
     @property
     def config(self) -> Any:
         """The model's own schedule; None until it is loaded: then the bundled model's."""
-        pipe = getattr(self.studio.engine.sampler, "pipeline", None)
+        pipe = getattr(self.studio.engine.backend, "pipeline", None)
         return getattr(getattr(pipe, "scheduler", None), "config", None)
 
     def _own_listener(self) -> Any | None:
         from studio.lab.attention import inspection_pipeline
 
-        pipe = getattr(self.studio.engine.sampler, "pipeline", None)
+        pipe = getattr(self.studio.engine.backend, "pipeline", None)
         if pipe is None:
             return None
         if self._listener is None or self._listener[0] is not pipe:
@@ -347,7 +348,7 @@ def _run(trace: Any, settings: dict[str, Any], picture: str, from_words: bool) -
         asked |= {"prompt": caption, **{name: bool(settings.get(name)) for name in ("one_pass", "style_emphasis")}}
     denoised = settings.get("task") == Denoise.task
     emphasized = settings.get("style_emphasis") is True and without_style(caption) != caption
-    return Run(trace, caption, sampler if sampler in SAMPLERS else "studio", picture, asked, denoised, emphasized)
+    return Run(trace, caption, sampler if sampler in SAMPLER_LABELS else "studio", picture, asked, denoised, emphasized)
 
 
 def checked_seed(value: Any) -> int:

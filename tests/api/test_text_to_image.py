@@ -15,7 +15,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from studio.library.metadata import read_png_settings
-from studio.prompts.captions import BACKGROUNDS
+from studio.models.families.studio import BACKGROUNDS
 from tests.ui.conftest import ROOT
 
 

@@ -14,7 +14,7 @@ import torch
 
 from studio.diffusion.pipelines import StudioTextToImagePipeline
 from studio.engine.requests import TextToImage
-from studio.prompts.captions import BACKGROUNDS
+from studio.models.families.studio import BACKGROUNDS
 from studio.prompts.nouns import with_article
 from studio.training.data.sprites import Sprites
 from studio.training.evaluation.classifier import Recipe, cached_classifier, judge
@@ -22,6 +22,7 @@ from studio.training.evaluation.report import in_words, share
 from studio.training.evaluation.restoring import tensor
 from studio.training.export import paint
 from tests.benchmarks.machine import describe, table
+from tests.fakes import resolve
 
 FIRST_SEED = 4_000
 STEPS = {"live": 3, "balanced": 10}
@@ -43,7 +44,7 @@ def main() -> None:
             TextToImage(with_article(name), seed=FIRST_SEED + number, randomize_style=randomize_style)
             for number, name in enumerate(sprites.concepts)
         ]
-        prompts = [text for request in requests for text in request.captions]
+        prompts = [text for request in requests for text in resolve(request).captions]
         for preset, steps in STEPS.items():
             verdict = judge(classifier, tensor(paint(pipe, prompts, FIRST_SEED, num_inference_steps=steps)))
             seen = (

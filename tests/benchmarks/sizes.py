@@ -22,10 +22,9 @@ from PIL import Image, ImageDraw
 
 from studio.engine.engine import Engine
 from studio.engine.requests import Denoise, Inpaint, Request, SuperResolve, TextToImage
-from studio.models.families.studio import load_backend, reserve_torch_threads
-from studio.ui.tabs.text_to_image import PRESETS
+from studio.models.families.studio import PRESETS, load_backend, reserve_torch_threads
 from tests.benchmarks.machine import heading, spread, table
-from tests.fakes import MemoryJournal
+from tests.fakes import MemoryJournal, resolve
 
 OWNER = "benchmark"
 REACH = {"live": "0.1"}
@@ -84,7 +83,7 @@ def engine_of(model: Path, traces: bool = True) -> Engine:
         reserve_torch_threads()
         return sampler
 
-    engine = Engine(load, MemoryJournal(), traces=traces).start()
+    engine = Engine(load, MemoryJournal(), resolve=resolve, traces=traces).start()
     seconds(engine, TextToImage("a red apple"))
     return engine
 

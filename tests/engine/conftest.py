@@ -7,7 +7,7 @@ import pytest
 from studio.engine.engine import Engine
 from studio.engine.job import JobView
 from studio.engine.requests import Request
-from tests.fakes import FakeSampler, MemoryJournal
+from tests.fakes import FakeBackend, MemoryJournal, resolve
 
 
 def eventually(condition: Callable[[], object], patience: float = 60.0) -> None:
@@ -29,9 +29,11 @@ def start() -> Iterator[Callable[..., Engine]]:
     """Starts engines that are shut down after the test, whatever gate their samplers stand at."""
     engines, samplers = [], []
 
-    def start(sampler: FakeSampler | None = None, journal: MemoryJournal | None = None, **options: object) -> Engine:
-        samplers.append(sampler or FakeSampler())
-        engines.append(Engine(lambda sampler=samplers[-1]: sampler, journal or MemoryJournal(), **options))
+    def start(sampler: FakeBackend | None = None, journal: MemoryJournal | None = None, **options: object) -> Engine:
+        samplers.append(sampler or FakeBackend())
+        engines.append(
+            Engine(lambda sampler=samplers[-1]: sampler, journal or MemoryJournal(), resolve=resolve, **options)
+        )
         return engines[-1].start()
 
     yield start

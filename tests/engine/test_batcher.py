@@ -13,15 +13,15 @@ from studio.engine.batcher import (
     Batcher,
     CallTimes,
     RequestCosts,
-    work_units,
 )
-from studio.engine.requests import Denoise, SuperResolve, TextToImage
+from studio.engine.requests import Denoise, Request, SuperResolve, TextToImage
+from tests.fakes import resolve
 
 
 @dataclass(eq=False)
 class Row:
     num_steps: int
-    call_shape: tuple[int, int] = (32, 32)
+    call_key: tuple[int, int] = (32, 32)
     call_rows: int = 2
     step: int = 0
 
@@ -37,9 +37,9 @@ class Row:
 def call(schedule: Batcher, seconds=lambda rows: 0.004 + 0.003 * rows) -> list[Row]:
     """One call, of the length that `seconds` gives for its network rows."""
     seats = schedule.pick()
-    assert len({seat.shape for seat in seats}) == 1
+    assert len({seat.key for seat in seats}) == 1
     rows = sum(seat.need for seat in seats)
-    schedule.measured(seats[0].shape, rows, seconds(rows))
+    schedule.measured(seats[0].key, rows, seconds(rows))
     for seat in seats:
         seat.row.step += 1
         schedule.served(seat)
@@ -75,7 +75,7 @@ def test_rows_that_came_together_go_side_by_side():
 
 def test_nobody_waits_for_ever_behind_newcomers_whatever_the_shape():
     schedule = Batcher()
-    old = [Row(40), Row(40, call_shape=(64, 64))]
+    old = [Row(40), Row(40, call_key=(64, 64))]
     for run, row in enumerate(old):
         schedule.take_in(row, run)
     for _ in range(10):
@@ -83,7 +83,7 @@ def test_nobody_waits_for_ever_behind_newcomers_whatever_the_shape():
     number = itertools.count()
     for _ in range(40 * 2 * LONGEST_WAIT_EVERY * 8):
         while len(schedule.seats) < 8:  # there is always someone who was never served
-            schedule.take_in(Row(1, call_shape=(32, 32)), f"new {next(number)}")
+            schedule.take_in(Row(1, call_key=(32, 32)), f"new {next(number)}")
         call(schedule)
         if all(row.finished for row in old):
             return
@@ -186,17 +186,34 @@ def test_what_is_remembered_is_bounded():
 
 def test_costs_are_learned_by_task_and_size():
     costs, small, large = RequestCosts(), Image.new("RGB", (32, 32)), Image.new("RGB", (128, 64))
-    assert costs.expected(TextToImage("a")) is None
-    costs.learn(TextToImage("a", steps=10), 1.0)
-    assert costs.expected(TextToImage("b", steps=20, count=3)) == pytest.approx(6.0)
-    assert costs.expected(TextToImage("b", steps=20, guidance=1)) == pytest.approx(1.0)
-    costs.learn(SuperResolve(small, steps=2), 1.0)
-    assert costs.expected(SuperResolve(large, steps=2)) == pytest.approx(8.0)
-    assert work_units(SuperResolve(small, 4, steps=2)) == 4 * work_units(SuperResolve(small, steps=2))
-    costs.learn(TextToImage("a", steps=10, resolution=512), 18.0)  # each size by its own, the rest by the nearest
-    assert costs.expected(TextToImage("b", steps=10)) == pytest.approx(1.0)
-    assert costs.expected(TextToImage("b", steps=20, resolution=512)) == pytest.approx(36.0)
-    assert costs.expected(TextToImage("b", steps=10, resolution=256)) == pytest.approx(18.0 / 4)
-    costs.learn(Denoise(small), 0.1)  # the mean takes one call, whatever the steps of a run
-    assert costs.expected(Denoise(small, steps=50)) == pytest.approx(0.1)
-    assert costs.expected(Denoise(small, method="run", steps=50)) == pytest.approx(5.0)
+
+    def expected(request: Request) -> float | None:
+        return costs.expected(resolve(request))
+
+    def per_row(request: Request) -> float:
+        return expected(request) / resolve(request).rows
+
+    assert expected(TextToImage("a")) is None
+    costs.learn(resolve(TextToImage("a", steps=10)), 1.0)
+    assert expected(TextToImage("b", steps=10)) == pytest.approx(1.0)
+    assert expected(TextToImage("b", steps=10, count=3)) == pytest.approx(3.0)
+    assert 1.0 < expected(TextToImage("b", steps=20)) < 2.0  # finishing takes as long, however many steps come before
+    assert expected(TextToImage("b", guidance=1)) < 1.0
+    costs.learn(resolve(SuperResolve(small, steps=2)), 1.0)
+    assert expected(SuperResolve(small, steps=4)) == pytest.approx(2.0)
+    assert per_row(SuperResolve(large, steps=2)) == pytest.approx(per_row(SuperResolve(small, steps=2)))
+    costs.learn(resolve(TextToImage("a", steps=10, resolution=512)), 18.0)
+    assert expected(TextToImage("b", steps=10)) == pytest.approx(1.0)  # each size by its own measurements
+    assert expected(TextToImage("b", steps=10, resolution=512)) == pytest.approx(18.0)
+    near = TextToImage("b", steps=10, resolution=256)
+    assert per_row(near) == pytest.approx(per_row(TextToImage("b", steps=10, resolution=512)))
+    costs.learn(resolve(Denoise(small)), 0.1)  # the mean takes one call, whatever the steps of a run
+    assert expected(Denoise(small, steps=50)) == pytest.approx(0.1)
+    assert expected(Denoise(small, method="run", steps=50)) == pytest.approx(5.0)
+
+
+def test_a_limit_goes_by_requests_of_the_same_task_and_about_the_same_size():
+    costs, small, large = RequestCosts(), Image.new("RGB", (32, 32)), Image.new("RGB", (1000, 1000))
+    costs.learn(resolve(SuperResolve(small)), 1.0)
+    assert costs.measured(resolve(SuperResolve(small))) == pytest.approx(1.0)
+    assert costs.measured(resolve(SuperResolve(large))) is None and costs.measured(resolve(Denoise(small))) is None

@@ -5,12 +5,13 @@ import pytest
 from PIL import Image
 
 from studio.engine import job_table as register
-from studio.engine.engine import TOO_LARGE, Engine
+from studio.engine.checks import InvalidRequest
+from studio.engine.engine import MAX_JOB_SECONDS, TOO_LARGE, Engine
 from studio.engine.job import Job, JobRejected
-from studio.engine.requests import Inpaint, SuperResolve, TextToImage
+from studio.engine.requests import Denoise, Inpaint, SuperResolve, TextToImage
 from studio.engine.trace import TOTAL_BYTES
 from tests.engine.conftest import done, eventually
-from tests.fakes import FakeSampler, MemoryJournal
+from tests.fakes import FakeBackend, MemoryJournal, resolve
 
 PICTURE = Image.new("RGB", (48, 32), "teal")
 MASK = Image.new("L", (48, 32), 255)
@@ -30,7 +31,7 @@ def states(engine: Engine, ids: list[str], owner: str = "me") -> list[str]:
 
 
 def test_a_job_ends_in_its_pictures(start):
-    sampler, journal = FakeSampler(), MemoryJournal()
+    sampler, journal = FakeBackend(), MemoryJournal()
     view = done(start(sampler, journal), TextToImage("a red apple", count=3, steps=5, seed=7))
     assert view.state == "done" and view.step == view.steps == 5 and view.error is None and view.notes == ()
     assert [(picture.seed, picture.width, picture.height) for picture in view.pictures] == [
@@ -42,7 +43,7 @@ def test_a_job_ends_in_its_pictures(start):
 
 def test_a_sketch_is_shown_and_not_kept(start):
     journal = MemoryJournal()
-    engine = start(FakeSampler(), journal)
+    engine = start(FakeBackend(), journal)
     asked = TextToImage("a red apple", steps=4, seed=7)
     sketch = engine.submit(asked, "me", save=False)
     eventually(lambda: states(engine, [sketch]) == ["done"])
@@ -54,7 +55,7 @@ def test_a_sketch_is_shown_and_not_kept(start):
     picture = done(engine, asked)
     assert picture.saved and [view.previews[0].tobytes()] == kept(journal, picture.id)  # the same, kept
     gate = threading.Semaphore(0)
-    engine = start(FakeSampler(gate=gate), journal)
+    engine = start(FakeBackend(gate=gate), journal)
     ids = [engine.submit(TextToImage("another", steps=4), "me", save=False) for _ in range(2)]
     assert not engine.move(ids[1], "me", "down") and engine.cancel(ids[1], "me")
     assert list(journal.entries) == [picture.id]
@@ -62,12 +63,12 @@ def test_a_sketch_is_shown_and_not_kept(start):
 
 def test_tasks_with_different_steps_and_guidance_share_calls(start):
     gate = threading.Semaphore(0)
-    sampler = FakeSampler(gate=gate)
+    sampler = FakeBackend(gate=gate)
     engine = start(sampler)
     requests = [
         TextToImage("a cat", steps=6),
         Inpaint("a dog", PICTURE, MASK, steps=4, sampler="ddim"),
-        SuperResolve(PICTURE, 4, "a cow", steps=3),
+        SuperResolve(PICTURE, 4, prompt="a cow", steps=3),
     ]
     ids = [engine.submit(request, "me") for request in requests]
     gate.release(100)
@@ -89,10 +90,10 @@ def test_a_picture_depends_on_its_request_alone(start):
     alone = []
     for request in requests:
         journal = MemoryJournal()
-        alone.append(pixels(done(start(FakeSampler(grows=True), journal), request), journal))
+        alone.append(pixels(done(start(FakeBackend(grows=True), journal), request), journal))
     assert alone[1][0][1] == alone[2][0][0] != alone[1][0][0]  # one seed, whatever the number of the picture
     gate, journal = threading.Semaphore(0), MemoryJournal()
-    engine = start(FakeSampler(grows=True, gate=gate), journal)
+    engine = start(FakeBackend(grows=True, gate=gate), journal)
     left_over = engine.submit(LONG, "me")
     ids = [engine.submit(request, "me") for request in requests]
     gate.release(8)
@@ -105,19 +106,19 @@ def test_a_picture_depends_on_its_request_alone(start):
 
 def test_the_model_is_waited_for(start):
     gate = threading.Event()
-    engine = Engine(lambda: gate.wait() and FakeSampler(), MemoryJournal()).start()
+    engine = Engine(lambda: gate.wait() and FakeBackend(), MemoryJournal(), resolve=resolve).start()
     views = engine.follow(engine.submit(TextToImage("a cat"), "me"), "me")
     assert next(views).state == "queued" and engine.status.phase == "loading" and engine.status.waiting == 1
-    assert not engine.wait_until_ready(0.01) and engine.sampler is None
+    assert not engine.wait_until_ready(0.01) and engine.backend is None
     gate.set()
     *_, last = views
-    assert last.state == "done" and engine.wait_until_ready(60) and engine.sampler.device == "cpu"
+    assert last.state == "done" and engine.wait_until_ready(60) and engine.backend.device == "cpu"
     eventually(lambda: engine.status.phase == "idle")
     assert engine.shutdown(60)
 
 
 def test_notes_say_what_was_not_read(start):
-    engine = start(FakeSampler(limit=20))
+    engine = start(FakeBackend(limit=20))
     (note,) = done(engine, TextToImage("", steps=1)).notes
     assert "empty" in note
     assert done(engine, SuperResolve(PICTURE, steps=1)).notes == ()
@@ -133,7 +134,7 @@ def test_notes_say_what_was_not_read(start):
 def test_steps_rise_and_previews_are_for_those_who_follow(start, monkeypatch):
     monkeypatch.setattr(register, "PREVIEW_SECONDS", 0.0)
     gate = threading.Semaphore(0)
-    engine = start(FakeSampler(gate=gate))
+    engine = start(FakeBackend(gate=gate))
     job_id = engine.submit(TextToImage("a cat", steps=20, count=2), "me")
     views = []
     for view in engine.follow(job_id, "me"):
@@ -148,7 +149,7 @@ def test_steps_rise_and_previews_are_for_those_who_follow(start, monkeypatch):
 def test_a_step_of_many_calls_is_stopped_within_one_and_others_go_between(start):
     """A large picture is seen by the network part by part: it keeps nobody waiting for its whole step."""
     gate = threading.Semaphore(0)
-    sampler = FakeSampler(calls_per_step=50, gate=gate)
+    sampler = FakeBackend(calls_per_step=50, gate=gate)
     engine = start(sampler)
     large = engine.submit(SuperResolve(Image.new("RGB", (8, 8)), 2, steps=2), "me")
     gate.release(10)
@@ -168,15 +169,15 @@ def test_a_step_of_many_calls_is_stopped_within_one_and_others_go_between(start)
 
 def test_a_step_of_many_calls_is_recorded_once(start):
     journal = MemoryJournal()
-    engine = start(FakeSampler(calls_per_step=5), journal)
+    engine = start(FakeBackend(calls_per_step=5), journal)
     view = done(engine, SuperResolve(Image.new("RGB", (8, 8)), 2, steps=3))
     (trace,) = journal.traces.values()
     assert view.share == 1 and view.step == 3 and len(trace.steps) == 3
 
 
 def test_nobody_follows_so_no_preview_is_made(start, monkeypatch):
-    monkeypatch.setattr(register, "_picture", lambda values: pytest.fail("a preview was made"))
-    sampler = FakeSampler(gate=threading.Semaphore(0))
+    monkeypatch.setattr(register, "preview_pictures", lambda values: pytest.fail("a preview was made"))
+    sampler = FakeBackend(gate=threading.Semaphore(0))
     engine = start(sampler)
     job_id = engine.submit(TextToImage("a cat", steps=20), "me")
     sampler.gate.release(10)
@@ -188,7 +189,7 @@ def test_nobody_follows_so_no_preview_is_made(start, monkeypatch):
 
 def test_many_may_follow_and_leaving_does_not_stop_the_job(start):
     gate = threading.Semaphore(0)
-    engine = start(FakeSampler(gate=gate))
+    engine = start(FakeBackend(gate=gate))
     job_id = engine.submit(TextToImage("a cat", steps=50), "me")
     ends = []
     threads = [threading.Thread(target=lambda: ends.append([*engine.follow(job_id, "me")][-1].state)) for _ in range(4)]
@@ -208,7 +209,7 @@ def test_many_may_follow_and_leaving_does_not_stop_the_job(start):
 
 def test_jobs_are_seen_by_their_owner_alone(start):
     gate = threading.Semaphore(0)
-    engine = start(FakeSampler(gate=gate))
+    engine = start(FakeBackend(gate=gate))
     job_id = engine.submit(LONG, "me")
     assert engine.view(job_id, "you") is None and engine.jobs("you") == []
     assert not engine.cancel(job_id, "you") and not engine.move(job_id, "you", "first")
@@ -219,7 +220,7 @@ def test_jobs_are_seen_by_their_owner_alone(start):
 
 
 def test_estimates_come_from_what_was_measured(start):
-    sampler = FakeSampler(delay=0.001)
+    sampler = FakeBackend(delay=0.001)
     engine = start(sampler)
     done(engine, TextToImage("a cat", steps=20))
     sampler.gate = threading.Semaphore(0)
@@ -234,7 +235,7 @@ def test_estimates_come_from_what_was_measured(start):
 
 def test_a_short_job_behind_many_long_ones_is_served_first(start):
     gate = threading.Semaphore(0)
-    sampler = FakeSampler(gate=gate)
+    sampler = FakeBackend(gate=gate)
     engine = start(sampler)
     long = [engine.submit(TextToImage(f"long {i}", steps=500, seed=i), "me") for i in range(16)]
     gate.release(200)
@@ -251,7 +252,7 @@ def test_a_short_job_behind_many_long_ones_is_served_first(start):
 
 def test_jobs_start_in_line_and_owners_move_their_own(start):
     gate = threading.Semaphore(0)
-    engine = start(FakeSampler(gate=gate), active=1)
+    engine = start(FakeBackend(gate=gate), active=1)
     running = engine.submit(TextToImage("running", steps=3), "me")
     eventually(lambda: engine.view(running, "me").state == "running")
     a, x, b, y, c = (engine.submit(TextToImage(name, steps=1), "xy"[name in "xy"]) for name in "axbyc")
@@ -270,13 +271,13 @@ def test_jobs_start_in_line_and_owners_move_their_own(start):
     assert order() == "cxayb"
     gate.release(3 + 5)
     eventually(lambda: engine.status.phase == "idle")
-    started = [caption for ((caption, _),) in engine.sampler.served[3:]]
+    started = [caption for ((caption, _),) in engine.backend.served[3:]]
     assert "".join(started) == "cxayb"
 
 
 def test_a_moved_job_stands_there_after_a_restart(start):
     journal, gate = MemoryJournal(), threading.Semaphore(0)
-    engine = start(FakeSampler(gate=gate), journal, active=1)
+    engine = start(FakeBackend(gate=gate), journal, active=1)
     running, *ids = [engine.submit(TextToImage(name, steps=1), "me") for name in "rabc"]
     eventually(lambda: engine.view(running, "me").state == "running")
     engine.move(ids[2], "me", "first")
@@ -284,7 +285,7 @@ def test_a_moved_job_stands_there_after_a_restart(start):
 
 
 def test_the_line_is_bounded(start):
-    engine = start(FakeSampler(gate=threading.Semaphore(0)), active=1, waiting=5, waiting_per_owner=3)
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), active=1, waiting=5, waiting_per_owner=3)
     running = engine.submit(LONG, "me")
     eventually(lambda: engine.view(running, "me").state == "running")
     for _ in range(3):
@@ -301,7 +302,7 @@ def test_the_line_is_bounded(start):
 
 def test_large_pictures_in_line_are_bounded(start, monkeypatch):
     monkeypatch.setattr(register, "WAITING_BYTES", 10_000)
-    engine = start(FakeSampler(gate=threading.Semaphore(0)), active=1)
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), active=1)
     running = engine.submit(LONG, "me")
     eventually(lambda: engine.view(running, "me").state == "running")
     for _ in range(3):
@@ -313,10 +314,10 @@ def test_large_pictures_in_line_are_bounded(start, monkeypatch):
 
 def test_large_jobs_run_after_one_another_however_many_may_run(start, monkeypatch):
     large = SuperResolve(PICTURE, 4, steps=40)
-    monkeypatch.setattr(register, "RUNNING_PIXELS", 2 * large.pixels)
-    monkeypatch.setattr(register, "SMALL_PIXELS", large.pixels - 1)
+    monkeypatch.setattr(register, "RUNNING_PIXELS", 2 * resolve(large).pixels)
+    monkeypatch.setattr(register, "SMALL_PIXELS", resolve(large).pixels - 1)
     gate = threading.Semaphore(0)
-    engine = start(FakeSampler(gate=gate))
+    engine = start(FakeBackend(gate=gate))
     ids = [engine.submit(request, "me") for request in (large, large, large, LONG)]  # small ones do not wait for them
 
     def as_expected() -> bool:
@@ -330,12 +331,27 @@ def test_large_jobs_run_after_one_another_however_many_may_run(start, monkeypatc
     assert done(engine, large).state == "done"
 
 
+def test_a_job_may_take_an_hour(start):
+    engine = start()
+    for request in (
+        SuperResolve(Image.new("1", (900, 900)), 4, steps=1000, guidance=2.0, sampler="heun"),
+        Denoise(Image.new("1", (900, 900)), method="run", steps=1000),
+    ):
+        with pytest.raises(
+            InvalidRequest, match=r"take about \d+ hours, and a job may take 1 hour: choose fewer steps"
+        ):
+            engine.submit(request, "me")
+    most = TextToImage("a cat, flat style", count=9, steps=1000, sampler="heun", style_emphasis=True, resolution=512)
+    assert engine.resolve(most).seconds < MAX_JOB_SECONDS
+    assert engine.resolve(SuperResolve(Image.new("1", (1000, 1000)), 4)).seconds < MAX_JOB_SECONDS
+
+
 # ---- cancel ----
 
 
 def test_cancel_takes_a_job_out_of_the_line(start):
     journal = MemoryJournal()
-    engine = start(FakeSampler(gate=threading.Semaphore(0)), journal, active=1)
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), journal, active=1)
     first, second = engine.submit(LONG, "me"), engine.submit(LONG, "me")
     eventually(lambda: engine.view(first, "me").state == "running")
     assert engine.cancel(second, "me") and engine.view(second, "me").state == "cancelled"
@@ -346,7 +362,7 @@ def test_cancel_takes_a_job_out_of_the_line(start):
 
 def test_cancel_ends_a_run_within_a_step_and_shows_how_far_it_came(start):
     gate, journal = threading.Semaphore(0), MemoryJournal()
-    sampler = FakeSampler(gate=gate)
+    sampler = FakeBackend(gate=gate)
     engine = start(sampler, journal)
     job_id = engine.submit(LONG, "me")
     views = engine.follow(job_id, "me")
@@ -364,9 +380,9 @@ def test_cancel_ends_a_run_within_a_step_and_shows_how_far_it_came(start):
 
 
 def test_cancel_while_a_job_is_prepared(start):
-    sampler, entered, leave = FakeSampler(), threading.Event(), threading.Event()
+    sampler, entered, leave = FakeBackend(), threading.Event(), threading.Event()
     prepare = sampler.prepare
-    sampler.prepare = lambda request: (entered.set(), leave.wait(60), prepare(request))[2]
+    sampler.prepare = lambda resolved: (entered.set(), leave.wait(60), prepare(resolved))[2]
     engine = start(sampler)
     job_id = engine.submit(LONG, "me")
     assert entered.wait(60) and engine.cancel(job_id, "me")
@@ -385,7 +401,7 @@ def test_what_is_being_kept_cannot_be_cancelled(start):
             return super().save_results(*args)
 
     journal = SlowJournal()
-    engine = start(FakeSampler(), journal)
+    engine = start(FakeBackend(), journal)
     job_id = engine.submit(TextToImage("a cat", steps=2), "me")
     assert journal.entered.wait(60)
     assert engine.view(job_id, "me").state == "running" and engine.status.phase == "running"
@@ -405,7 +421,7 @@ def test_no_more_is_taken_in_than_the_keeper_can_keep(start, monkeypatch):
             return super().save_results(*args)
 
     journal = SlowJournal()
-    engine = start(FakeSampler(), journal, active=2)
+    engine = start(FakeBackend(), journal, active=2)
     ids = [engine.submit(TextToImage("a cat", steps=1, seed=i), "me") for i in range(12)]
     eventually(lambda: states(engine, ids).count("running") >= 2 and not engine._register._running)
     assert states(engine, ids).count("running") <= 3  # one more may have been on its way
@@ -418,18 +434,18 @@ def test_no_more_is_taken_in_than_the_keeper_can_keep(start, monkeypatch):
 
 def test_calls_that_do_not_fit_are_halved(start):
     gate, journal = threading.Semaphore(0), MemoryJournal()
-    sampler = FakeSampler(fits=5, gate=gate)
+    sampler = FakeBackend(fits=5, gate=gate)
     engine = start(sampler, journal)
     ids = [engine.submit(TextToImage("a cat", steps=40, seed=i), "me") for i in range(8)]
     gate.release(2000)
     eventually(lambda: set(states(engine, ids)) == {"done"})
     assert max(sampler.calls) == 2  # 4 network rows of 5; three pictures would be 6
-    alone = done(start(FakeSampler(), other := MemoryJournal()), TextToImage("a cat", steps=40, seed=3))
+    alone = done(start(FakeBackend(), other := MemoryJournal()), TextToImage("a cat", steps=40, seed=3))
     assert kept(journal, ids[3]) == kept(other, alone.id)
 
 
 def test_only_what_does_not_fit_alone_fails(start):
-    sampler, journal = FakeSampler(fits=1), MemoryJournal()
+    sampler, journal = FakeBackend(fits=1), MemoryJournal()
     engine = start(sampler, journal)
     ids = [engine.submit(TextToImage("a cat", steps=5, guidance=g), "me") for g in (1, 3, 1, 2, 1)]
     eventually(lambda: all(engine.view(job_id, "me").ended for job_id in ids))
@@ -442,7 +458,7 @@ def test_only_what_does_not_fit_alone_fails(start):
 @pytest.mark.parametrize("problem", ["unpreparable", "unsteppable", "undecodable"])
 def test_only_the_job_at_fault_fails(start, problem):
     gate, journal = threading.Semaphore(0), MemoryJournal()
-    engine = start(FakeSampler(gate=gate), journal)
+    engine = start(FakeBackend(gate=gate), journal)
     names = ("a cat", problem, "a dog", f"so {problem}")
     ids = [engine.submit(TextToImage(name, steps=5, count=2), "me") for name in names]
     gate.release(1000)
@@ -452,7 +468,7 @@ def test_only_the_job_at_fault_fails(start, problem):
     assert f"RuntimeError: this prompt is {problem}" in error and error.endswith(".")
     eventually(lambda: journal.entries[ids[3]].state == "failed")
     other = MemoryJournal()
-    alone = done(start(FakeSampler(), other), TextToImage("a dog", steps=5, count=2))
+    alone = done(start(FakeBackend(), other), TextToImage("a dog", steps=5, count=2))
     assert kept(journal, ids[2]) == kept(other, alone.id)
     assert done(engine, TextToImage("a cow")).state == "done"
     eventually(lambda: engine._budget.left == TOTAL_BYTES)
@@ -461,7 +477,7 @@ def test_only_the_job_at_fault_fails(start, problem):
 def test_a_row_torn_in_a_call_is_tried_again_alone(start):
     """A fault may take from a row what it had of its step: then it has not come on."""
     gate = threading.Semaphore(0)
-    sampler = FakeSampler(gate=gate, calls_per_step=3)
+    sampler = FakeBackend(gate=gate, calls_per_step=3)
     whole = sampler.denoise_step
 
     def torn(rows):
@@ -483,7 +499,7 @@ def test_a_row_torn_in_a_call_is_tried_again_alone(start):
 
 
 def test_a_fault_outside_of_the_calls_does_not_end_the_engine(start, monkeypatch):
-    engine = start(FakeSampler())
+    engine = start(FakeBackend())
     assert engine.wait_until_ready(60)
     pick = engine._schedule.pick
     monkeypatch.setattr(engine._schedule, "pick", lambda: 1 / 0)
@@ -500,7 +516,7 @@ def test_a_model_that_cannot_be_loaded_is_said_to_those_who_wait_and_who_come():
         gate.wait()
         raise RuntimeError("The model folder x does not exist.")
 
-    engine = Engine(load, journal).start()
+    engine = Engine(load, journal, resolve=resolve).start()
     job_id = engine.submit(TextToImage("a cat"), "me")
     views = engine.follow(job_id, "me")
     assert next(views).state == "queued"
@@ -517,7 +533,7 @@ def test_a_model_that_cannot_be_loaded_is_said_to_those_who_wait_and_who_come():
 
 def test_a_job_that_is_not_written_down_is_not_taken(start):
     journal = MemoryJournal()
-    engine = start(FakeSampler(), journal)
+    engine = start(FakeBackend(), journal)
     journal.refuses = "Your pictures take up 1 GB already: delete some."
     with pytest.raises(JobRejected, match="take up 1 GB"):
         engine.submit(TextToImage("a cat"), "me")
@@ -531,7 +547,7 @@ def test_pictures_that_are_not_kept_are_shown_and_can_be_made_again(start):
     journal = MemoryJournal()
     journal.full = "The disk is full."
     gate = threading.Semaphore(0)
-    engine = start(FakeSampler(gate=gate), journal)
+    engine = start(FakeBackend(gate=gate), journal)
     views = engine.follow(engine.submit(TextToImage("a cat", steps=2, seed=5), "me"), "me")
     next(views)
     gate.release(2)
@@ -555,7 +571,7 @@ def test_a_journal_that_fails_does_not_end_the_engine(start):
             raise OSError("no")
 
     gate = threading.Semaphore(0)
-    engine = start(FakeSampler(gate=gate), BadJournal(), active=1)
+    engine = start(FakeBackend(gate=gate), BadJournal(), active=1)
     first, second, third = (engine.submit(TextToImage(name, steps=2), "me") for name in "abc")
     eventually(lambda: engine.view(first, "me").state == "running")
     assert engine.move(third, "me", "first") and engine.cancel(first, "me")
@@ -568,7 +584,7 @@ def test_a_journal_that_fails_does_not_end_the_engine(start):
 
 def test_what_is_unfinished_at_a_shutdown_is_taken_up_again_once(start):
     journal, gate = MemoryJournal(), threading.Semaphore(0)
-    sampler = FakeSampler(gate=gate)
+    sampler = FakeBackend(gate=gate)
     engine = start(sampler, journal, active=2)
     requests = [TextToImage("a cat", steps=steps, seed=steps) for steps in (2, 30, 20, 10)]
     ids = [engine.submit(request, "me") for request in requests]
@@ -586,12 +602,12 @@ def test_what_is_unfinished_at_a_shutdown_is_taken_up_again_once(start):
     assert [view.state for view in views][-1:] in ([], ["running"])  # those who follow are let go
     assert len(sampler.calls) == 9 and [job.id for job in journal.load_unfinished()] == ids[1:]
 
-    again = start(FakeSampler(), journal, active=2)
+    again = start(FakeBackend(), journal, active=2)
     eventually(lambda: {entry.state for entry in journal.entries.values()} == {"done"})
     assert set(journal.kept.values()) == {1} and again.view(ids[0], "me") is None
     assert [*again.follow(ids[1], "me")][-1].state == "done" and again.view(ids[1], "you") is None
     other = MemoryJournal()
-    alone = done(start(FakeSampler(), other), requests[1])
+    alone = done(start(FakeBackend(), other), requests[1])
     assert kept(journal, ids[1]) == kept(other, alone.id)
 
 
@@ -599,10 +615,10 @@ def test_a_job_that_may_have_killed_the_process_runs_alone(start):
     """So that the next crash tells whether it did."""
     journal, gate = MemoryJournal(), threading.Semaphore(0)
     for name in ("a", "b", "c", "d"):
-        journal.add_job(Job(TextToImage(name, steps=2), "me", order=float(ord(name))))
+        journal.add_job(Job(resolve(TextToImage(name, steps=2)), "me", order=float(ord(name))))
     for entry, crashes in zip(journal.entries.values(), (0, 2, 3, 1), strict=True):
         entry.crashes = crashes
-    sampler = FakeSampler(gate=gate)
+    sampler = FakeBackend(gate=gate)
     engine = start(sampler, journal)
     gate.release(100)
     eventually(lambda: not engine.jobs("me"))
@@ -621,16 +637,16 @@ def test_what_comes_while_the_unfinished_is_taken_up_runs_once(start):
             return super().load_unfinished()
 
     journal = LateJournal()
-    engine = start(FakeSampler(), journal)
+    engine = start(FakeBackend(), journal)
     job_id = engine.submit(TextToImage("a cat", steps=2), "me")
     journal.ask.set()
     eventually(lambda: engine.view(job_id, "me").state == "done")
     eventually(lambda: engine.status.phase == "idle")
-    assert sum(engine.sampler.calls) == 2 and journal.kept[job_id] == 1
+    assert sum(engine.backend.calls) == 2 and journal.kept[job_id] == 1
 
 
 def test_an_engine_may_be_shut_down_before_it_has_begun():
-    assert Engine(FakeSampler, MemoryJournal()).shutdown(1)
+    assert Engine(FakeBackend, MemoryJournal(), resolve=resolve).shutdown(1)
 
 
 def test_jobs_that_ended_are_forgotten_after_a_while(start, monkeypatch):
@@ -648,20 +664,20 @@ def test_jobs_that_ended_are_forgotten_after_a_while(start, monkeypatch):
 
 def test_every_picture_has_its_trace(start):
     journal = MemoryJournal()
-    engine = start(FakeSampler(), journal)
+    engine = start(FakeBackend(), journal)
     view = done(engine, TextToImage("a cat", steps=7, count=2, seed=3))
     assert [picture.has_trace for picture in view.pictures] == [True, True]
     traces = [journal.traces[picture.id] for picture in view.pictures]
     assert [(trace.seed, trace.num_steps, len(trace.steps)) for trace in traces] == [(3, 7, 7), (4, 7, 7)]
     eventually(lambda: engine._budget.left == TOTAL_BYTES)
-    assert not done(start(FakeSampler(), traces=False), TextToImage("a cat")).pictures[0].has_trace
+    assert not done(start(FakeBackend(), traces=False), TextToImage("a cat")).pictures[0].has_trace
 
 
 # ---- all at once ----
 
 
 def test_many_threads_submit_follow_cancel_and_move(start):
-    sampler, journal = FakeSampler(sample_size=8, grows=True, fits=20), MemoryJournal()
+    sampler, journal = FakeBackend(sample_size=8, grows=True, fits=20), MemoryJournal()
     engine = start(sampler, journal, active=6, waiting_per_owner=1000)
     expected: dict[str, tuple[str, TextToImage, bool]] = {}  # job id -> owner, request, whether it was cancelled
     problems = []
@@ -679,7 +695,7 @@ def test_many_threads_submit_follow_cancel_and_move(start):
                     engine.move(job_id, owner, draw.choice(["first", "last", "up", "down"]))
                 if draw.random() < 0.5:
                     *_, last = views
-                    assert last.caption == request.caption
+                    assert last.caption == resolve(request).caption
                     assert last.state == ("cancelled" if cancelled else "done")
         except Exception as problem:
             problems.append(problem)
@@ -696,6 +712,6 @@ def test_many_threads_submit_follow_cancel_and_move(start):
         assert (entry.owner, entry.request) == (owner, request)
         assert entry.state == ("cancelled" if cancelled else "done") and journal.kept[job_id] == (not cancelled)
         seeds = [picture.seed for picture in entry.pictures]
-        assert cancelled or seeds == request.seeds
+        assert cancelled or tuple(seeds) == resolve(request).seeds
     eventually(lambda: engine._budget.left == TOTAL_BYTES)
     assert engine._schedule.seats == [] and engine._register._running == []

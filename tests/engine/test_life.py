@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from studio.engine.engine import Engine
 from studio.engine.job import Job, JobRejected
 from studio.engine.requests import TextToImage
-from tests.fakes import FakeSampler, MemoryJournal
+from tests.fakes import FakeBackend, MemoryJournal, resolve
 
 OWNERS = ("ann", "bob", "eve")
 SIZE = 4
@@ -63,8 +63,8 @@ class CrashingJournal(MemoryJournal):
 @functools.cache
 def painted(request: TextToImage) -> tuple[bytes, ...]:
     """What a request gives where nothing ever happens."""
-    sampler = FakeSampler(sample_size=SIZE)
-    rows = sampler.prepare(request)
+    sampler = FakeBackend(sample_size=SIZE)
+    rows = sampler.prepare(resolve(request))
     while not rows[0].finished:
         sampler.denoise_step(rows)
     return tuple(sampler.decode(row).tobytes() for row in rows)
@@ -93,8 +93,10 @@ class Life(RuleBasedStateMachine):
 
     def boot(self) -> None:
         """A new process."""
-        sampler = FakeSampler(sample_size=SIZE, fits=self.fits)
-        self.engine = Engine(lambda: sampler, self.journal, active=self.active, waiting=12, waiting_per_owner=8)
+        sampler = FakeBackend(sample_size=SIZE, fits=self.fits)
+        self.engine = Engine(
+            lambda: sampler, self.journal, resolve=resolve, active=self.active, waiting=12, waiting_per_owner=8
+        )
         self.engine._take_up()
         self.engine._open()
 
@@ -201,7 +203,7 @@ class Life(RuleBasedStateMachine):
             if entry.state == "done":
                 images = tuple(self.journal.images[picture.id].tobytes() for picture in entry.pictures)
                 assert images == painted(request)
-                assert [picture.seed for picture in entry.pictures] == request.seeds
+                assert [picture.seed for picture in entry.pictures] == list(resolve(request).seeds)
         left = self.journal.load_unfinished()
         for owner in OWNERS:
             seen = {view.id for view in self.engine.jobs(owner)}

@@ -8,16 +8,16 @@ from safetensors.numpy import save
 
 from studio.engine import trace as module
 from studio.engine.requests import TextToImage
-from studio.engine.trace import MAX_BYTES, MAX_STEPS, TOTAL_BYTES, ByteBudget, Trace, TraceRecorder
-from tests.fakes import FakeRow, FakeSampler
+from studio.engine.trace import MAX_BYTES, MAX_KEPT_STEPS, TOTAL_BYTES, ByteBudget, Trace, TraceRecorder
+from tests.fakes import FakeBackend, FakeRow, resolve
 
 
 def recorded(
     steps: int = 12, *, size: int = 64, guidance: float = 3.0, grows: bool = False, budget: ByteBudget | None = None
 ) -> tuple[Trace | None, list[FakeRow]]:
     """The trace of a run, and the row as it was before each step."""
-    sampler = FakeSampler(sample_size=size, grows=grows)
-    (row,) = sampler.prepare(TextToImage("a cat", steps=steps, guidance=guidance, seed=4))
+    sampler = FakeBackend(sample_size=size, grows=grows)
+    (row,) = sampler.prepare(resolve(TextToImage("a cat", steps=steps, guidance=guidance, seed=4)))
     recorder, seen = TraceRecorder(row, budget or ByteBudget()), []
     while not row.finished:
         seen.append((row.sample, row.level(row.step)))
@@ -94,12 +94,12 @@ class StagedRow(FakeRow):
     first, second = Stage(0, np.zeros((7, 64, 64), np.float32)), Stage(2, np.ones((7, 128, 128), np.float32))
 
     @property
-    def stage(self):
+    def stage_info(self):
         return self.first if self.step < self.grows_at else self.second
 
 
 def test_a_stage_keeps_what_it_was_conditioned_on():
-    (row,) = FakeSampler(grows=True).prepare(TextToImage("a cat", steps=6))
+    (row,) = FakeBackend(grows=True).prepare(resolve(TextToImage("a cat", steps=6)))
     row.__class__ = StagedRow
     recorder = TraceRecorder(row, ByteBudget())
     while not row.finished:
@@ -110,12 +110,12 @@ def test_a_stage_keeps_what_it_was_conditioned_on():
     assert trace.stages[0].condition is None and (trace.stages[1].condition == 1).all()
 
 
-@pytest.mark.parametrize("steps", [MAX_STEPS, MAX_STEPS + 1, 100, 129, 1000])
+@pytest.mark.parametrize("steps", [MAX_KEPT_STEPS, MAX_KEPT_STEPS + 1, 100, 129, 1000])
 @pytest.mark.parametrize("grows", [False, True])
 def test_long_runs_are_thinned_evenly(steps, grows):
     trace, _ = recorded(steps, size=8, grows=grows)
     kept = [step.step for step in trace.steps]
-    assert len(kept) <= MAX_STEPS and len(kept) >= min(steps, MAX_STEPS // 2)
+    assert len(kept) <= MAX_KEPT_STEPS and len(kept) >= min(steps, MAX_KEPT_STEPS // 2)
     ends = {0, steps - 1} | ({steps // 2 - 1, steps // 2} if grows else set())
     assert ends <= set(kept)
     stride = max(np.diff(kept))
@@ -139,8 +139,8 @@ def test_what_is_too_large_leaves_nothing():
 
 
 def test_all_together_have_at_most_so_many_bytes():
-    sampler, budget = FakeSampler(), ByteBudget(5_000_000)
-    rows = sampler.prepare(TextToImage("a cat", steps=12, count=9))
+    sampler, budget = FakeBackend(), ByteBudget(5_000_000)
+    rows = sampler.prepare(resolve(TextToImage("a cat", steps=12, count=9)))
     recorders = [TraceRecorder(row, budget) for row in rows]
     left = []
     while not rows[0].finished:
@@ -161,8 +161,8 @@ def test_what_is_held_is_what_was_taken(monkeypatch):
     """At every moment the bytes that a recorder holds are within what it took from the budget."""
     monkeypatch.setattr(module, "MAX_BYTES", 3_000_000)
     for options in ({"steps": 100}, {"steps": 7, "grows": True}, {"steps": 150, "grows": True, "size": 32}):
-        sampler = FakeSampler(sample_size=options.get("size", 64), grows=options.get("grows", False))
-        (row,) = sampler.prepare(TextToImage("a cat", steps=options["steps"]))
+        sampler = FakeBackend(sample_size=options.get("size", 64), grows=options.get("grows", False))
+        (row,) = sampler.prepare(resolve(TextToImage("a cat", steps=options["steps"])))
         budget = ByteBudget()
         recorder = TraceRecorder(row, budget)
         while not row.finished:
@@ -184,7 +184,7 @@ def test_a_view_does_not_keep_its_whole_batch():
             sigma=0.8,
             guidance_scale=3.0,
         )
-        row = SimpleNamespace(step=1, num_steps=1, record=record, seed=None)
+        row = SimpleNamespace(step=1, num_steps=1, record=record, seed=None, stage_info=None)
         recorder = TraceRecorder(row, ByteBudget())
         recorder.record()
         (kept,) = recorder._kept

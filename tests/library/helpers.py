@@ -12,7 +12,7 @@ from studio.engine.job import Job
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.engine.trace import ByteBudget, Trace, TraceRecorder
 from studio.library.store import Library
-from tests.fakes import FakeSampler
+from tests.fakes import FakeBackend, resolve
 
 ME, YOU = "user:me", "browser:you"
 
@@ -22,7 +22,7 @@ def make_picture(width: int = 8, height: int = 8, seed: int = 0) -> Image.Image:
 
 
 def make_trace(seed: int = 0, side: int = 8) -> Trace:
-    (row,) = FakeSampler(sample_size=side).prepare(TextToImage("a cat", steps=3, seed=seed))
+    (row,) = FakeBackend(sample_size=side).prepare(resolve(TextToImage("a cat", steps=3, seed=seed)))
     recorder = TraceRecorder(row, ByteBudget())
     while not row.finished:
         row.take_step()
@@ -31,16 +31,16 @@ def make_trace(seed: int = 0, side: int = 8) -> Trace:
 
 
 INPAINT = Inpaint(
-    "a cat", make_picture(12, 10), make_picture(12, 10, 1).convert("L"), "a dog", count=2, steps=3, seed=5
+    "a cat", make_picture(12, 10), make_picture(12, 10, 1).convert("L"), negative_prompt="a dog", count=2, steps=3, seed=5
 )
-UPSCALE = SuperResolve(make_picture(6, 5), 4, "", 0.1, count=2, seed=2**32 - 1)
+UPSCALE = SuperResolve(make_picture(6, 5), 4, prompt="", noise_level=0.1, count=2, seed=2**32 - 1)
 PAINT = TextToImage(
-    "a red apple", "blur", "glossy", count=3, guidance=7.25, sampler="unipc", seed=9, randomize_style=True
+    "a red apple", negative_prompt="blur", style="glossy", count=3, guidance=7.25, sampler="unipc", seed=9, randomize_style=True
 )
 
 
 def submit(library: Library, request: Request | str = "a red apple", owner: str = ME, order: float = 0.0) -> Job:
-    job = Job(TextToImage(request) if isinstance(request, str) else request, owner, order=order)
+    job = Job(resolve(TextToImage(request) if isinstance(request, str) else request), owner, order=order)
     library.journal.add_job(job)
     return job
 
@@ -50,12 +50,17 @@ def finish(library: Library, request: Request | str = "a red apple", owner: str 
     job = submit(library, request, owner)
     library.journal.mark_started(job)
     job.seconds, job.notes = 1.25, ("A note.",)
-    seeds = job.request.seeds
+    seeds = job.resolved.seeds
     job.pictures = library.journal.save_results(
         job, [make_picture(seed=seed) for seed in seeds], [make_trace(seed) if traced else None for seed in seeds]
     )
     job.state = "done"
     return job
+
+
+def resume(library: Library) -> list[Job]:
+    """Return the unfinished jobs as an engine queues them again."""
+    return [stored.resume(resolve(stored.request)) for stored in library.journal.load_unfinished()]
 
 
 def kill(library: Library) -> Path:

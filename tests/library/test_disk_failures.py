@@ -22,6 +22,7 @@ from tests.library.helpers import (
     list_files,
     make_picture,
     make_trace,
+    resume,
     submit,
 )
 
@@ -141,7 +142,7 @@ def test_locked_database_gives_a_sentence(open_library, tmp_path, monkeypatch):
     assert library.find_pictures(ME) == [] and list_files(library)["pictures"] == []
     other.execute("ROLLBACK")
     other.close()
-    (loaded,) = library.journal.load_unfinished()
+    (loaded,) = resume(library)
     assert len(library.journal.save_results(loaded, [make_picture()], [make_trace()])) == 1
 
 

@@ -16,6 +16,7 @@ from studio.engine.requests import TextToImage
 from studio.library import retention
 from studio.library.journal import MAX_CRASHES
 from studio.library.metadata import read_png_settings
+from tests.fakes import resolve
 from tests.library.helpers import (
     INPAINT,
     ME,
@@ -27,6 +28,7 @@ from tests.library.helpers import (
     list_files,
     make_picture,
     make_trace,
+    resume,
     submit,
 )
 
@@ -63,13 +65,13 @@ def test_saved_job_loads_completely(library, reopen, request_):
     pictures = library.find_pictures(ME)
     assert pictures == list(reversed(job.pictures)) and len(pictures) == request_.count
     for index, saved in enumerate(job.pictures):
-        seed = request_.seeds[index]
+        seed = resolve(request_).seeds[index]
         assert (saved.index, saved.seed, saved.job_id, saved.width, saved.height) == (index, seed, job.id, 8, 8)
         assert saved.has_trace and not saved.favourite and library.get_picture(ME, saved.id) == saved
         assert saved.settings == request_.settings() | {
             "seed": seed,
             "count": 1,
-            "caption": request_.captions[index],
+            "caption": resolve(request_).captions[index],
             "size": "8x8",
             "model": "Blob 64",
             "seconds": 1.25,
@@ -83,7 +85,7 @@ def test_saved_job_loads_completely(library, reopen, request_):
         assert (alone.seed, alone.count, alone.pictures()) == (seed, 1, request_.pictures())
     record = library.get_job(ME, job.id)
     assert (record.state, record.ended, record.seconds, record.notes) == ("done", True, 1.25, ("A note.",))
-    assert (record.caption, record.task, record.count) == (request_.caption, request_.task, request_.count)
+    assert (record.caption, record.task, record.count) == (resolve(request_).caption, request_.task, request_.count)
     assert record.settings == request_.settings() and record.pictures == job.pictures
     assert record.step == record.steps == request_.steps
     assert library.find_ended_jobs(ME) == [record]
@@ -111,7 +113,7 @@ def test_cancelled_job_is_not_saved(library):
     job = submit(library)
     job.state = "cancelled"
     library.journal.mark_ended(job)
-    for unknown in (job, Job(TextToImage("never submitted"), ME)):
+    for unknown in (job, Job(resolve(TextToImage("never submitted")), ME)):
         with pytest.raises(JobRejected, match="their job has ended already"):
             library.journal.save_results(unknown, [make_picture()], [make_trace()])
     assert list_files(library)["pictures"] == [] and library.find_pictures(ME) == []
@@ -133,7 +135,7 @@ def test_next_run_overwrites_the_files_of_a_crash(library, reopen, monkeypatch):
     (library.folder / "pictures" / ".abc.part").write_bytes(b"half")
     assert len(list_files(library)["pictures"]) == 4 and library.find_pictures(ME) == []
     library = reopen(library)
-    (again,) = library.journal.load_unfinished()
+    (again,) = resume(library)
     saved = library.journal.save_results(again, [make_picture()] * 3, [make_trace()] * 3)
     assert list_files(library)["pictures"] == sorted(f"{picture.id}.png" for picture in saved)
     assert list_files(library)["traces"] == sorted(f"{picture.id}.safetensors" for picture in saved)

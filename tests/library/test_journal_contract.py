@@ -11,7 +11,7 @@ import pytest
 from studio.engine.job import Job, Journal
 from studio.engine.requests import TextToImage
 from studio.library.store import Library
-from tests.fakes import MemoryJournal
+from tests.fakes import MemoryJournal, resolve
 from tests.library.helpers import INPAINT, ME, PAINT, UPSCALE, YOU, make_picture, make_trace
 
 Reload = Callable[[], Journal]
@@ -37,13 +37,13 @@ def reload(request, tmp_path) -> Iterator[Reload]:
 
 
 def add(journal: Journal, request=PAINT, owner: str = ME, order: float = 0.0) -> Job:
-    job = Job(request, owner, order=order)
+    job = Job(resolve(request), owner, order=order)
     journal.add_job(job)
     return job
 
 
 def save(journal: Journal, job: Job):
-    seeds = job.request.seeds
+    seeds = job.resolved.seeds
     return journal.save_results(job, [make_picture(seed=s) for s in seeds], [make_trace(s) for s in seeds])
 
 
@@ -57,7 +57,6 @@ def test_unfinished_job_loads_as_a_new_object(reload, request_, started):
     (loaded,) = reload().load_unfinished()
     assert loaded is not job and loaded.request == request_
     assert (loaded.id, loaded.owner, loaded.created, loaded.order) == (job.id, ME, job.created, 2.5)
-    assert not loaded.ended and (loaded.pictures, loaded.error) == ((), None)
 
 
 def test_jobs_load_in_their_order_even_if_it_changes(reload):
@@ -76,7 +75,7 @@ def test_saved_job_is_finished_and_returns_its_pictures(reload, request_):
     pictures = save(journal, job)
     assert reload().load_unfinished() == []
     assert [picture.index for picture in pictures] == list(range(request_.count))
-    assert [picture.seed for picture in pictures] == request_.seeds
+    assert [picture.seed for picture in pictures] == list(resolve(request_).seeds)
     for picture in pictures:
         assert (picture.job_id, picture.width, picture.height, picture.has_trace) == (job.id, 8, 8, True)
         assert before <= picture.created <= time.time() and not picture.favourite
@@ -109,6 +108,14 @@ def test_ended_job_does_not_load(reload, state, error, started):
     journal.mark_ended(ended)
     (loaded,) = reload().load_unfinished()
     assert loaded.id == waiting.id and loaded.request == INPAINT
+
+
+def test_refused_job_does_not_load_again(reload):
+    journal = reload()
+    refused, waiting = add(journal, INPAINT), add(journal, INPAINT, YOU)
+    (stored,) = [stored for stored in journal.load_unfinished() if stored.id == refused.id]
+    journal.mark_refused(stored, "Its model is gone.")
+    assert [stored.id for stored in reload().load_unfinished()] == [waiting.id]
 
 
 def test_methods_may_be_called_from_several_threads(reload):

@@ -109,7 +109,7 @@ def test_inputs_and_prompts_count_before_a_job_is_accepted(open_library, tmp_pat
     with pytest.raises(JobRejected, match="delete some pictures first"):
         submit(library, transparent)  # 360 kB of results and as much of inputs
     assert list_files(library)["inputs"] == [] and library.journal.load_unfinished() == []
-    job = submit(library, TextToImage("🍎" * 10_000, "🍐" * 10_000))
+    job = submit(library, TextToImage("🍎" * 10_000, negative_prompt="🍐" * 10_000))
     library.journal.save_results(job, [make_picture()], [None])
     assert 400_000 < library.get_usage(ME)[0] < 700_000  # the file holds the prompts
     with pytest.raises(JobRejected, match="delete some pictures first"):

@@ -44,7 +44,7 @@ def test_owners_cannot_read_or_change_each_others_pictures(library):
     assert [record.id for record in library.find_ended_jobs(YOU)] == [yours.id]
     assert library.get_usage("user:nobody")[0] == 0 and library.count_days("user:nobody") == []
     with pytest.raises(JobRejected):
-        library.journal.save_results(Job(waiting.request, YOU, id=waiting.id), [make_picture()], [None])
+        library.journal.save_results(Job(waiting.resolved, YOU, id=waiting.id), [make_picture()], [None])
     assert read_mine() == before
     library.delete(ME, [first.id])
     assert library.undo_delete(YOU, [first.id]) == 0 and library.get_picture(ME, first.id) is None

@@ -16,6 +16,7 @@ from studio.engine.requests import Denoise, Inpaint, Request, SuperResolve, Text
 from studio.imaging.tiles import count_tiles
 from studio.models.families.studio import StudioBackend
 from tests.diffusion.conftest import random_pipeline
+from tests.fakes import resolve
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,12 @@ def noise_picture(width: int, height: int) -> Image.Image:
 
 
 def generators(request: Request) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in request.seeds]
+    return [torch.Generator().manual_seed(seed) for seed in resolve(request).seeds]
 
 
 def painted(sampler: StudioBackend, request: Request) -> list[np.ndarray]:
-    rows = sampler.prepare(request)
-    assert [row.seed for row in rows] == request.seeds
+    rows = sampler.prepare(resolve(request))
+    assert [row.seed for row in rows] == list(resolve(request).seeds)
     while not all(row.finished for row in rows):
         sampler.denoise_step(rows)
     return [np.asarray(sampler.decode(row)) for row in rows]
@@ -45,7 +46,7 @@ def same(pictures: list[np.ndarray], others: list[Image.Image]) -> bool:
 
 @pytest.mark.parametrize("negative", ["", "a house"])
 def test_text_to_image_paints_what_the_plain_call_paints(sampler, negative):
-    request = TextToImage("a cat", negative, "noto", "red", count=2, steps=4, seed=7)
+    request = TextToImage("a cat", negative_prompt=negative, style="noto", background="red", count=2, steps=4, seed=7)
     plain = sampler.pipeline(
         "a cat, noto style, on a red background",
         negative or None,
@@ -59,9 +60,12 @@ def test_text_to_image_paints_what_the_plain_call_paints(sampler, negative):
 
 def test_what_the_seed_chooses_is_as_if_it_had_been_asked_for(sampler):
     request = TextToImage("a cat", count=3, steps=2, seed=7, randomize_style=True)
-    assert len(set(request.captions)) == 3
-    looks = [dict(zip(("style", "background"), request.look(seed), strict=True)) for seed in request.seeds]
-    alone = [TextToImage("a cat", steps=2, seed=seed, **look) for seed, look in zip(request.seeds, looks, strict=True)]
+    resolved = resolve(request)
+    assert len(set(resolved.captions)) == 3
+    alone = [
+        TextToImage("a cat", steps=2, seed=seed, style=style, background=background)
+        for seed, (style, background) in zip(resolved.seeds, resolved.looks, strict=True)
+    ]
     pictures = np.stack(painted(sampler, request)).astype(int)
     away = np.abs(pictures - np.stack([picture for one in alone for picture in painted(sampler, one)]))
     assert away.max() <= 1 and away.mean() < 0.01  # calls of other sizes round differently
@@ -70,7 +74,7 @@ def test_what_the_seed_chooses_is_as_if_it_had_been_asked_for(sampler):
 def test_inpainting_paints_what_the_plain_call_paints(sampler):
     image, mask = noise_picture(40, 32), Image.new("L", (40, 32))
     mask.paste(255, (8, 8, 24, 24))
-    request = Inpaint("a red cat", image, mask, "a boat", count=2, steps=4, guidance=3, seed=7)
+    request = Inpaint("a red cat", image, mask, negative_prompt="a boat", count=2, steps=4, guidance=3, seed=7)
     plain = StudioInpaintPipeline(**sampler.pipeline.components)(
         "a red cat",
         image,
@@ -107,7 +111,7 @@ def test_image_to_image_paints_what_the_plain_call_paints(sampler):
 
 @pytest.mark.parametrize(("way", "steps"), [("mean", 1), ("run", 3)])
 def test_denoising_paints_what_the_plain_call_paints(sampler, way, steps):
-    request = Denoise(noise_picture(40, 36), 25.0, way, "a cat", steps=3, guidance=2.0, seed=7)
+    request = Denoise(noise_picture(40, 36), 25.0, way, prompt="a cat", steps=3, guidance=2.0, seed=7)
     plain = StudioDenoisePipeline(**sampler.pipeline.components)(
         request.image,
         25.0,
@@ -127,7 +131,7 @@ def test_a_target_size_is_met_exactly(sampler):
 @pytest.mark.parametrize("scale", [2, 4])
 def test_super_resolution_paints_what_the_plain_call_paints(sampler, scale):
     image = noise_picture(24, 20)
-    request = SuperResolve(image, scale, "a red cat", 0.1, count=2, guidance=1.5, seed=7)
+    request = SuperResolve(image, scale, prompt="a red cat", noise_level=0.1, count=2, guidance=1.5, seed=7)
     plain = StudioUpscalePipeline(**sampler.pipeline.components)(
         [image, image],
         scale,
@@ -166,7 +170,7 @@ def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, mo
 
     request = TextToImage("a red cat", sampler=name, steps=4, count=2, seed=3)
     undisturbed = painted(sampler, request)
-    rows, real = sampler.prepare(request), network_calls.advance
+    rows, real = sampler.prepare(resolve(request)), network_calls.advance
 
     def out_of_memory(*arguments):
         if where == "advance":
@@ -190,11 +194,11 @@ def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypat
     import studio.diffusion.sampling.batched_call as network_calls
     import studio.diffusion.sampling.state as rows
 
-    request = SuperResolve(noise_picture(40, 36), 2, "a cat", steps=2, guidance=2.0)
+    request = SuperResolve(noise_picture(40, 36), 2, prompt="a cat", steps=2, guidance=2.0)
     undisturbed = painted(sampler, request)
     for module in (network_calls, rows):
         monkeypatch.setattr(module, "MAX_TILES_PER_CALL", 4)
-    (row,) = sampler.prepare(request)
+    (row,) = sampler.prepare(resolve(request))
     assert row.call_rows == 4
     in_all = 2 * count_tiles(72, 80, row.stage.window)
     calls = -(-in_all // 4)

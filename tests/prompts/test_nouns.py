@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from studio.diffusion.composition import parse_layout
-from studio.prompts.captions import BACKGROUNDS, STYLES, build_caption
+from studio.models.families.studio import BACKGROUNDS, STYLES
 from studio.prompts.nouns import is_collective, plural, singular, with_article, without_style
+from tests.fakes import CAPABILITIES
 
 VOCABULARY = Path(__file__).parents[2] / "assets" / "model" / "vocabulary.json"
 
@@ -71,9 +72,9 @@ def test_articles(thing, said):
 @pytest.mark.parametrize("background", ["any", BACKGROUNDS[0]])
 def test_a_prompt_without_its_style_is_as_if_none_had_been_chosen(prompt, background):
     for style in STYLES:
-        told = build_caption(prompt, style, background)
-        assert without_style(told) == build_caption(prompt, background=background) != told
-        laid_out, plain = parse_layout(told, 16), parse_layout(build_caption(prompt, background=background), 16)
+        told = CAPABILITIES.caption(prompt, style, background)
+        assert without_style(told) == CAPABILITIES.caption(prompt, background=background) != told
+        laid_out, plain = parse_layout(told, 16), parse_layout(CAPABILITIES.caption(prompt, background=background), 16)
         if laid_out:
             assert tuple(map(without_style, laid_out.captions)) == plain.captions
 

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from studio.prompts.vocabulary import Vocabulary
 from studio.ui.components.vocabulary_panel import hints_html, vocabulary_html
-from tests.fakes import write_model_folder
+from tests.fakes import CAPABILITIES, write_model_folder
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +66,11 @@ def test_thumbnails_stay_in_the_folder_and_must_have_a_tile_each(tmp_path):
 
 
 def test_hints_show_the_full_prompt_and_escape_it(vocabulary):
-    assert "a cat on a blue background" in hints_html(vocabulary, "a cat", "any", "blue")
-    assert "Full prompt" not in hints_html(vocabulary, "a cat", "any", "any")
-    assert "<img" not in hints_html(vocabulary, "<img src=x>", "noto", "any")
-    assert 'data-swap="castle"' in hints_html(vocabulary, "castle", "any", "any")
+    model = replace(CAPABILITIES, vocabulary=vocabulary)
+    assert "a cat on a blue background" in hints_html(model, "a cat", "any", "blue")
+    assert "Full prompt" not in hints_html(model, "a cat", "any", "any")
+    assert "<img" not in hints_html(model, "<img src=x>", "noto", "any")
+    assert 'data-swap="castle"' in hints_html(model, "castle", "any", "any")
 
 
 def test_every_concept_is_in_the_panel_once(vocabulary):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from studio.engine.requests import TextToImage
+from studio.models.families.studio import PRESETS
 from studio.services.import_settings import import_settings
-from studio.ui.tabs.text_to_image import DEFAULTS, PRESETS, preset_of
+from studio.ui.tabs.text_to_image import DEFAULTS, preset_of
+from tests.fakes import CAPABILITIES
 
 SETTINGS = TextToImage("a cat", style="flat", seed=5, style_emphasis=True).settings()
 
@@ -21,7 +23,7 @@ SETTINGS = TextToImage("a cat", style="flat", seed=5, style_emphasis=True).setti
     ],
 )
 def test_a_style_is_emphasized_where_it_was(settings, emphasis):
-    assert import_settings(settings).values.get("style_emphasis") == emphasis
+    assert import_settings(settings, CAPABILITIES).values.get("style_emphasis") == emphasis
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_a_style_is_emphasized_where_it_was(settings, emphasis):
     ],
 )
 def test_nothing_is_added_to_a_prompt_to_which_nothing_was(settings, randomize_style):
-    assert import_settings(settings).values.get("randomize_style") == randomize_style
+    assert import_settings(settings, CAPABILITIES).values.get("randomize_style") == randomize_style
 
 
 def test_presets_are_known_by_their_numbers():

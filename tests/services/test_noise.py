@@ -19,6 +19,7 @@ from studio.services.noise import NoiseService, picture_of
 from studio.services.owners import Owners
 from studio.ui.tabs.noise.panels import words
 from tests.diffusion.conftest import random_pipeline
+from tests.fakes import CAPABILITIES
 
 OWNER = "me"
 
@@ -26,7 +27,7 @@ OWNER = "me"
 @pytest.fixture
 def room(tmp_path) -> Iterator[NoiseService]:
     library = Library(tmp_path)
-    engine = Engine(lambda: StudioBackend(random_pipeline()), library.journal).start()
+    engine = Engine(lambda: StudioBackend(random_pipeline()), library.journal, resolve=CAPABILITIES.resolve).start()
     yield NoiseService(SimpleNamespace(engine=engine, library=library, examples=tmp_path, owners=Owners()))
     engine.shutdown(None)
     library.close()

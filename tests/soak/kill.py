@@ -32,7 +32,7 @@ from studio.engine.job import JobRejected
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.metadata import read_png_settings
 from studio.library.store import Library
-from tests.fakes import FakeSampler
+from tests.fakes import FakeBackend, resolve
 
 OWNERS = [f"user:{number}" for number in range(4)]
 PATIENCE = 600.0  # seconds, for the last child to end what is left
@@ -69,13 +69,13 @@ def request(number: int) -> Request:
         return TextToImage(f"mark {number}", **asked)
     if kind == "inpaint":
         return Inpaint(f"mark {number}", image, image.convert("L"), **asked)
-    return SuperResolve(image, 2, f"mark {number}", **asked)
+    return SuperResolve(image, 2, prompt=f"mark {number}", **asked)
 
 
 def expected(asked: Request) -> list[Image.Image]:
     """Its pictures, made alone."""
-    sampler = FakeSampler(sample_size=SIDE)
-    rows = sampler.prepare(asked)
+    sampler = FakeBackend(sample_size=SIDE)
+    rows = sampler.prepare(resolve(asked))
     for row in rows:
         while not row.finished:
             sampler.denoise_step([row])
@@ -86,7 +86,7 @@ def live(folder: Path, tell: Callable[[str], None], seed: int) -> None:
     """A child's life: takes up what is unfinished, and submits and cancels jobs until it is killed."""
     draw, start = random.Random(seed), time.perf_counter()
     library = Library(folder, max_crashes=KILLS)
-    engine = Engine(lambda: FakeSampler(sample_size=SIDE), library.journal).start()
+    engine = Engine(lambda: FakeBackend(sample_size=SIDE), library.journal, resolve=resolve).start()
     engine.wait_until_ready()  # which comes after the unfinished jobs
     tell(f"restarted {time.perf_counter() - start:.3f}")
     while True:
@@ -152,7 +152,7 @@ def finish(folder: Path) -> float:
     """Takes up what is left and does it. Returns the seconds until it was taken up."""
     start = time.perf_counter()
     library = Library(folder, max_crashes=KILLS)
-    engine = Engine(lambda: FakeSampler(sample_size=SIDE), library.journal).start()
+    engine = Engine(lambda: FakeBackend(sample_size=SIDE), library.journal, resolve=resolve).start()
     engine.wait_until_ready()
     seconds = time.perf_counter() - start
     deadline = time.monotonic() + PATIENCE
@@ -236,8 +236,8 @@ def check_sentence(what: str, says: str) -> None:
 def full_disk(folder: Path, fill: Callable[[], None], empty: Callable[[], None]) -> None:
     """Jobs on a disk that is full are refused or fail with a sentence; when it has room again, all is well."""
     library = Library(folder)
-    sampler = FakeSampler(sample_size=256)  # pictures too large for what is left
-    engine = Engine(lambda: sampler, library.journal).start()
+    sampler = FakeBackend(sample_size=256)  # pictures too large for what is left
+    engine = Engine(lambda: sampler, library.journal, resolve=resolve).start()
     asked = TextToImage("before", count=4, steps=1)
     assert ends(engine, asked) == "done"
     sampler.gate = threading.Semaphore(0)

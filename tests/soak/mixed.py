@@ -30,10 +30,11 @@ from studio.diffusion.pipelines import (
 )
 from studio.diffusion.schedulers.samplers import make_sampler
 from studio.engine.engine import Engine
-from studio.engine.requests import AREAS, MAX_SEED, SAMPLERS, Denoise, Inpaint, Request, SuperResolve, TextToImage
+from studio.engine.requests import AREAS, MAX_SEED, Denoise, Inpaint, Request, SuperResolve, TextToImage
 from studio.models.families.studio import StudioBackend, load_backend
+from studio.models.samplers import SAMPLER_LABELS
 from tests.benchmarks.machine import heading, table
-from tests.fakes import MemoryJournal
+from tests.fakes import MemoryJournal, resolve
 
 PROMPTS = ("a red apple", "a cat face, noto style", "a blue butterfly on a yellow background", "two owls", "", "a boat")
 PIPELINES = {
@@ -71,7 +72,7 @@ def random_request(draw: random.Random, most_steps: int = 24) -> Request:
         "count": draw.choice((1, 1, 1, 2, 3)),
         "steps": draw.randint(1, most_steps),
         "guidance": draw.choice((0.0, 1.0, 1.0, 3.0, 10.0, round(draw.uniform(0, 10), 2))),
-        "sampler": draw.choice(tuple(SAMPLERS)),
+        "sampler": draw.choice(tuple(SAMPLER_LABELS)),
         "seed": draw.choice((0, MAX_SEED, draw.randrange(MAX_SEED))),
     }
     task = draw.choice((TextToImage, TextToImage, TextToImage, Inpaint, SuperResolve, Denoise))
@@ -98,6 +99,7 @@ def random_request(draw: random.Random, most_steps: int = 24) -> Request:
 
 def plain(sampler: StudioBackend, request: Request) -> Pictures:
     """What the pipeline call of a diffusers user gives."""
+    resolved = resolve(request)
     components = sampler.pipeline.components
     config = components["scheduler"].config
     components = {**components, "scheduler": make_sampler(request.sampler, config)}
@@ -105,7 +107,7 @@ def plain(sampler: StudioBackend, request: Request) -> Pictures:
         "negative_prompt": request.negative_prompt or None,
         "num_inference_steps": request.steps,
         "guidance_scale": float(request.guidance),
-        "generator": [torch.Generator().manual_seed(seed) for seed in request.seeds],
+        "generator": [torch.Generator().manual_seed(seed) for seed in resolved.seeds],
     }
     pipe = PIPELINES[type(request)](**components)
     pipe.set_progress_bar_config(disable=True)
@@ -113,12 +115,12 @@ def plain(sampler: StudioBackend, request: Request) -> Pictures:
         given |= {"size": request.resolution, "one_pass": request.one_pass}
         given |= {"style_emphasis": STYLE_EMPHASIS} if request.style_emphasis else {}
         given |= {} if request.image is None else {"image": request.image, "strength": request.strength}
-        return pipe(request.caption, num_images_per_prompt=request.count, **given).images
+        return pipe(resolved.caption, num_images_per_prompt=request.count, **given).images
     if isinstance(request, Inpaint):
         given |= {"whole": request.area == "whole", "invert": request.invert}
         given |= {"grow": request.grow, "feather": request.feather, "num_images_per_prompt": request.count}
-        return pipe(request.caption, request.image, request.mask, **given).images
-    images, prompts = [request.image] * request.count, [request.caption] * request.count
+        return pipe(resolved.caption, request.image, request.mask, **given).images
+    images, prompts = [request.image] * request.count, [resolved.caption] * request.count
     if isinstance(request, Denoise):
         given["num_inference_steps"] = 1 if request.method == "mean" else request.steps
         return pipe(images, request.sigma, prompts, **given).images
@@ -130,7 +132,7 @@ def through_engine(
 ) -> list[Pictures]:
     """The pictures of each request; `together`: in random order, with others that are cancelled."""
     journal = MemoryJournal()
-    engine = Engine(lambda: sampler, journal, waiting=10_000, waiting_per_owner=10_000).start()
+    engine = Engine(lambda: sampler, journal, resolve=resolve, waiting=10_000, waiting_per_owner=10_000).start()
     ids: dict[int, str] = {}
     try:
         if together:

@@ -13,8 +13,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 from studio.engine.engine import Engine
 from studio.library.store import Library
 from studio.server import serve
+from studio.models.families.studio import read_capabilities
 from studio.services.context import AppContext
-from tests.fakes import FakeSampler, write_model_folder
+from tests.fakes import FakeBackend, write_model_folder
 
 
 def main() -> None:
@@ -29,15 +30,16 @@ def main() -> None:
     options = parser.parse_args()
     auth = [tuple(user.split(":")) for user in options.auth.split(",")] if options.auth else None
 
-    def load() -> FakeSampler:
+    def load() -> FakeBackend:
         while options.gate and not options.gate.exists():
             time.sleep(0.05)
-        return FakeSampler(options.delay)
+        return FakeBackend(options.delay)
 
     model = write_model_folder(options.folder / "model", thumbnails=not options.plain)
     library = Library(options.folder / "data", model="Blob 64")
-    engine = Engine(load, library.journal, active=options.active)
-    serve(AppContext.open(model, engine, library), host="127.0.0.1", port=options.port, auth=auth)
+    capabilities = read_capabilities(model)
+    engine = Engine(load, library.journal, resolve=capabilities.resolve, active=options.active)
+    serve(AppContext.open(model, engine, library, capabilities), host="127.0.0.1", port=options.port, auth=auth)
     library.close()
 
 

@@ -22,6 +22,7 @@ from studio.ui.scripts import STATIC, module_routes
 from studio.ui.tabs.noise.tab import build_noise
 from studio.ui.theme import studio_theme
 from tests.diffusion.conftest import random_pipeline
+from tests.fakes import CAPABILITIES
 
 
 def main() -> None:
@@ -33,8 +34,8 @@ def main() -> None:
         reserve_torch_threads()
         return sampler
 
-    engine = Engine(load, library.journal)
-    studio = SimpleNamespace(engine=engine, library=library, examples=ASSETS / "examples", owners=Owners())
+    engine = Engine(load, library.journal, resolve=CAPABILITIES.resolve)
+    studio = SimpleNamespace(capabilities=CAPABILITIES, engine=engine, library=library, examples=ASSETS / "examples", owners=Owners())
     with gr.Blocks(fill_width=True, analytics_enabled=False) as page:
         token = gr.BrowserState("", storage_key="noise", secret=library.secret)
         with gr.Tabs(elem_id="tabs"):

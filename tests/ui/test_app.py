@@ -65,7 +65,9 @@ def test_the_page_is_built_before_torch_is_imported(tmp_path):
         "import sys, pathlib; from studio.engine.engine import Engine; from studio.server import build_app;"
         "from studio.library.store import Library; from studio.services.context import AppContext; import studio.cli;"
         f"data = pathlib.Path({str(tmp_path)!r}); library = Library(data);"
-        "build_app(AppContext.open(data / 'no', Engine(None, library.journal), library)); library.close();"
+        "from studio.models.families.studio import read_capabilities; capabilities = read_capabilities(data / 'no');"
+        "engine = Engine(None, library.journal, resolve=capabilities.resolve);"
+        "build_app(AppContext.open(data / 'no', engine, library, capabilities)); library.close();"
         "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,6 +10,7 @@ from studio.library.metadata import write_png
 from studio.ui.components import result as show
 from studio.ui.components.formatting import format_progress
 from studio.ui.components.result import ImageCard
+from tests.fakes import resolve
 
 SETTINGS = {"caption": "a <b>red</b> & apple", "seed": 7, "steps": 15, "guidance": 3.0, "sampler": "studio"}
 
@@ -58,7 +59,7 @@ def test_what_waits_for_its_first_sight_shows_how_far_it_is():
 
 
 def test_where_a_job_is_in_words():
-    job = Job(TextToImage("a cat", steps=12), "me", state="running")
+    job = Job(resolve(TextToImage("a cat", steps=12)), "me", state="running")
     assert format_progress(JobView.of(job)) == "Starting"
     job.share = 0.02  # in the midst of the first step
     assert format_progress(JobView.of(job, eta_seconds=130.0)) == "Step 1 of 12, about 2 min"

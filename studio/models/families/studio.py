@@ -1,11 +1,11 @@
-"""The bundled pipeline as the engine's Sampler: a request of any task becomes rows, and rows become pictures.
+"""The bundled model family: its capabilities, and the backend that runs its four pipelines for the engine.
 
-Knows requests and the four pipelines over one set of components; knows nothing of queues, files of the user, or
-pages. Importing it is cheap: torch and diffusers come with the pipeline.
+Importing this module is cheap: torch and diffusers are imported when a backend is loaded.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,11 +13,68 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from studio.engine.requests import Denoise, Inpaint, Request, TextToImage
-from studio.models.folder import load_pipeline
+from studio.engine.requests import Denoise, Inpaint, SuperResolve, TextToImage
+from studio.engine.resolved import ResolvedRequest
+from studio.models.capabilities import Capabilities
+from studio.models.folder import load_pipeline, model_info
+from studio.models.samplers import SAMPLER_LABELS
+from studio.prompts.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from studio.diffusion.sampling.state import SampleState
+
+STYLES = ("noto", "twemoji", "flat", "glossy")
+BACKGROUNDS = ("white", "black", "red", "green", "blue", "yellow", "pink", "purple", "orange", "gray")
+DULL_BACKGROUNDS = ("black", "gray")  # many objects are lost on them, so they must be requested
+MAX_RESOLUTION = 512  # px
+# Of a tile in a call of many, on two CPU cores.
+SECONDS_PER_ROW = 0.016
+PRESETS = {
+    "live": {"steps": 3, "guidance": 3.0, "sampler": "studio", "one_pass": False, "style_emphasis": False},
+    "balanced": {"steps": 10, "guidance": 3.0, "sampler": "studio", "one_pass": False, "style_emphasis": False},
+    "best": {"steps": 20, "guidance": 3.0, "sampler": "unipc", "one_pass": False, "style_emphasis": True},
+}
+
+
+def read_capabilities(folder: str | Path) -> Capabilities:
+    """Read the capabilities of a model folder from its config and vocabulary; never raises.
+
+    A folder that cannot be read gets the bundled model's: loading it fails later, with a sentence.
+    """
+    folder = Path(folder)
+    vocabulary = Vocabulary.read(folder)
+    config: dict[str, Any] = {}
+    try:
+        config = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
+        sample_size = int(config["sample_size"])
+        tile_size = max(sample_size, int(config.get("window_size", 0)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sample_size, tile_size = 32, 64
+    resolutions = [tile_size]
+    while resolutions[-1] * 2 <= MAX_RESOLUTION:
+        resolutions.append(resolutions[-1] * 2)
+    styles = (vocabulary.styles if vocabulary else ()) or STYLES
+    backgrounds = (vocabulary.backgrounds if vocabulary else ()) or BACKGROUNDS
+    return Capabilities(
+        model_id=folder.resolve().name,
+        name=model_info(folder).name,
+        tasks=(TextToImage.task, Inpaint.task, SuperResolve.task, Denoise.task),
+        samplers=SAMPLER_LABELS,
+        resolutions=tuple(resolutions),
+        default_resolution=tile_size,
+        # The templates are the phrases of the training captions: always "a", also before a vowel.
+        styles={style: f"{{prompt}}, {style} style" for style in styles},
+        backgrounds={color: f"{{prompt}} on a {color} background" for color in backgrounds},
+        dull_backgrounds=DULL_BACKGROUNDS,
+        vocabulary=vocabulary,
+        one_pass_guidance=(1.0, 5.0) if config.get("guidance_rank") else None,
+        style_emphasis=True,
+        presets=PRESETS,
+        live_preset="live",
+        sample_size=sample_size,
+        tile_size=tile_size,
+        seconds_per_row=SECONDS_PER_ROW,
+    )
 
 
 def load_backend(folder: str | Path, device: str = "auto") -> StudioBackend:
@@ -48,7 +105,7 @@ _threads = 0  # of torch, as it chose them
 
 
 class StudioBackend:
-    """Obeys studio.engine.backend.Sampler over a StudioTextToImagePipeline and three more of its components."""
+    """Obeys studio.engine.backend.Backend over a StudioTextToImagePipeline and three more of its components."""
 
     def __init__(self, pipeline: Any):
         from studio.diffusion.guidance import STYLE_EMPHASIS
@@ -66,47 +123,73 @@ class StudioBackend:
         """Where the network is: "cpu", "cuda:0" ..."""
         return str(self.pipeline.device)
 
-    def prepare(self, request: Request) -> list[SampleState]:
-        """One row a picture, by `request.seeds` in order."""
-        count = request.count
-        prompts = request.captions
-        images = None if request.pictures().get("image") is None else [request.image] * count
-        shared = {
-            "negative_prompts": [request.negative_prompt] * count if request.negative_prompt else None,
-            "num_inference_steps": request.steps,
-            "guidance_scale": float(request.guidance),
-            "seeds": request.seeds,
-        }
+    def prepare(self, resolved: ResolvedRequest) -> list[SampleState]:
+        """Return one row per picture, in the order of `resolved.seeds`."""
+        request = resolved.request
         with self._tokenizer:
-            if isinstance(request, Denoise):
-                if request.method == "mean":
-                    shared["num_inference_steps"] = 1
-                return self._denoise.prepare(images, [request.sigma] * count, prompts, **shared)
-            shared["sampler"] = request.sampler
             if isinstance(request, TextToImage):
-                return self.pipeline.prepare(
-                    prompts,
-                    **shared,
-                    size=request.resolution,
-                    images=images,
-                    strength=float(request.strength),
-                    one_pass=request.one_pass,
-                    style_emphasis=self._emphasis if request.style_emphasis else 0.0,
-                )
+                return self._prepare_text_to_image(request, resolved)
             if isinstance(request, Inpaint):
-                return self._inpaint.prepare(
-                    prompts,
-                    images,
-                    [request.mask] * count,
-                    **shared,
-                    whole=request.area == "whole",
-                    grow=request.grow,
-                    feather=request.feather,
-                    invert=request.invert,
-                )
-            return self._upscale.prepare(
-                images, request.scale, prompts, request.noise_level, **shared, size=request.target
-            )
+                return self._prepare_inpaint(request, resolved)
+            if isinstance(request, SuperResolve):
+                return self._prepare_super_resolve(request, resolved)
+            return self._prepare_denoise(request, resolved)
+
+    def _prepare_text_to_image(self, request: TextToImage, resolved: ResolvedRequest) -> list[SampleState]:
+        return self.pipeline.prepare(
+            resolved.captions,
+            negative_prompts=_negative_prompts(resolved),
+            num_inference_steps=request.steps,
+            guidance_scale=float(request.guidance),
+            seeds=resolved.seeds,
+            sampler=request.sampler,
+            size=request.resolution,
+            images=None if request.image is None else [request.image] * request.count,
+            strength=float(request.strength),
+            one_pass=request.one_pass,
+            style_emphasis=self._emphasis if request.style_emphasis else 0.0,
+        )
+
+    def _prepare_inpaint(self, request: Inpaint, resolved: ResolvedRequest) -> list[SampleState]:
+        return self._inpaint.prepare(
+            resolved.captions,
+            [request.image] * request.count,
+            [request.mask] * request.count,
+            negative_prompts=_negative_prompts(resolved),
+            num_inference_steps=request.steps,
+            guidance_scale=float(request.guidance),
+            seeds=resolved.seeds,
+            sampler=request.sampler,
+            whole=request.area == "whole",
+            grow=request.grow,
+            feather=request.feather,
+            invert=request.invert,
+        )
+
+    def _prepare_super_resolve(self, request: SuperResolve, resolved: ResolvedRequest) -> list[SampleState]:
+        return self._upscale.prepare(
+            [request.image] * request.count,
+            request.scale,
+            resolved.captions,
+            request.noise_level,
+            negative_prompts=_negative_prompts(resolved),
+            num_inference_steps=request.steps,
+            guidance_scale=float(request.guidance),
+            seeds=resolved.seeds,
+            sampler=request.sampler,
+            size=request.target,
+        )
+
+    def _prepare_denoise(self, request: Denoise, resolved: ResolvedRequest) -> list[SampleState]:
+        return self._denoise.prepare(
+            [request.image] * request.count,
+            [request.sigma] * request.count,
+            resolved.captions,
+            negative_prompts=_negative_prompts(resolved),
+            num_inference_steps=1 if request.method == "mean" else request.steps,
+            guidance_scale=float(request.guidance),
+            seeds=resolved.seeds,
+        )
 
     def denoise_step(self, rows: Sequence[SampleState]) -> None:
         """One network call for rows of one `call_shape`; they change in place, or, if it raises, not at all.
@@ -135,6 +218,12 @@ class StudioBackend:
         """The end of the text that the model does not read, "" if there is none."""
         with self._tokenizer:
             return self.pipeline.truncated(text)
+
+
+def _negative_prompts(resolved: ResolvedRequest) -> list[str] | None:
+    """Return one negative prompt per picture, None if there is none."""
+    request = resolved.request
+    return [request.negative_prompt] * request.count if request.negative_prompt else None
 
 
 def _snapshot(row: SampleState) -> Callable[[], None]:

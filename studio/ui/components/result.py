@@ -22,7 +22,8 @@ from urllib.parse import quote
 from PIL import Image
 
 from studio.engine.job import Picture
-from studio.engine.requests import AREAS, SAMPLERS
+from studio.engine.requests import AREAS
+from studio.models.samplers import SAMPLER_LABELS
 from studio.services.naming import TASK_NAMES, download_name
 
 LANCZOS = "Lanczos"
@@ -197,7 +198,7 @@ def facts(settings: Mapping[str, Any], count: int = 1) -> list[tuple[str, str]]:
         ("Seed", _plain(settings.get("seed", 0))),
         ("Steps", _plain(settings.get("steps"))),
         ("Guidance", _plain(settings.get("guidance"))),
-        ("Sampler", SAMPLERS.get(settings.get("sampler", ""), _plain(settings.get("sampler")))),
+        ("Sampler", SAMPLER_LABELS.get(settings.get("sampler", ""), _plain(settings.get("sampler")))),
         ("Area", AREAS.get(settings.get("area", ""), "")),
         ("Grown by", f"{settings['grow']} px" if settings.get("grow") else ""),
         ("Feather", f"{settings['feather']} px" if settings.get("feather") else ""),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from html import escape
 from urllib.parse import quote
 
-from studio.prompts.captions import build_caption
+from studio.models.capabilities import Capabilities
 from studio.prompts.nouns import with_article
 from studio.prompts.vocabulary import Vocabulary
 
 
-def hints_html(vocabulary: Vocabulary | None, prompt: str, style: str, background: str) -> str:
+def hints_html(capabilities: Capabilities, prompt: str, style: str, background: str) -> str:
     """The whole prompt that the model will read, and for each unknown word the nearest known to click."""
-    whole = build_caption(prompt, style, background)
+    whole, vocabulary = capabilities.caption(prompt, style, background), capabilities.vocabulary
     parts = []
     for unknown in vocabulary.unknown(prompt) if vocabulary else ():
         word = escape(unknown.word)

@@ -29,7 +29,7 @@ from studio.engine.requests import (
 from studio.imaging import canvas as canvases
 from studio.imaging.files import open_image
 from studio.imaging.modes import normalize_mask
-from studio.prompts.captions import ANY, BACKGROUNDS, STYLES, build_caption
+from studio.prompts.captions import ANY
 from studio.services.build_request import as_int
 from studio.services.comparison import change_sentence
 from studio.services.context import AppContext
@@ -93,10 +93,10 @@ def build_inpaint(studio: AppContext, page: gr.Blocks, token: gr.BrowserState) -
                 elem_id="inpaint-prompt", elem_classes="prompt",
             )  # fmt: skip
             style = gr.Radio(
-                choices((ANY, *STYLES)), value=ANY, label="Style", elem_id="inpaint-style", elem_classes="joined"
+                choices((ANY, *studio.capabilities.styles)), value=ANY, label="Style", elem_id="inpaint-style", elem_classes="joined"
             )
             background = gr.Radio(
-                choices((ANY, *BACKGROUNDS)), value=ANY, label="Ground colour", elem_id="inpaint-background",
+                choices((ANY, *studio.capabilities.backgrounds)), value=ANY, label="Ground colour", elem_id="inpaint-background",
                 elem_classes="swatches",
             )  # fmt: skip
             counts = [(str(n), n) for n in range(1, MAX_COUNT + 1)]
@@ -185,9 +185,9 @@ def build_inpaint(studio: AppContext, page: gr.Blocks, token: gr.BrowserState) -
             sheet.painted(owner, strokes)
             number = random.randrange(MAX_SEED + 1) if new_seed else number
             asked = Inpaint(
-                build_caption(prompt or "", style, background), sheet.picture(owner), sheet.mask(owner), negative or "",
-                as_int(count), as_int(steps), guidance, seed=as_int(number), grow=as_int(grow), feather=as_int(feather),
-                invert=invert, area=area,
+                prompt or "", sheet.picture(owner), sheet.mask(owner), negative_prompt=negative or "",
+                count=as_int(count), steps=as_int(steps), guidance=guidance, seed=as_int(number), grow=as_int(grow), feather=as_int(feather),
+                invert=invert, area=area, style=style, background=background,
             )  # fmt: skip
             job = studio.engine.submit(asked, owner)
         except (InvalidRequest, JobRejected, ValueError) as problem:

@@ -27,7 +27,6 @@ from studio.engine.requests import (
 )
 from studio.imaging.files import open_image
 from studio.imaging.measure import estimate_noise_sigma
-from studio.imaging.tiles import count_tiles, estimate_seconds
 from studio.services.build_request import as_int
 from studio.services.context import AppContext
 from studio.services.picture_kind import PHOTOGRAPH, picture_kind
@@ -55,7 +54,6 @@ MODELS = (
     "out, SwinIR or NAFNet"
 )
 WINDOW = 64  # px that the network sees at once
-SECONDS_PER_WINDOW = 0.016  # in a call of many on two CPU cores, until something was measured here
 
 
 @dataclass(frozen=True)
@@ -229,20 +227,11 @@ def request_of(
 def expectation(studio: AppContext, asked: SuperResolve | Denoise) -> str:
     """The size of the result and the time that it will take, as HTML."""
     width, height = asked.output_size if isinstance(asked, SuperResolve) else asked.image.size
-    seconds = expected_seconds(studio, asked)
+    seconds = studio.engine.resolve(asked).seconds
     text = f"{width:,} × {height:,} px, about {format_duration(seconds)}."
     if isinstance(asked, Denoise) and asked.sigma is None:
         text += f" Its noise measures {estimate_noise_sigma(asked.image):.1f} of 255."
     return f'<p role="status">{escape(text)}</p>'
-
-
-def expected_seconds(studio: AppContext, asked: SuperResolve | Denoise) -> float:
-    """From what was measured of such requests here, else from the number of windows."""
-    scale = asked.scale if isinstance(asked, SuperResolve) else 1
-    steps = 1 if isinstance(asked, Denoise) and asked.method == "mean" else asked.steps
-    windows = count_tiles(max(asked.image.height * scale, WINDOW), max(asked.image.width * scale, WINDOW), WINDOW)
-    known = studio.engine.expected_seconds(asked)
-    return known or estimate_seconds(windows, steps, SECONDS_PER_WINDOW, asked.guidance != 1, asked.count)
 
 
 def open_draft(studio: AppContext, owner: str) -> Image.Image:

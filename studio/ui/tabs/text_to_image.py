@@ -21,12 +21,12 @@ from studio.engine.requests import (
     MAX_GUIDANCE,
     MAX_SEED,
     MAX_STEPS,
-    RESOLUTIONS,
-    SAMPLERS,
     InvalidRequest,
     TextToImage,
 )
-from studio.prompts.captions import ANY, BACKGROUNDS, STYLES
+from studio.models.capabilities import Capabilities
+from studio.models.families.studio import PRESETS
+from studio.prompts.captions import ANY
 from studio.services.build_request import as_int, build_request
 from studio.services.context import AppContext
 from studio.services.examples import PAINTED
@@ -51,19 +51,16 @@ from studio.ui.scripts import on_event
 
 TAB = "text-to-image"
 # Also the order of the controls.
-FIELDS = [field.name for field in fields(TextToImage) if field.name not in ("image", "strength")]
+FIELDS = [
+    *("prompt", "negative_prompt", "style", "background", "count", "steps", "guidance", "sampler", "seed"),
+    *("resolution", "one_pass", "style_emphasis", "randomize_style"),
+]
 DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name in FIELDS[1:]}
 LATEST = 24  # small pictures in sight
 VARIATIONS = {"subtle": 0.35, "strong": 0.65}  # strength: how far a variation may leave its picture
 VARIED = 4  # variations at a time
 FROM_STAGE = ("use", *(f"vary:{how}" for how in VARIATIONS))  # clicks that mean the picture on the stage
 OWN_SIZE = 0  # the model's own choice of a size to finish at
-# What a preset sets: from the table of quality against time in the README.
-PRESETS = {
-    "live": {"steps": 3, "guidance": 3.0, "sampler": "studio", "one_pass": False, "style_emphasis": False},
-    "balanced": {"steps": 10, "guidance": 3.0, "sampler": "studio", "one_pass": False, "style_emphasis": False},
-    "best": {"steps": 20, "guidance": 3.0, "sampler": "unipc", "one_pass": False, "style_emphasis": True},
-}
 LIVE, CHOSEN = "live", tuple(PRESETS["live"])
 
 
@@ -93,7 +90,7 @@ class TextToImageTab:
         """For pictures of the library."""
 
         def fill(owner: str, picture: Picture) -> dict[Component, Any]:
-            return self.fill(import_settings(picture.settings, self.studio.model))
+            return self.fill(import_settings(picture.settings, self.studio.capabilities, self.studio.model))
 
         return SendTarget("Use these settings", TAB, self.filled, fill)
 
@@ -114,14 +111,15 @@ class TextToImageTab:
 
     def use_example(self, number: int) -> dict[Component, Any]:
         """An example is there to be tried: it is shown, and fills the page in."""
-        return self.easel.show("example", number) | self.fill(import_settings(self.examples[number].settings))
+        return self.easel.show("example", number) | self.fill(
+            import_settings(self.examples[number].settings, self.studio.capabilities)
+        )
 
 
 def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserState, tabs: gr.Tabs) -> TextToImageTab:
     """The tab's parts and what they do; call it inside its gr.Tab."""
-    words = studio.vocabulary
-    samples = show.examples(studio.examples, _example_settings())
-    styles, backgrounds = (words.styles, words.backgrounds) if words else (STYLES, BACKGROUNDS)
+    words, capabilities = studio.vocabulary, studio.capabilities
+    samples = show.examples(studio.examples, _example_settings(capabilities))
     watched = view_token_box(TAB)
     moment = gr.Textbox("0", visible="hidden")  # at which the page asked for a sketch: ms since it was opened
 
@@ -137,10 +135,12 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
                 elem_id="prompt",
                 elem_classes="prompt",
             )
-            hint = gr.HTML(hints_html(words, "", ANY, ANY), elem_id="hints", apply_default_css=False)
-            style = gr.Radio(choices((ANY, *styles)), value=ANY, label="Style", elem_id="style", elem_classes="joined")
+            hint = gr.HTML(hints_html(capabilities, "", ANY, ANY), elem_id="hints", apply_default_css=False)
+            style = gr.Radio(
+                choices((ANY, *capabilities.styles)), value=ANY, label="Style", elem_id="style", elem_classes="joined"
+            )
             background = gr.Radio(
-                choices((ANY, *backgrounds)),
+                choices((ANY, *capabilities.backgrounds)),
                 value=ANY,
                 label="Ground colour",
                 elem_id="background",
@@ -172,9 +172,9 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
                         elem_id="guidance",
                         min_width=120,
                     )
-                samplers = [(label, key) for key, label in SAMPLERS.items()]
+                samplers = [(label, key) for key, label in capabilities.samplers.items()]
                 sampler = gr.Dropdown(samplers, value=DEFAULTS["sampler"], label="Sampler", elem_id="sampler")
-                sizes = [("Auto", OWN_SIZE), *((f"{side}", side) for side in RESOLUTIONS)]
+                sizes = [("Auto", OWN_SIZE), *((f"{side}", side) for side in capabilities.resolutions)]
                 finish = gr.Radio(
                     sizes, value=OWN_SIZE, label="Size to finish at, px", elem_id="resolution", elem_classes="joined"
                 )
@@ -246,7 +246,7 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
         owner, known = studio.owners.of_page(request, browser)
         try:
             asked = TextToImage(
-                prompt, negative or "", style, background, seed=as_int(number), resolution=as_int(finish) or None, randomize_style=by_seed,
+                prompt, negative_prompt=negative or "", style=style, background=background, seed=as_int(number), resolution=as_int(finish) or None, randomize_style=by_seed,
                 **PRESETS[LIVE],
             )  # fmt: skip
             easel.drop_sketch(request.session_hash, owner, shown)
@@ -264,7 +264,7 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
             asked = studio.library.load_request(owner, id)
             if not isinstance(asked, TextToImage):
                 return {message: ""}
-            style, background = asked.look(asked.seed)  # whatever chose them, they stay
+            style, background = studio.engine.resolve(asked).looks[0]  # whatever chose them, they stay
             with Image.open(asked_path(owner, id)) as picture:
                 asked = replace(
                     asked, style=style, background=background, randomize_style=False, image=picture, strength=VARIATIONS[how],
@@ -294,14 +294,18 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
             except JobRejected as problem:
                 return {message: message_html([str(problem)], "alert")}
         if kind == "example" and id.isdigit() and int(id) < len(samples):
-            return fill(import_settings(samples[int(id)].settings)) if what == "use" else bench.use_example(int(id))
+            return (
+                fill(import_settings(samples[int(id)].settings, studio.capabilities))
+                if what == "use"
+                else bench.use_example(int(id))
+            )
         return {message: ""}
 
     def take(path: str | None) -> dict[Component, Any]:
         """The settings of a file that was chosen, or dropped where no tab takes pictures to work on."""
         try:
             with uploaded_file(path) as file:
-                found = read_settings(file, studio.model)
+                found = read_settings(file, studio.capabilities, studio.model)
         except ValueError as problem:
             return {message: message_html([str(problem)], "alert"), tabs: gr.update(selected=TAB)}
         return fill(found, f"Settings taken from {file.name}.") | {tabs: gr.update(selected=TAB)}
@@ -317,7 +321,7 @@ def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserSt
     easel.connect(token)
     gr.on(
         [prompt.input, prompt.change, style.change, background.change],
-        lambda *values: hints_html(words, *values),
+        lambda *values: hints_html(capabilities, *values),
         [prompt, style, background],
         [hint],
         trigger_mode="always_last",
@@ -369,6 +373,9 @@ def preset_of(settings: Mapping[str, Any]) -> str | None:
     return next((name for name, preset in PRESETS.items() if preset == numbers), None)
 
 
-def _example_settings() -> list[dict[str, Any]]:
+def _example_settings(capabilities: Capabilities) -> list[dict[str, Any]]:
     """What the placeholders for examples say until there are shipped pictures."""
-    return [request.settings() | {"caption": request.caption} for request in PAINTED]
+    return [
+        request.settings() | {"caption": capabilities.caption(request.prompt, request.style, request.background)}
+        for request in PAINTED
+    ]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from studio.engine.requests import SAMPLERS
 from studio.services.noise import NoiseService
 from studio.ui.components.parts import PRIVATE
 from studio.ui.tabs.noise.panels import panels
@@ -51,7 +50,7 @@ def build_noise(studio: AppContext, token: gr.BrowserState) -> NoiseTab:
     """The tab's parts; call it inside a gr.Tab. token: the browser's own, see owner.py."""
     room = NoiseService(studio)
     view = gr.HTML(
-        panels(SAMPLERS),
+        panels(studio.capabilities.samplers),
         elem_id="noise",
         apply_default_css=False,
         js_on_load=_SCRIPT,

@@ -1,0 +1,32 @@
+"""A request together with everything that follows from it and its model, computed once when it is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from studio.engine.requests import Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedRequest:
+    """A request that its model has checked, with all values derived from it.
+
+    Nothing downstream recomputes these values: the journal, the metadata, the backend and the page read them here.
+    """
+
+    request: Request
+    settings: dict[str, Any]  # `request.settings()`; read only
+    caption: str  # the full prompt as requested, style and background included
+    captions: tuple[str, ...]  # the text that the model reads, one per picture
+    looks: tuple[tuple[str, str], ...]  # (style, background), one per picture; "any" where both stay open
+    seeds: tuple[int, ...]  # one per picture
+    pixels: int  # of all results, or of all inputs if they are larger; 0 where the model chooses the size
+    passes: int  # times that a step shows the network each tile, by the strongest guidance of the run
+    rows: int  # network rows of the whole job: tiles x network calls x passes x pictures, estimated
+    seconds: float  # estimated time of the job alone
+
+
+# Check a request against its model and derive its values. Raises InvalidRequest.
+Resolve = Callable[[Request], ResolvedRequest]
