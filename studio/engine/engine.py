@@ -20,7 +20,7 @@ from studio.engine.active_job import ActiveJob
 from studio.engine.backend import Backend, Row, is_out_of_memory
 from studio.engine.batcher import Batcher, Slot
 from studio.engine.checks import InvalidRequest
-from studio.engine.job import Job, JobRejected, JobView, Journal
+from studio.engine.job import JobRejected, JobView, Journal
 from studio.engine.job_table import Direction, JobTable
 from studio.engine.requests import Request, TextToImage
 from studio.engine.resolved import Resolve, ResolvedRequest
@@ -201,8 +201,7 @@ class Engine:
             except InvalidRequest as problem:
                 self._journal.mark_refused(stored, f"The job could not be taken up again. {problem}")
                 continue
-            jobs.append(Job(resolved, stored.owner, stored.id, created=stored.created, order=stored.order))
-            jobs[-1].crashes = stored.crashes
+            jobs.append(stored.resume(resolved))
         self._register.bring_back(jobs)
 
     def _open(self) -> bool:

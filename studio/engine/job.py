@@ -85,6 +85,10 @@ class StoredJob:
     order: float
     crashes: int = 0
 
+    def resume(self, resolved: ResolvedRequest) -> Job:
+        """Return the job as it is queued again, with its request resolved."""
+        return Job(resolved, self.owner, self.id, created=self.created, order=self.order, crashes=self.crashes)
+
 
 @dataclass(frozen=True)
 class JobView:
