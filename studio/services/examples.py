@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from studio.engine.engine import Engine
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.store import Library
-from studio.models.families.studio import load_backend, reserve_torch_threads
+from studio.models.families.studio import load_backend, read_capabilities, reserve_torch_threads
 from studio.models.folder import model_info
 
 PAINTED = (
@@ -59,11 +59,12 @@ def ship(model: Path, out: Path) -> None:
             for number, request in enumerate(PAINTED, 1):
                 also = [places[number]] if number in places else []
                 paint(request, f"{number}.png", *also)
+            words = PAINTED[FILLED - 1]
             with Image.open(out / places[FILLED]) as picture:
                 mask = Image.new("L", picture.size)
                 ImageDraw.Draw(mask).circle(HOLE[:2], HOLE[2], fill=255)
                 mask.save(out / "inpaint" / "mask.png")
-                paint(Inpaint(PAINTED[FILLED - 1].caption, picture, mask, seed=2), "inpaint/result.png")
+                paint(Inpaint(words.prompt, picture, mask, style=words.style, background=words.background, seed=2), "inpaint/result.png")
             with Image.open(out / places[ENLARGED]) as picture:
                 paint(SuperResolve(picture, 4), "super-resolution/result.png")
         finally:

@@ -28,7 +28,7 @@ from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.store import Library
 from studio.models.families.studio import StudioBackend, load_backend, reserve_torch_threads
 from tests.benchmarks.machine import heading, seconds, spread, table
-from tests.fakes import MemoryJournal
+from tests.fakes import MemoryJournal, resolve
 from tests.soak.mixed import PROMPTS, random_picture
 
 OWNER = "benchmark"

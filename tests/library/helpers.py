@@ -31,11 +31,24 @@ def make_trace(seed: int = 0, side: int = 8) -> Trace:
 
 
 INPAINT = Inpaint(
-    "a cat", make_picture(12, 10), make_picture(12, 10, 1).convert("L"), negative_prompt="a dog", count=2, steps=3, seed=5
+    "a cat",
+    make_picture(12, 10),
+    make_picture(12, 10, 1).convert("L"),
+    negative_prompt="a dog",
+    count=2,
+    steps=3,
+    seed=5,
 )
 UPSCALE = SuperResolve(make_picture(6, 5), 4, prompt="", noise_level=0.1, count=2, seed=2**32 - 1)
 PAINT = TextToImage(
-    "a red apple", negative_prompt="blur", style="glossy", count=3, guidance=7.25, sampler="unipc", seed=9, randomize_style=True
+    "a red apple",
+    negative_prompt="blur",
+    style="glossy",
+    count=3,
+    guidance=7.25,
+    sampler="unipc",
+    seed=9,
+    randomize_style=True,
 )
 
 

@@ -160,7 +160,12 @@ def test_any_text_reads_back_from_a_png(number):
     draw = random.Random(number)
     letters = 'aZ ,:"\\\n\r\t\0é🍎\u2028\ud800[]{}()<>%_\x7f'
     prompt, negative = ("".join(draw.choices(letters, k=draw.randrange(20))) for _ in range(2))
-    settings = {"prompt": prompt, "negative_prompt": negative, "sampler": draw.choice(list(SAMPLER_LABELS)), "seed": number}
+    settings = {
+        "prompt": prompt,
+        "negative_prompt": negative,
+        "sampler": draw.choice(list(SAMPLER_LABELS)),
+        "seed": number,
+    }
     file = BytesIO()
     Image.new("RGB", (2, 2)).save(file, "PNG", pnginfo=make_png_info(settings | {"steps": 3}))
     assert read_png_settings(file) == settings | {"steps": 3}

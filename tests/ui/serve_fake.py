@@ -12,8 +12,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from studio.engine.engine import Engine
 from studio.library.store import Library
-from studio.server import serve
 from studio.models.families.studio import read_capabilities
+from studio.server import serve
 from studio.services.context import AppContext
 from tests.fakes import FakeBackend, write_model_folder
 
