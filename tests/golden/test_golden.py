@@ -21,7 +21,7 @@ from studio.library.drafts import Drafts
 from studio.library.metadata import read_png_settings
 from studio.library.store import Library
 from studio.services.import_settings import import_settings
-from tests.fakes import MemoryJournal
+from tests.fakes import CAPABILITIES, MemoryJournal, resolve
 
 OWNER, OTHER = "browser:golden", "browser:other"
 WRITTEN = 1_796_054_400.0  # seconds since 1970; a week later the failed and cancelled jobs would be forgotten
@@ -111,7 +111,7 @@ def test_settings_have_their_current_names(library):
         for picture in job.pictures:
             settings = read_png_settings(picture.path)
             assert settings == picture.settings and not OLD_NAMES & set(settings)
-            restored = import_settings(settings).values
+            restored = import_settings(settings, CAPABILITIES).values
             for name in ("prompt", "negative_prompt", "seed", "steps", "guidance", "sampler"):
                 assert restored[name] == settings[name]
             if job.task == "text-to-image":
@@ -122,11 +122,12 @@ def test_settings_have_their_current_names(library):
 def test_every_request_can_be_read(library):
     for id, request in load_requests(library).items():
         job = library.get_job(OWNER, id)
-        assert (request.task, request.count, request.caption) == (job.task, job.count, job.caption)
+        assert (request.task, request.count, resolve(request).caption) == (job.task, job.count, job.caption)
         for index, picture in enumerate(job.pictures):
             single = library.load_request(OWNER, picture.id)
-            assert (single.seed, single.count, single.captions) == (picture.seed, 1, [picture.settings["caption"]])
-            assert request.seeds[index] == picture.seed and single.pictures() == request.pictures()
+            assert (single.seed, single.count) == (picture.seed, 1)
+            assert resolve(single).captions == (picture.settings["caption"],)
+            assert resolve(request).seeds[index] == picture.seed and single.pictures() == request.pictures()
 
 
 def test_every_request_gives_the_same_pictures(library):
@@ -138,7 +139,7 @@ def test_every_request_gives_the_same_pictures(library):
         return backend
 
     requests, journal = load_requests(library), MemoryJournal()
-    engine = Engine(load, journal, waiting_per_owner=len(requests)).start()
+    engine = Engine(load, journal, resolve=resolve, waiting_per_owner=len(requests)).start()
     try:
         submitted = {engine.submit(request, OWNER): id for id, request in requests.items()}
         for new_id, id in submitted.items():
