@@ -1,4 +1,4 @@
-"""The mathematics and the network. Importing this registers its classes with diffusers."""
+"""The mathematics, the network and the pipelines. Importing this package registers its classes with diffusers."""
 
 from studio.diffusion.registry import register
 

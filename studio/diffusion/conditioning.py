@@ -1,9 +1,11 @@
-"""What a task tells the network besides time and text: seven channels of picture, and which task it is.
+"""The network's picture conditions, and constraints that make predictions agree with a known picture.
 
-    channel   0-2          3-5             6                    7-9
-              x_t          known picture   mask of what is known   upsampled low-resolution picture
+The network's input has ten channels; channels that a task does not use are zero:
 
-Zeros stand where a task has nothing to say. Training and sampling both assemble their input here.
+    channel   0-2     3-5             6                        7-9
+              x_t     known picture   mask of known pixels     enlarged low-resolution picture
+
+Training and sampling both assemble their input here.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 CONDITION_CHANNELS = 7
-COLOUR_BLOCK = 8  # px of a painted picture: smaller blocks bring its grain back, for little more of its style
+COLOR_BLOCK = 8  # px of the low-resolution picture over which `match_colors` compares colors
 
 
 class Task(IntEnum):
@@ -27,95 +29,103 @@ class Task(IntEnum):
 
 
 def enlarge(low_res: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bicubic enlargement, (B, 3, h, w) -> (B, 3, H, W)."""
+    """Return the bicubic enlargement of (B, 3, h, w) to `size` (H, W)."""
     return F.interpolate(low_res.float(), size=size, mode="bicubic", align_corners=False).to(low_res.dtype)
 
 
 def back_project(picture: torch.Tensor, low_res: torch.Tensor, rounds: int = 6) -> torch.Tensor:
-    """Make a painted enlargement shrink to the picture that it is of: iterative back-projection (Irani & Peleg 1991).
+    """Return a picture whose block means are `low_res`: iterative back-projection (Irani & Peleg 1991).
 
-    picture: (B, 3, H, W) in [-1, 1]; low_res: (B, 3, h, w) in [-1, 1], H and W the same multiple of h and w. What the
-    rounds leave of a difference is taken from the pixels that it is of, each as much as it is away from -1 or 1.
+    Args:
+        picture: (B, 3, H, W) in [-1, 1].
+        low_res: (B, 3, h, w) in [-1, 1]; H and W are the same multiple of h and w.
+        rounds: of the iteration. The difference that remains is then taken from the pixels of each block, in
+            proportion to each pixel's distance from -1 or 1.
     """
     factor = picture.shape[-1] // low_res.shape[-1]
     picture = picture.clone()
     for _ in range(rounds):
-        missing = low_res - F.avg_pool2d(picture, factor)
-        picture.add_(enlarge(missing, picture.shape[-2:])).clamp_(-1, 1)
+        difference = low_res - F.avg_pool2d(picture, factor)
+        picture.add_(enlarge(difference, picture.shape[-2:])).clamp_(-1, 1)
     mean = F.avg_pool2d(picture, factor)
-    missing = low_res - mean
-    up = missing > 0
-    share = missing.abs() / torch.where(up, 1 - mean, 1 + mean).clamp(min=1e-6)  # of the way to the end, in [0, 1]
-    end = torch.where(up, 1.0, -1.0)
-    parts = picture.unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor))  # (B, 3, h, factor, w, factor)
-    parts.lerp_(end[:, :, :, None, :, None], share[:, :, :, None, :, None].clamp(max=1))
+    difference = low_res - mean
+    rises = difference > 0
+    share = difference.abs() / torch.where(rises, 1 - mean, 1 + mean).clamp(min=1e-6)  # of the way to the limit
+    limit = torch.where(rises, 1.0, -1.0)
+    blocks = picture.unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor))  # (B, 3, h, factor, w, factor)
+    blocks.lerp_(limit[:, :, :, None, :, None], share[:, :, :, None, :, None].clamp(max=1))
     return picture
 
 
 def replace_known(picture: torch.Tensor, known: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:
-    """x0 (3, H, W) with a picture (3, H, W) in place of it where that is known: known (1, H, W) is 1 there."""
+    """Return x0 (3, H, W) with `picture` (3, H, W) in its place where `known` (1, H, W) is 1."""
     return torch.lerp(x_0, picture, known)
 
 
 def match_low_res(low_res: torch.Tensor, enlarged: torch.Tensor, trust: float, x_0: torch.Tensor) -> torch.Tensor:
-    """x0 (3, H, W) so far as it is trusted, the rest being plain enlargement (3, H, W), made to shrink to (3, h, w)."""
+    """Blend x0 (3, H, W) with the bicubic enlargement (3, H, W), then back-project to low_res (3, h, w).
+
+    trust: weight of x0, in [0, 1].
+    """
     return back_project(torch.lerp(enlarged, x_0.clamp(-1, 1), trust)[None], low_res[None], rounds=3)[0]
 
 
-def match_colours(low_res: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:
-    """x0 (3, H, W) in the colours of the picture (3, h, w) that it enlarges: by how much their means over blocks of
-    about COLOUR_BLOCK px of the small one differ, spread smoothly.
+def match_colors(low_res: torch.Tensor, x_0: torch.Tensor) -> torch.Tensor:
+    """Return x0 (3, H, W) with the coarse colors of the picture (3, h, w) that it enlarges.
 
-    What is finer is the network's: a painted picture has flaws that are not to come back. Its colours it paints a
-    little paler otherwise, and a sheen less clear.
+    Means over blocks of about COLOR_BLOCK px of the small picture are compared, and the difference is added to x0,
+    interpolated smoothly. Finer detail is the network's own: flaws of the small picture must not return.
     """
-    blocks = tuple(max(length // COLOUR_BLOCK, 1) for length in low_res.shape[1:])
-    missing = _means(low_res, blocks) - _means(x_0, blocks)
-    return x_0 + F.interpolate(missing[None], size=x_0.shape[1:], mode="bilinear", align_corners=False)[0]
+    height, width = low_res.shape[1:]
+    blocks = max(height // COLOR_BLOCK, 1), max(width // COLOR_BLOCK, 1)
+    difference = _block_means(low_res, blocks) - _block_means(x_0, blocks)
+    return x_0 + F.interpolate(difference[None], size=x_0.shape[1:], mode="bilinear", align_corners=False)[0]
 
 
-def _means(picture: torch.Tensor, blocks: tuple[int, int]) -> torch.Tensor:
-    """(3, H, W) -> (3, *blocks): over equal parts, which may begin and end inside of a pixel."""
-    rows, columns = (
-        _shares(count, length).to(picture) for count, length in zip(blocks, picture.shape[1:], strict=True)
-    )
-    return (rows @ picture @ columns.T).to(picture.dtype)  # under autocast a product is not as its parts
+def _block_means(picture: torch.Tensor, blocks: tuple[int, int]) -> torch.Tensor:
+    """Return the means of (3, H, W) over a grid of equal blocks, (3, *blocks); a border may cross a pixel."""
+    rows = _block_weights(blocks[0], picture.shape[1]).to(picture)
+    columns = _block_weights(blocks[1], picture.shape[2]).to(picture)
+    return (rows @ picture @ columns.T).to(picture.dtype)  # autocast gives a product another dtype
 
 
-def _shares(parts: int, length: int) -> torch.Tensor:
-    """(parts, length): how much of each of so many equal parts of a side each of its pixels is."""
-    edges = torch.linspace(0, length, parts + 1)[:, None]
+def _block_weights(blocks: int, length: int) -> torch.Tensor:
+    """Return (blocks, length): the weight of each pixel of a side in the mean of each block."""
+    edges = torch.linspace(0, length, blocks + 1)[:, None]
     pixels = torch.arange(length)
     inside = torch.minimum(pixels + 1, edges[1:]) - torch.maximum(pixels, edges[:-1])
-    return inside.clamp(min=0) * parts / length
+    return inside.clamp(min=0) * blocks / length
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One picture's seven channels, kept as few as they are: a large picture's zeros are not stored."""
+    """The seven condition channels of one picture, without the channels that are zero."""
 
     size: tuple[int, int]  # (H, W)
-    known: torch.Tensor | None = None  # (4, H, W): the known picture, 0 in the hole, and the mask of what is known
+    known: torch.Tensor | None = None  # (4, H, W): the known picture, 0 in the hole, and the mask of known pixels
     enlarged: torch.Tensor | None = None  # (3, H, W): the low-resolution picture
 
     @classmethod
     def inpaint(cls, picture: torch.Tensor, hole: torch.Tensor) -> Condition:
-        """picture: (3, H, W) in [-1, 1]; hole: (1, H, W), 1 where it is to be painted."""
+        """Return the condition of a picture (3, H, W) in [-1, 1] with a hole (1, H, W), which is 1 where it paints."""
         return cls(tuple(picture.shape[1:]), known=torch.cat([picture * (1 - hole), 1 - hole]))
 
     @classmethod
     def super_resolution(cls, low_res: torch.Tensor, size: tuple[int, int]) -> Condition:
-        """low_res: (3, h, w) in [-1, 1], its stated noise on it already; size: (H, W) to be painted."""
+        """Return the condition of low_res (3, h, w) in [-1, 1], with any noise already added, for `size` (H, W)."""
         return cls(size, enlarged=enlarge(low_res[None], size)[0])
 
     def to(self, device: torch.device) -> Condition:
-        known, enlarged = (None if part is None else part.to(device) for part in (self.known, self.enlarged))
+        """Return the condition on a device."""
+        known = None if self.known is None else self.known.to(device)
+        enlarged = None if self.enlarged is None else self.enlarged.to(device)
         return Condition(self.size, known, enlarged)
 
-    def window(self, top: int, left: int, height: int, width: int, like: torch.Tensor) -> torch.Tensor:
-        """(7, height, width) of a part, in the manner of `like`."""
-        whole = like.new_zeros(CONDITION_CHANNELS, height, width)
-        for part, channels in ((self.known, slice(0, 4)), (self.enlarged, slice(4, 7))):
-            if part is not None:
-                whole[channels] = part[:, top : top + height, left : left + width]
-        return whole
+    def crop(self, top: int, left: int, height: int, width: int, like: torch.Tensor) -> torch.Tensor:
+        """Return all seven channels (7, height, width) of a part, with the dtype and device of `like`."""
+        channels = like.new_zeros(CONDITION_CHANNELS, height, width)
+        if self.known is not None:
+            channels[:4] = self.known[:, top : top + height, left : left + width]
+        if self.enlarged is not None:
+            channels[4:] = self.enlarged[:, top : top + height, left : left + width]
+        return channels

@@ -1,11 +1,11 @@
 """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598), within an interval of noise levels.
 
-Outside the interval the picture follows the prompt alone, and the unconditional row is not computed
-(Kynkäänniemi et al. 2024, arXiv 2404.07724). A network that was taught guidance as an input needs no such row at all
-(Meng et al. 2022, arXiv 2210.03142).
+Outside the interval the picture follows the prompt alone, and no unconditional prediction is computed
+(Kynkäänniemi et al. 2024, arXiv 2404.07724). A network that takes the guidance scale as an input needs no second
+prediction at all (Meng et al. 2022, arXiv 2210.03142).
 
-What a picture is of can have another scale than the hand that drew it, as InstructPix2Pix has one for its words and one
-for its picture (Brooks et al. 2022, arXiv 2211.09800, equation 3): a third row reads the words without their style.
+The style of a prompt can have a larger scale than its content, as InstructPix2Pix has one scale for text and one for
+its picture (Brooks et al. 2022, arXiv 2211.09800, equation 3). That takes a third prediction, without the style words.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ from dataclasses import dataclass
 
 import torch
 
-MAX_ONE_PASS_GUIDANCE = 5.0  # the largest scale that a network is taught as an input
-STYLE_EMPHASIS = 0.25  # `Guidance.style` where it is asked for: twice as much gains no more, and things begin to suffer
+MAX_ONE_PASS_GUIDANCE = 5.0  # the largest scale that a network learns as an input
+STYLE_EMPHASIS = 0.25  # the usual `Guidance.style`; larger values distort the content
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """How strongly, and when. ValueError for a scale that is not finite or an interval outside [0, 1].
+    """How strongly guidance acts, and when.
 
-    scale: 1 follows the prompt as it is; larger values exaggerate it. Usual: 2 to 8.
-    start, stop: the share of train time, 0 (clean) to 1 (pure noise), within which guidance acts.
-    one_pass: the scale is the network's input, in place of a second row without the words.
-    style: how much more what the style words change counts, as a share of the guidance; 0: no third row.
+    Args:
+        scale: 1 follows the prompt as it is; larger values exaggerate it. Usual: 2 to 8.
+        start, stop: the share of train time, 0 (clean) to 1 (pure noise), within which guidance acts.
+        one_pass: the scale is an input of the network, in place of a second prediction.
+        style: additional weight of the style words, as a share of the guidance; 0: no third prediction.
+
+    Raises:
+        ValueError: a scale is negative or not finite, or the interval is not within [0, 1].
     """
 
     scale: float = 1.0
@@ -46,20 +50,22 @@ class Guidance:
             raise ValueError(f"style_emphasis is {self.style}; it must be a finite number, 0 or more")
 
     def acts_at(self, time_share: float) -> bool:
+        """Return whether guidance changes a prediction at this share of train time."""
         return self.scale != 1 and self.start <= time_share <= self.stop
 
 
 def guidance_baseline(
     conditional: torch.Tensor, unconditional: torch.Tensor, plain: torch.Tensor | None = None, style: float = 0.0
 ) -> torch.Tensor:
-    """What guidance leads away from: the unconditional prediction, and from there further away from the style.
+    """Return the prediction that guidance leads away from: the unconditional one, moved away from the style.
 
-    plain: predicted with the words without their style. `guided` by w then is equation 3 of arXiv 2211.09800 with the
-    scale w for the words without their style, and w + style (w - 1) for what the style changes. Shapes broadcast.
+    plain: the prediction for the prompt without its style. Guided by w, the result is equation 3 of arXiv 2211.09800
+    with the scale w for the prompt without its style, and w + style (w - 1) for what the style changes.
+    Shapes broadcast.
     """
     return unconditional if plain is None else unconditional - style * (conditional - plain)
 
 
-def apply_guidance(unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Equation 6, with w = scale - 1: the scale of 1 is the conditional prediction. Shapes broadcast."""
+def apply_guidance(unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
+    """Return equation 6 with w = scale - 1: at scale 1 it is the conditional prediction. Shapes broadcast."""
     return unconditional + scale * (conditional - unconditional)

@@ -1,7 +1,7 @@
-"""The process: how a picture becomes noise, at any real time, and what a prediction at a time says of both.
+"""The diffusion process: how a picture becomes noise at any real time, and what a prediction implies.
 
-Variance preserving: x_t = alpha_t x0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1. Loss and sampling both read here.
-Knows nothing of networks, of steps or of samplers.
+The process is variance preserving: x_t = alpha_t x0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1. The training loss and
+sampling both use these functions.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 
 def invalid_choice(name: str, value: Any, allowed: Sequence[Any]) -> ValueError:
+    """Return the error that names a value and the choices."""
     return ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(str, allowed))}")
 
 
 def velocity(x0: Tensor, eps: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-    """v = alpha eps - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D); alpha, sigma broadcast."""
+    """Return v = alpha eps - sigma x0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D); alpha, sigma broadcast."""
     return alpha * eps - sigma * x0
 
 
 def to_original_and_noise(
     prediction: Tensor, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float, prediction_type: str
 ) -> tuple[Tensor, Tensor]:
-    """(x0, eps) that a network's prediction for x_t implies; loss and sampling both read it here.
+    """Return (x0, eps) that a network's prediction for x_t implies.
 
     prediction, x_t: (B, ...); alpha, sigma: numbers or tensors that broadcast, such as (B, 1, 1, 1).
+    Raises ValueError for an unknown prediction type.
     """
     if prediction_type == "v_prediction":
         return alpha * x_t - sigma * prediction, sigma * x_t + alpha * prediction
@@ -43,7 +45,7 @@ def to_original_and_noise(
 def from_original(
     x_0: Tensor, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float, prediction_type: str
 ) -> Tensor:
-    """The prediction that implies this x0 for x_t: the inverse of `to_original_and_noise`. sigma must not be 0."""
+    """Return the prediction that implies this x0 for x_t: the inverse of `to_original_and_noise`. sigma is not 0."""
     if prediction_type == "sample":
         return x_0
     eps = (x_t - alpha * x_0) / sigma
@@ -55,10 +57,16 @@ def from_original(
 
 
 class NoiseSchedule:
-    """alpha and sigma at any real time t in [0, T - 1]: lambda runs straight from train step to train step.
+    """alpha and sigma at any real time t in [0, T - 1]; lambda is interpolated linearly between train steps.
 
-    alphas_cumprod: (T,), strictly decreasing, inside (0, 1), else ValueError. Times out of range are taken to
-    its nearer end. Results have t's shape and device, and its dtype if float32 or float64, else float32.
+    Times out of range are clamped. Results have t's shape and device, and its dtype if float32 or float64, else
+    float32.
+
+    Args:
+        alphas_cumprod: (T,), strictly decreasing, inside (0, 1).
+
+    Raises:
+        ValueError: alphas_cumprod is anything else.
     """
 
     def __init__(self, alphas_cumprod: Tensor):
@@ -70,29 +78,30 @@ class NoiseSchedule:
     def __len__(self) -> int:
         return len(self._lambdas)
 
-    def _table(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _cast(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the table of lambdas and `like`, both in the dtype and on the device of the result."""
         like = like if like.dtype in (torch.float32, torch.float64) else like.float()
         return self._lambdas.to(like.dtype).to(like.device), like  # dtype first: not every device has float64
 
     def half_log_snr(self, t: Tensor) -> Tensor:
-        """lambda(t) = log(alpha / sigma), decreasing in t."""
-        table, t = self._table(t)
+        """Return lambda(t) = log(alpha / sigma), decreasing in t."""
+        table, t = self._cast(t)
         t = t.clamp(0, len(table) - 1)
         low = t.floor().clamp(max=len(table) - 2).long()
         return torch.lerp(table[low], table[low + 1], t - low)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """log(alpha^2 / sigma^2), twice `half_log_snr`."""
+        """Return log(alpha^2 / sigma^2), twice `half_log_snr`."""
         return 2 * self.half_log_snr(t)
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) at time t, each of t's shape."""
+        """Return (alpha, sigma) at time t, each of t's shape."""
         lam = self.half_log_snr(t)
         return torch.sigmoid(2 * lam).sqrt(), torch.sigmoid(-2 * lam).sqrt()
 
     def time_of(self, half_log_snr: Tensor) -> Tensor:
-        """The real time t whose lambda this is: the inverse of `half_log_snr`."""
-        table, lam = self._table(half_log_snr)
+        """Return the real time t of a lambda: the inverse of `half_log_snr`."""
+        table, lam = self._cast(half_log_snr)
         lam = lam.clamp(table[-1], table[0])
         low = (torch.searchsorted(-table, -lam, right=True) - 1).clamp(0, len(table) - 2)
         return low + (lam - table[low]) / (table[low + 1] - table[low])

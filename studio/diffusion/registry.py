@@ -1,4 +1,4 @@
-"""Makes diffusers know our classes, so that its loaders and `AutoPipeline...` find them with no remote code."""
+"""Registers our classes with diffusers, so that its loaders and `AutoPipeline...` find them with no remote code."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from studio.diffusion.unet import StudioUNet
 
 
 def register() -> None:
-    """Set our names in diffusers' namespace and in its AutoPipeline tables. Calling it again changes nothing."""
-    for ours in (
+    """Add our classes to diffusers and to its AutoPipeline tables. Repeated calls change nothing."""
+    for cls in (
         StudioTextToImagePipeline,
         StudioInpaintPipeline,
         StudioUpscalePipeline,
@@ -26,7 +26,7 @@ def register() -> None:
         StudioScheduler,
         StudioUNet,
     ):
-        setattr(diffusers, ours.__name__, ours)
+        setattr(diffusers, cls.__name__, cls)
     auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING["studio"] = StudioTextToImagePipeline
     auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING["studio"] = StudioInpaintPipeline
     auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING["studio"] = StudioTextToImagePipeline

@@ -1,79 +1,96 @@
-"""Windows: a picture larger than the network's own size, seen as overlapping squares whose predictions are blended."""
+"""Tiles: a picture larger than the network's input is predicted in overlapping squares and blended."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from studio.imaging.tiles import count_tiles, place_tiles
+from studio.imaging.tiles import place_tiles
 
-__all__ = ["TileBlender", "blend_weight", "row_strips", "tile_corners", "count_tiles", "place_tiles"]
-
-STRIP = 2**18  # px of a picture that are computed with at a time, where each pixel is computed for itself
+STRIP_PIXELS = 2**18  # pixels of a strip, see `split_rows`
 
 
 def tile_corners(height: int, width: int, size: int) -> list[tuple[int, int]]:
-    """(top, left) of every window; they overlap by a quarter or more."""
-    across = place_tiles(width, size, size // 4)
-    return [(top, left) for top in place_tiles(height, size, size // 4) for left in across]
+    """Return (top, left) of every tile of `size` px; tiles overlap by a quarter or more."""
+    lefts = place_tiles(width, size, size // 4)
+    corners = []
+    for top in place_tiles(height, size, size // 4):
+        for left in lefts:
+            corners.append((top, left))
+    return corners
 
 
 def blend_weight(size: int, overlap: int, **tensor_options) -> torch.Tensor:
-    """(size,) positive weights that fall off linearly within `overlap` of either end."""
+    """Return (size,) positive weights that fall off linearly within `overlap` of either end."""
     ramp = torch.arange(size, **tensor_options)
     return torch.minimum(ramp + 1, size - ramp).clamp(max=overlap) / overlap
 
 
 class TileBlender:
-    """Puts windows together again, one by one: weighted means where they overlap. A single window stays as it is.
+    """Blends tiles into one picture, by weighted means where they overlap. A single tile is returned unchanged.
 
-    corners: (top, left) of the windows, if they do not stand in the grid of `windows`; where none is, the whole is 0.
+    Args:
+        height, width: of the picture, px.
+        size: side of a tile, px; a picture that is smaller in one direction is one tile wide there.
+        corners: (top, left) of each tile.
+        is_grid: whether the tiles cover the picture as `tile_corners` places them. Otherwise uncovered pixels are 0.
     """
 
-    def __init__(self, height: int, width: int, size: int, corners: Sequence[tuple[int, int]] = ()) -> None:
-        self.height, self.width, self.size, self.corners = height, width, size, corners
-        self.alone = not corners and count_tiles(height, width, size) == 1
-        self.total: torch.Tensor | None = None  # (C, H, W)
-        self.added = 0  # windows
+    def __init__(
+        self, height: int, width: int, size: int, corners: Sequence[tuple[int, int]], is_grid: bool = True
+    ) -> None:
+        self.height, self.width, self.size, self.corners, self.is_grid = height, width, size, corners, is_grid
+        self.is_single = is_grid and len(corners) == 1
+        self.total: torch.Tensor | None = None  # (C, H, W), the weighted sum so far
+        self.added = 0  # tiles
 
     def add(self, tile: torch.Tensor, top: int, left: int) -> None:
-        """tile: (C, min(H, size), min(W, size))"""
+        """Add a tile (C, min(H, size), min(W, size)) at its place."""
         self.added += 1
-        if self.alone:
+        if self.is_single:
             self.total = tile
             return
         if self.total is None:
             self.total = tile.new_zeros(tile.shape[0], self.height, self.width)
-        down, across = (self._weight(length, tile) for length in tile.shape[1:])
-        self.total[:, top : top + len(down), left : left + len(across)] += tile * down[:, None] * across
+        height, width = tile.shape[1:]
+        weights = self._weights(height, tile)[:, None]
+        self.total[:, top : top + height, left : left + width] += tile * weights * self._weights(width, tile)
 
-    def whole(self) -> torch.Tensor:
-        """(C, H, W), when all windows are in."""
-        if self.corners:
-            weight = self._weight(self.size, self.total)
-            sums = torch.zeros_like(self.total[0])
+    def result(self) -> torch.Tensor:
+        """Return the picture (C, H, W) after all tiles are added. Call it once: the sum is divided in place.
+
+        Raises ValueError before the first tile.
+        """
+        total = self.total
+        if total is None:
+            raise ValueError("no tile was added")
+        if not self.is_grid:
+            weights = self._weights(self.size, total)
+            sums = torch.zeros_like(total[0])
             for top, left in self.corners:
-                sums[top : top + self.size, left : left + self.size] += weight[:, None] * weight
-            self.total /= torch.where(sums > 0, sums, 1)
-        elif not self.alone:
+                sums[top : top + self.size, left : left + self.size] += weights[:, None] * weights
+            total /= torch.where(sums > 0, sums, 1)
+        elif not self.is_single:
             for length, dim in ((self.height, 1), (self.width, 2)):
-                # the windows stand in a grid, so that a pixel's weights are a column's times a row's
-                part = min(length, self.size)
-                sums = self.total.new_zeros(length)
+                # in a grid, the weight of a pixel is its row's times its column's
+                size = min(length, self.size)
+                sums = total.new_zeros(length)
                 for start in place_tiles(length, self.size, self.size // 4):
-                    sums[start : start + part] += self._weight(part, self.total)
-                self.total /= sums[:, None] if dim == 1 else sums
-        return self.total
+                    sums[start : start + size] += self._weights(size, total)
+                total /= sums[:, None] if dim == 1 else sums
+        return total
 
-    def _weight(self, length: int, like: torch.Tensor) -> torch.Tensor:
-        if length < self.size:  # the picture's whole length: nothing to blend with
+    def _weights(self, length: int, like: torch.Tensor) -> torch.Tensor:
+        if length < self.size:  # the tile spans the whole side: nothing to blend with
             return like.new_ones(length)
         return blend_weight(length, self.size // 4, dtype=like.dtype, device=like.device)
 
 
-def row_strips(height: int, width: int) -> Iterator[slice]:
-    """The rows of a picture, a good many at a time: bounds what is held besides the picture."""
-    rows = max(STRIP // max(width, 1), 1)
+def split_rows(height: int, width: int) -> list[slice]:
+    """Return the rows of a picture as strips of about STRIP_PIXELS, so that temporary tensors stay small."""
+    rows = max(STRIP_PIXELS // max(width, 1), 1)
+    strips = []
     for top in range(0, height, rows):
-        yield slice(top, min(top + rows, height))
+        strips.append(slice(top, min(top + rows, height)))
+    return strips

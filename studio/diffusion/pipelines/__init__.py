@@ -1,7 +1,6 @@
-"""The pipelines by name. Each is a way to `prepare` rows for the shared core (core.py).
+"""The pipelines, as diffusers users know them, over one set of components.
 
-Called as a diffusers user would, they loop over the same `prepare` / `denoise_step` / `decode` that a step-by-step
-caller uses. They know prompts, pictures and masks; they know nothing of queues, files of the user, or pages.
+`__call__` loops over the same `prepare`, `denoise_step` and `decode` that the step-level engine uses.
 """
 
 from __future__ import annotations

@@ -1,15 +1,10 @@
-"""What the pipelines share: rows made from prompts and conditions, `denoise_step`, `decode`, and the plain loop.
-
-Knows nothing of any one task, of queues, files of the user, or pages.
-"""
+"""What the pipelines share: text embeddings, steppers, `denoise_step`, `decode`, and the loop of `__call__`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,47 +16,44 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.composition import Layout
-from studio.diffusion.conditioning import Condition, Task, back_project, enlarge, match_colours, replace_known
+from studio.diffusion.conditioning import back_project
 from studio.diffusion.guidance import MAX_ONE_PASS_GUIDANCE, Guidance
 from studio.diffusion.sampling.batched_call import denoise_call
-from studio.diffusion.sampling.state import (
-    DiffusersStepper,
-    PromptEmbedding,
-    SampleState,
-    SamplingStage,
-    StageSpec,
-    StudioStepper,
-)
+from studio.diffusion.sampling.state import SampleState, TextConditioning
+from studio.diffusion.sampling.steppers import DiffusersStepper, Stepper, StudioStepper
 from studio.diffusion.schedulers.samplers import make_sampler
-from studio.diffusion.schedulers.solver_tables import SolverTable, fingerprint
+from studio.diffusion.schedulers.solver_tables import fingerprint
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
-from studio.diffusion.tiling import row_strips
+from studio.diffusion.tiling import split_rows
 from studio.diffusion.unet import StudioUNet
 from studio.imaging.areas import Area
 from studio.prompts.nouns import texts_without_style
 
-FINISHING_NOISE = 0.1  # what sharpening is told is on a painted picture, on which none is put: its flaws are to go
-
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What turns a row's last sample into the picture to give back."""
+    """How a picture's last sample becomes the picture to return."""
 
-    size: tuple[int, int]  # height, width to scale to
-    crop: tuple[float, float] = (1.0, 1.0)  # share of the sample's height, width that is no padding
-    low_res: torch.Tensor | None = None  # (1, 3, h, w): what the sample must shrink to
-    area: Area | None = None  # of a larger picture: where it is put back
-    alpha: Image.Image | None = None  # L, of `size`: the picture's transparency
+    size: tuple[int, int]  # (height, width) to scale to
+    crop: tuple[float, float] = (1.0, 1.0)  # share of the sample's height and width that is not padding
+    low_res: torch.Tensor | None = None  # (1, 3, h, w): the block means that the sample must have
+    area: Area | None = None  # of a larger picture: where the result is pasted back
+    alpha: Image.Image | None = None  # L, of `size`: the transparency
 
 
 class StudioPipeline(DiffusionPipeline):
-    """What the four pipelines share.
+    """Base of the four pipelines.
 
     Args:
         unet: the network.
         scheduler: `StudioScheduler`, or any diffusers scheduler made `from_config` of it.
-        text_encoder, tokenizer: turn prompts into (L, D) vectors.
+        text_encoder, tokenizer: turn prompts into (L, D) embeddings.
     """
+
+    unet: StudioUNet
+    scheduler: Any  # a SchedulerMixin; its classes share no interface that is typed
+    text_encoder: CLIPTextModel
+    tokenizer: Any  # a CLIPTokenizer
 
     model_cpu_offload_seq = "text_encoder->unet"
     _callback_tensor_inputs = ["latents", "pred_original_sample"]
@@ -75,26 +67,27 @@ class StudioPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
-        self._made_for: SchedulerMixin | None = None
+        self._studio_sampler: tuple[Any, Any] | None = None  # the scheduler, and the sampler made of it
+        self._interrupted = False
 
     @property
     def sample_size(self) -> int:
-        """Side in pixels at which words become a picture, and holes are filled."""
+        """Side in px at which the network paints from text and fills holes."""
         return self.unet.config.sample_size
 
     @property
     def window_size(self) -> int:
-        """Side in pixels of the windows in which a picture is sharpened."""
+        """Side in px of the tiles of super-resolution."""
         return self.unet.config.window_size
 
     @property
     def vocabulary(self) -> dict[str, list] | None:
-        """What the weights claim to know, from vocabulary.json beside them: concepts, styles, grounds."""
+        """What the weights know, from vocabulary.json beside them: concepts, styles, backgrounds."""
         file = Path(self.config.get("_name_or_path") or ".") / "vocabulary.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
     def truncated(self, prompt: str) -> str:
-        """The end of the prompt that the text encoder cannot read, "" if there is none."""
+        """Return the end of the prompt that the text encoder cannot read, "" if there is none."""
         limit = self.tokenizer.model_max_length
         if len(self.tokenizer(prompt).input_ids) <= limit:
             return ""
@@ -103,272 +96,211 @@ class StudioPipeline(DiffusionPipeline):
 
     @property
     def _execution_device(self) -> torch.device:
-        """Where the network computes. diffusers looks through all modules for hooks that bring in what lies elsewhere,
-        a tenth of a small picture's time; ours has one as a whole or on its first layer, wherever it has any."""
-        unet = self.unet
-        if any(hasattr(part, hook) for part in (unet, unet.stem) for hook in ("_hf_hook", "_diffusers_hook")):
-            return super()._execution_device
-        return unet.stem.weight.device
+        """Where the network computes.
 
-    # ---- the core ----
+        diffusers searches all modules for offloading hooks, which is slow next to a small call. Our network has a hook
+        on itself or on its first layer if it has any.
+        """
+        for module in (self.unet, self.unet.stem):
+            if hasattr(module, "_hf_hook") or hasattr(module, "_diffusers_hook"):
+                return super()._execution_device
+        return self.unet.stem.weight.device
+
+    # ---- text ----
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, L, D) float32, as long as the longest, and the mask (B, L) of the tokens that count: the first."""
-        different = list(dict.fromkeys(prompts))
-        words = self.tokenizer(different, padding=True, truncation=True, return_tensors="pt")
-        words = words.to(self._execution_device)
-        text = self.text_encoder(input_ids=words.input_ids, attention_mask=words.attention_mask).last_hidden_state
-        pick = [different.index(prompt) for prompt in prompts]
-        return text.float()[pick], words.attention_mask[pick]
+        """Return embeddings (B, L, D), float32, L that of the longest prompt, and the mask (B, L) of their tokens."""
+        unique = list(dict.fromkeys(prompts))
+        tokens = self.tokenizer(unique, padding=True, truncation=True, return_tensors="pt")
+        tokens = tokens.to(self._execution_device)
+        embeddings = self.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
+        index = [unique.index(prompt) for prompt in prompts]
+        return embeddings.float()[index], tokens.attention_mask[index]
 
-    def _steps(
+    def guides_in_one_pass(self, scale: float, negative_prompt: str = "") -> bool:
+        """Return whether the network can guide by this scale without a second prediction.
+
+        It learned scales from 1 to MAX_ONE_PASS_GUIDANCE, and no negative prompts.
+        """
+        return bool(self.unet.config.guidance_rank) and 1 <= scale <= MAX_ONE_PASS_GUIDANCE and not negative_prompt
+
+    def _condition_on_text(
+        self,
+        guidance: Guidance,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str] | None,
+        layouts: Sequence[Layout | None] | None = None,
+    ) -> list[tuple[Guidance, TextConditioning]]:
+        """Return each picture's guidance and embeddings; each text is encoded once.
+
+        Guidance is left out where the negative prompt is the prompt itself, and acts in one pass only where the
+        network can.
+        """
+        rows, texts = [], {}
+        for i, prompt in enumerate(prompts):
+            negative_prompt = negative_prompts[i] if negative_prompts else ""
+            layout = layouts[i] if layouts else None
+            captions = layout.captions if layout else ()
+            own, plain = Guidance(), ()
+            if prompt != negative_prompt:
+                one_pass = guidance.one_pass and self.guides_in_one_pass(guidance.scale, negative_prompt)
+                own = replace(guidance, one_pass=one_pass)
+                if one_pass:
+                    negative_prompt = prompt  # there is no second prediction: encode no other text
+                elif guidance.style:
+                    plain = texts_without_style(captions or (prompt,), negative_prompt)
+            rows.append((own, prompt, negative_prompt, captions, plain))
+            texts.update(dict.fromkeys((prompt, negative_prompt, *captions, *plain)))
+        embeddings, mask = self.encode(list(texts))
+        of_text = {}
+        for text, embedding, length in zip(texts, embeddings, mask.sum(1).tolist(), strict=True):
+            of_text[text] = embedding[:length]
+        conditionings = []
+        for own, prompt, negative_prompt, captions, plain in rows:
+            conditioning = TextConditioning(
+                of_text[prompt],
+                of_text[negative_prompt],
+                tuple(map(of_text.__getitem__, captions)),
+                tuple(map(of_text.__getitem__, plain)),
+            )
+            conditionings.append((own, conditioning))
+        return conditionings
+
+    # ---- steps ----
+
+    def _make_stepper(
         self,
         sampler: str | SchedulerMixin | None,
         num_inference_steps: int,
+        *,
         strength: float = 1.0,
-        fitted_for: Guidance | None = None,
-        leap: float | None = None,
-    ) -> StudioStepper | DiffusersStepper:
-        """One picture's steps by a named sampler, a scheduler, or the pipeline's own; the last `strength` of them.
+        guidance: Guidance | None = None,
+        restart_time: float | None = None,
+    ) -> Stepper:
+        """Return the stepper of a named sampler, of a scheduler, or of the pipeline's own scheduler.
 
-        fitted_for: this guidance, for a run of the kind that the scheduler's tables were fitted for; None for others.
-        leap: as in our scheduler's `plan`; other samplers, and runs of one step, know no such thing.
+        Args:
+            sampler: a key of SAMPLERS, a scheduler, or None.
+            num_inference_steps: 1 or more.
+            strength: share of the steps that are taken, the last ones.
+            guidance: of a run from pure noise, for which StudioScheduler may have a fitted table. None: use no table.
+            restart_time: see `StudioScheduler.plan`. Other samplers, and runs of one step, do without.
         """
-        if num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be 1 or more")
         if sampler == "studio":
-            scheduler = self._own_sampler
+            scheduler = self._get_studio_sampler()
+        elif isinstance(sampler, str):
+            scheduler = make_sampler(sampler, self.scheduler.config)
         else:
-            scheduler = make_sampler(sampler, self.scheduler.config) if isinstance(sampler, str) else sampler
-            scheduler = scheduler or self.scheduler
+            scheduler = sampler or self.scheduler
         begin = num_inference_steps - max(int(num_inference_steps * strength), 1)
-        if isinstance(scheduler, StudioScheduler):
-            table = None if fitted_for is None else self._table(scheduler, num_inference_steps, fitted_for)
-            if table is not None:
-                return StudioStepper(scheduler, table=table)
-            if leap is not None and num_inference_steps > 1:
-                return StudioStepper(scheduler, num_inference_steps, leap=leap)
-            return StudioStepper(scheduler, num_inference_steps, begin)
-        return DiffusersStepper(scheduler, num_inference_steps, self._execution_device, begin)
+        if not isinstance(scheduler, StudioScheduler):
+            return DiffusersStepper(scheduler, num_inference_steps, self._execution_device, begin=begin)
+        table = None
+        if guidance is not None and (guidance.scale == 1 or (guidance.start, guidance.stop) == (0, 1)):
+            table = scheduler.tables.find(num_inference_steps, guidance.scale)
+        if table is not None and scheduler.tables.model == fingerprint(self.unet):
+            return StudioStepper(scheduler, table=table)
+        if restart_time is not None and num_inference_steps > 1:
+            return StudioStepper(scheduler, num_inference_steps, restart_time=restart_time)
+        return StudioStepper(scheduler, num_inference_steps, begin=begin)
 
-    @property
-    def _own_sampler(self) -> SchedulerMixin:
-        """The sampler "studio" for the scheduler that stands here now. Made once: its plans leave it as it is, and
-        making one takes half as long as a small network call."""
-        if self._made_for is not self.scheduler:
-            self._made_for, self._made = self.scheduler, make_sampler("studio", self.scheduler.config)
-        return self._made
+    def _make_finishing_stepper(self, num_steps: int) -> StudioStepper:
+        """Return the stepper of a super-resolution stage that follows another stage.
 
-    def _table(self, scheduler: StudioScheduler, num_inference_steps: int, guidance: Guidance) -> SolverTable | None:
-        """The solver table for a run from pure noise, if there is one that was fitted to this network."""
-        if guidance.scale != 1 and (guidance.start, guidance.stop) != (0, 1):
-            return None
-        table = scheduler.tables.find(num_inference_steps, guidance.scale)
-        return table if table is not None and scheduler.tables.model == fingerprint(self.unet) else None
-
-    def _stage(
-        self,
-        task: Task,
-        condition: Condition,
-        generator: torch.Generator,
-        guidance: Guidance,
-        steps: StudioStepper | DiffusersStepper,
-        noise_level: float = 0.0,
-        picture: torch.Tensor | None = None,
-        constraints: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (),
-        layout: Layout | None = None,
-    ) -> SamplingStage:
-        """A stage at its start: noise, drawn where the picture's own generator is, over a picture if there is one to
-        start from."""
-        device = self._execution_device
-        noise = randn((3, *condition.size), generator)
-        noise = (layout.share_coarse_noise(noise) if layout else noise).to(device)
-        if isinstance(steps, StudioStepper) and steps.leap is not None:
-            steps.noise = randn((3, *condition.size), generator).to(device)
-        return SamplingStage(
-            task=task,
-            sample=noise * steps.initial_scale if picture is None else steps.noised(picture.to(device), noise),
-            given=condition.to(device),
-            noise_level=noise_level,
-            guidance=guidance,
-            steps=steps,
-            window=self._window(task),
-            constraints=constraints,
-            layout=layout,
-        )
-
-    def _window(self, task: Task) -> int:
-        """Side in px of the windows in which a stage of this task is seen: what it was trained at."""
-        return self.window_size if task == Task.SUPER_RESOLUTION else self.sample_size
-
-    def _rows(
-        self,
-        stages: Sequence[Callable[[Guidance], SamplingStage]],
-        finishes: Sequence[OutputSpec],
-        prompts: Sequence[str],
-        negative_prompts: Sequence[str] | None,
-        guidance: Guidance,
-        seeds: Sequence[int] | None,
-        generators: Sequence[torch.Generator],
-        then: Sequence[tuple[StageSpec, ...]] | None = None,
-        layouts: Sequence[Layout | None] = (),
-    ) -> list[SampleState]:
-        """One row a prompt; each stage is made with the guidance that its words call for.
-
-        layouts: of the stages, None for one without; their captions are read, too.
+        A single step begins half way, from the enlarged picture under noise: from noise alone it would leave grain.
         """
-        negative_prompts = negative_prompts or [""] * len(prompts)
-        if len(negative_prompts) != len(prompts):
-            raise ValueError(
-                f"{len(negative_prompts)} negative_prompts for {len(prompts)} prompts; there must be one for each"
-            )
-        one_pass = [guidance.one_pass and self.guides_in_one_pass(guidance.scale, other) for other in negative_prompts]
-        # a second row that is never shown has no words of its own to read
-        others = [p if alone else n for p, n, alone in zip(prompts, negative_prompts, one_pass, strict=True)]
-        captions = [layout.captions if layout else () for layout in layouts] or [()] * len(prompts)
-        plains = [
-            () if alone or not guidance.style else texts_without_style(told or (prompt,), other)
-            for prompt, other, told, alone in zip(prompts, negative_prompts, captions, one_pass, strict=True)
-        ]
-        texts, mask = self.encode([*prompts, *others, *chain(*captions), *chain(*plains)])
-        read = (PromptEmbedding(text[:count]) for text, count in zip(texts, mask.sum(1).tolist(), strict=True))
-        words, negatives = (list(islice(read, len(prompts))) for _ in range(2))
-        captions, plains = ([tuple(islice(read, len(texts))) for texts in many] for many in (captions, plains))
-        rows = []
-        for i, (stage, finish, generator) in enumerate(zip(stages, finishes, generators, strict=True)):
-            same = prompts[i] == negative_prompts[i]  # guidance away from the prompt itself does nothing
-            rows.append(
-                SampleState(
-                    stage(Guidance() if same else replace(guidance, one_pass=one_pass[i])),
-                    words=words[i],
-                    negative=negatives[i],
-                    generator=generator,
-                    seed=None if seeds is None else seeds[i],
-                    finish=finish,
-                    captions=captions[i],
-                    plain=plains[i],
-                    then=then[i] if then else (),
-                    train_steps=self.scheduler.config.num_train_timesteps,
-                )
-            )
-        return rows
+        if num_steps == 1:
+            return StudioStepper(self._get_studio_sampler(), 2, begin=1)
+        return StudioStepper(self._get_studio_sampler(), num_steps)
 
-    def _sharpened(
-        self,
-        size: tuple[int, int],
-        num_inference_steps: int,
-        generator: torch.Generator,
-        picture: torch.Tensor,
-        known: tuple[torch.Tensor, torch.Tensor] | None = None,
-        layout: Layout | None = None,
-        begun: bool = False,
-    ) -> SamplingStage:
-        """The stage that paints a painted picture (3, h, w) at `size` (H, W), in its colours. In one call it begins
-        half way, from the picture enlarged: from noise alone, one call leaves grain.
+    def _get_studio_sampler(self) -> Any:
+        """Return the sampler "studio" for the present scheduler. It is made once: steppers do not change it."""
+        if self._studio_sampler is None or self._studio_sampler[0] is not self.scheduler:
+            self._studio_sampler = self.scheduler, make_sampler("studio", self.scheduler.config)
+        return self._studio_sampler[1]
 
-        known: a picture (3, H, W) and where it is known (1, H, W), if it is: there x0 is held to it.
-        layout: of that size, if there is one. begun: whether what was painted was begun from a picture.
-        """
-        picture, device, one = picture.clamp(-1, 1).cpu(), self._execution_device, num_inference_steps == 1
-        constraints = [partial(match_colours, picture.to(device))]
-        if known is not None:
-            constraints.append(partial(replace_known, *(part.to(device) for part in known)))
-        if layout:  # where there is no window nothing has a colour before, and none is to change after
-            together = self._together(layout, enlarge(picture[None], size)[0] if begun else None)
-            constraints = [together, *constraints, together]
-        return self._stage(
-            Task.SUPER_RESOLUTION,
-            Condition.super_resolution(picture, size),
-            generator,
-            Guidance(),
-            self._steps("studio", 2, strength=0.5) if one else self._steps("studio", num_inference_steps),
-            FINISHING_NOISE,
-            picture=enlarge(picture[None], size)[0] if one else None,
-            constraints=tuple(constraints),
-            layout=layout,
-        )
-
-    def _together(self, layout: Layout, begun: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What makes one picture of a layout's windows: where there is none, it goes on as they end, or stays what it
-        was begun from (3, side, side)."""
-        if begun is None:
-            return layout.merge_background
-        device = self._execution_device
-        return partial(replace_known, begun.to(device), (1 - layout.covered()).to(device))
-
-    @torch.no_grad()
     def denoise_step(self, rows: Sequence[SampleState]) -> None:
-        """Take rows of any task, step and sampler one step on; windows of one size share a network call.
+        """Advance pictures of any task, sampler and number of steps by one step; they change in place.
 
-        A picture larger than its stage's window is several windows of that call, whose predictions are blended. Rows
-        change in place. Raises ValueError for a row that is finished.
+        A picture larger than its stage's tile size is predicted in tiles, which are blended. Tiles of one size share a
+        network call.
+
+        Raises:
+            ValueError: a picture is finished.
         """
-        steps = [row.step for row in rows]
-        while left := [row for row, step in zip(rows, steps, strict=True) if row.step == step]:
-            self.denoise_call(left)
+        remaining, steps = list(rows), {id(row): row.step for row in rows}
+        while remaining:
+            denoise_call(self.unet, remaining)
+            remaining = [row for row in remaining if row.step == steps[id(row)]]
 
     def denoise_call(self, rows: Sequence[SampleState]) -> None:
-        """Show the network each row's next windows, at most MAX_CALL of each row; a row that it has seen all of takes
-        its step. So no call is long, however large the picture."""
+        """Call the network once with each picture's next tiles; see `sampling.batched_call.denoise_call`."""
         denoise_call(self.unet, rows)
-
-    def guides_in_one_pass(self, scale: float, negative_prompt: str = "") -> bool:
-        """Whether the network can guide by this scale without a second row: it was taught to, from 1 to MAX_GUIDANCE,
-        and away from nothing but silence."""
-        return bool(self.unet.config.guidance_rank) and 1 <= scale <= MAX_ONE_PASS_GUIDANCE and not negative_prompt
 
     @torch.no_grad()
     def decode(self, row: SampleState) -> Image.Image:
-        """The row's picture as it stands: finished, or as x0 is predicted now. RGB, or RGBA where it has an alpha."""
-        values, finish = row.sample if row.finished else row.pred_original_sample, row.finish
+        """Return the picture as it is: finished, or as x0 is predicted now. RGB, or RGBA where it has transparency.
+
+        Raises:
+            ValueError: no step is taken yet.
+        """
+        values, output = row.sample if row.finished else row.pred_original_sample, row.output
         if values is None:
             raise ValueError("a row that has not taken a step has no picture yet")
-        if finish.low_res is not None:
-            values = back_project(values[None].clamp(-1, 1), finish.low_res.to(values.device))[0]
-        height, width = (max(round(s * length), 1) for s, length in zip(finish.crop, values.shape[1:], strict=True))
+        if output.low_res is not None:
+            values = back_project(values[None].clamp(-1, 1), output.low_res.to(values.device))[0]
+        height = max(round(output.crop[0] * values.shape[1]), 1)
+        width = max(round(output.crop[1] * values.shape[2]), 1)
         picture = tensor_to_image(values[:, :height, :width])
-        if finish.area is not None:
-            return finish.area.paste_back(picture)
-        if picture.size != finish.size[::-1]:
-            picture = picture.resize(finish.size[::-1], Image.Resampling.BICUBIC)
-        if finish.alpha is not None:
-            picture.putalpha(finish.alpha)
+        if output.area is not None:
+            return output.area.paste_back(picture)
+        if picture.size != output.size[::-1]:
+            picture = picture.resize(output.size[::-1], Image.Resampling.BICUBIC)
+        if output.alpha is not None:
+            picture.putalpha(output.alpha)
         return picture
 
-    # ---- the loop that a diffusers user calls ----
+    # ---- the loop of `__call__` ----
 
     def _run(
         self,
         rows: list[SampleState],
+        *,
         output_type: str,
         return_dict: bool,
         callback_on_step_end: Callable[..., dict] | None,
         callback_on_step_end_tensor_inputs: Sequence[str],
     ) -> ImagePipelineOutput | tuple:
+        """Denoise and decode all pictures, as `DiffusionPipeline.__call__` does. The arguments are diffusers'.
+
+        A callback gets tensors (B, 3, H, W), or lists of (3, H, W) where sizes differ, of the pictures that are not
+        finished.
+        """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type is {output_type!r}; it must be one of pil, np, pt")
         for name in callback_on_step_end_tensor_inputs:
             if name not in self._callback_tensor_inputs:
                 allowed = ", ".join(self._callback_tensor_inputs)
                 raise ValueError(f"callback_on_step_end_tensor_inputs has {name!r}; it may have {allowed}")
-        self._interrupt, number = False, 0
+        self._interrupted, number = False, 0
         with self.progress_bar(total=max(row.num_steps for row in rows)) as bar:
-            # pictures of several sizes may take different numbers of steps
-            while not self._interrupt and (left := [row for row in rows if not row.finished]):
-                time = left[0].time
-                self.denoise_step(left)
+            remaining = [row for row in rows if not row.finished]
+            while remaining and not self._interrupted:
+                time = remaining[0].time
+                self.denoise_step(remaining)
                 bar.update()
                 if callback_on_step_end is not None:
-                    known = {
-                        "latents": _stacked([row.sample for row in left]),
-                        "pred_original_sample": _stacked([row.pred_original_sample for row in left]),
+                    tensors = {
+                        "latents": _stack([row.sample for row in remaining]),
+                        "pred_original_sample": _stack([row.pred_original_sample for row in remaining]),
                     }
-                    given = {name: known[name] for name in callback_on_step_end_tensor_inputs}
-                    changed = callback_on_step_end(self, number, time, given) or {}
-                    for row, sample in zip(left, changed.get("latents", known["latents"]), strict=True):
+                    inputs = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                    outputs = callback_on_step_end(self, number, time, inputs) or {}
+                    for row, sample in zip(remaining, outputs.get("latents", tensors["latents"]), strict=True):
                         row.stage.sample = sample
                 number += 1
+                remaining = [row for row in rows if not row.finished]  # sizes differ, and so do numbers of steps
         self.maybe_free_model_hooks()
         images: Any = [self.decode(row) for row in rows]
         if output_type != "pil":
@@ -380,28 +312,30 @@ class StudioPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def interrupt(self) -> None:
-        """End the call under way after its present step; it returns the pictures as predicted so far."""
-        self._interrupt = True
+        """End the present `__call__` after its step; it returns the pictures as predicted so far."""
+        self._interrupted = True
 
 
-def _stacked(pictures: list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
-    """(B, 3, H, W); pictures of several sizes stay a list."""
+def _stack(pictures: list[Any]) -> torch.Tensor | list[torch.Tensor]:
+    """Return (B, 3, H, W); pictures of several sizes stay a list."""
     return torch.stack(pictures) if len({picture.shape for picture in pictures}) == 1 else pictures
 
 
-def randn(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    """Standard normal numbers on the CPU, from a generator on whatever device."""
-    return torch.randn(tuple(shape), generator=generator, device=generator.device).cpu()
-
-
 def image_to_tensor(picture: Image.Image | np.ndarray) -> torch.Tensor:
-    """RGB, or (H, W, 3) uint8 -> (3, H, W) float32 in [-1, 1]."""
+    """Return RGB, or (H, W, 3) uint8, as (3, H, W) float32 in [-1, 1]."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def tensor_to_image(picture: torch.Tensor) -> Image.Image:
-    """(3, H, W) in [-1, 1], clipped -> RGB."""
+    """Return (3, H, W) in [-1, 1], clipped, as RGB."""
     values = torch.empty(picture.shape, dtype=torch.uint8, device=picture.device)
-    for part in row_strips(*picture.shape[1:]):
-        values[:, part] = ((picture[:, part].clamp(-1, 1) + 1) * 127.5).round().byte()
+    for strip in split_rows(*picture.shape[1:]):
+        values[:, strip] = ((picture[:, strip].clamp(-1, 1) + 1) * 127.5).round().byte()
     return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())
+
+
+def pad_to_side(picture: torch.Tensor, side: int) -> torch.Tensor:
+    """Return (3, H, W), padded at the right and at the bottom with its edge so that no side is below `side` px."""
+    height, width = picture.shape[1:]
+    pad = (0, max(0, side - width), 0, max(0, side - height))
+    return torch.nn.functional.pad(picture[None], pad, mode="replicate")[0]

@@ -1,97 +1,131 @@
-"""One network call for many rows: windows of one size together, predictions blended, guidance, the step.
-
-Knows rows and the network; knows nothing of prompts, of tasks, or of how rows are made and what becomes of them.
-"""
+"""One network call for many pictures: tiles of one size together, predictions blended, guidance, the step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from studio.diffusion.guidance import apply_guidance, guidance_baseline
-from studio.diffusion.sampling.state import MAX_TILES_PER_CALL, PromptEmbedding, SampleState, advance
-from studio.diffusion.tiling import TileBlender
+from studio.diffusion.noise_process import from_original, to_original_and_noise
+from studio.diffusion.sampling.state import (
+    MAX_TILES_PER_CALL,
+    PartialStep,
+    SampleState,
+    StepRecord,
+    StepResult,
+    Tile,
+)
+from studio.diffusion.sampling.steppers import StudioStepper
+from studio.diffusion.tiling import split_rows
 from studio.diffusion.unet import StudioUNet
-
-
-class Tile(NamedTuple):
-    """One row of a network call: a window of a picture under way, and the words that it is shown with."""
-
-    row: SampleState
-    words: PromptEmbedding
-    input: torch.Tensor  # (3, H, W) of the whole picture
-    top: int
-    left: int
-    shape: tuple[int, int]
-    blend: TileBlender  # where its prediction goes
 
 
 @torch.no_grad()
 def denoise_call(unet: StudioUNet, rows: Sequence[SampleState]) -> None:
-    """Show the network each row's next windows, at most MAX_CALL of each row; a row that it has seen all of takes
-    its step. So no call is long, however large the picture."""
+    """Call the network with each picture's next tiles, at most MAX_TILES_PER_CALL of each.
+
+    A picture advances after its last tile. So no call is long, however large the picture. If the call raises, no
+    picture has advanced; one that takes several calls a step may have to begin its step again.
+
+    Raises:
+        ValueError: a picture is finished.
+    """
     if any(row.finished for row in rows):
         raise ValueError("a row is finished: decode it")
-    tiles: dict[tuple[int, int], list[Tile]] = {}  # by size
-    looks = []
-    for row in rows:
-        seen, places = row.look()
-        looks.append(seen._replace(rows=seen.rows + len(places)))
-        whole, shape = row.network_input, row.call_shape
-        for words, blend, top, left in places:
-            tiles.setdefault(shape, []).append(Tile(row, words, whole, top, left, shape, blend))
-    predictions: list[tuple[Tile, torch.Tensor]] = []
-    for group in tiles.values():
-        for begin in range(0, len(group), MAX_TILES_PER_CALL):  # bounds the memory
-            part = group[begin : begin + MAX_TILES_PER_CALL]
-            predictions += zip(part, predict(unet, part), strict=True)
-    for tile, prediction in predictions:  # only when all are there: this cannot be taken back
-        tile.blend.add(prediction, tile.top, tile.left)
-    whole_rows, wholes, differences = [], [], []
-    for row, seen in zip(rows, looks, strict=True):
-        if not row.saw_all(seen):
-            row.seen = seen
-            continue
-        row.seen = None
-        whole_rows.append(row)
-        with_words, *others = (blend.whole() for blend in seen.said)
-        if not others:
-            wholes.append(with_words)
-            differences.append(None)
+    generator_states = [row.generator.get_state() for row in rows]
+    try:
+        outcomes = _compute(unet, rows)
+    except BaseException:
+        for row, state in zip(rows, generator_states, strict=True):
+            row.generator.set_state(state)
+        raise
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if isinstance(outcome, StepResult):
+            row.commit(outcome)
         else:
-            away = guidance_baseline(with_words, *others, style=row.stage.guidance.style)
-            wholes.append(apply_guidance(away, with_words, row.guidance_scale))
-            differences.append(with_words - away)
-    advance(whole_rows, wholes, differences)
+            row.partial_step = outcome
 
 
-def predict(unet: StudioUNet, tiles: list[Tile]) -> torch.Tensor:
-    """Predictions (N, 3, h, w) in float32 for N tiles of one size."""
-    # not unet.dtype and the execution device: they go through all modules, a fifth of a small call's time
-    dtype, device = unet.stem.weight.dtype, tiles[0].input.device
-    rows = [tile.row for tile in tiles]
-    inputs = []
-    for row, _, whole, top, left, (height, width), _ in tiles:
-        x_t = whole[:, top : top + height, left : left + width]
-        inputs.append(torch.cat([x_t, row.stage.given.window(top, left, height, width, x_t)]))  # (10, h, w)
-    texts = [tile.words.text for tile in tiles]
-    text = pad_sequence(texts, batch_first=True)  # (N, L, D): no longer than need be, or words cost what pixels do
-    counts = torch.tensor([len(words) for words in texts], device=device)
+def _compute(unet: StudioUNet, rows: Sequence[SampleState]) -> list[StepResult | PartialStep]:
+    """Return each picture's completed step, or its step in progress. Of the pictures, only generators change."""
+    steps: list[PartialStep] = []
+    tiles_by_size: dict[tuple[int, int], list[Tile]] = {}
+    for row in rows:
+        step, tiles = row.next_tiles()
+        steps.append(replace(step, tiles_done=step.tiles_done + len(tiles)))
+        tiles_by_size.setdefault(row.call_key, []).extend(tiles)
+    predictions: list[tuple[Tile, torch.Tensor]] = []
+    for size, tiles in tiles_by_size.items():
+        for begin in range(0, len(tiles), MAX_TILES_PER_CALL):  # bounds the memory
+            batch = tiles[begin : begin + MAX_TILES_PER_CALL]
+            predictions.extend(zip(batch, predict(unet, batch, size), strict=True))
+    for tile, prediction in predictions:  # only now: adding to a blender cannot be undone
+        tile.blender.add(prediction, tile.top, tile.left)
+    outcomes: list[StepResult | PartialStep] = []
+    for row, step in zip(rows, steps, strict=True):
+        is_complete = step.tiles_done == len(row.stage.corners) * len(step.blenders)
+        outcomes.append(_take_step(row, step) if is_complete else step)
+    return outcomes
+
+
+def predict(unet: StudioUNet, tiles: Sequence[Tile], size: tuple[int, int]) -> torch.Tensor:
+    """Return the network's predictions (N, 3, h, w), in float32, for N tiles of one size (h, w)."""
+    height, width = size
+    inputs, texts, lengths, times, tasks, noise_levels, scales = [], [], [], [], [], [], []
+    for stage, step, text, top, left, _ in tiles:
+        x_t = step.x_t[:, top : top + height, left : left + width]
+        inputs.append(torch.cat([x_t, stage.sparse_condition.crop(top, left, height, width, x_t)]))  # (10, h, w)
+        texts.append(text)
+        lengths.append(len(text))
+        times.append(step.time)
+        tasks.append(int(stage.task))
+        noise_levels.append(stage.noise_level)
+        scales.append(step.guidance_scale if stage.guidance.one_pass else 1.0)
+    # Not `unet.dtype` and the execution device: these search all modules, which is slow next to a small call.
+    dtype, device = unet.stem.weight.dtype, inputs[0].device
+    text = pad_sequence(texts, batch_first=True)  # (N, L, D), L no longer than the longest
+    mask = torch.arange(text.shape[1], device=device) < torch.tensor(lengths, device=device)[:, None]
     return unet(
         torch.stack(inputs).to(dtype),
-        torch.tensor([row.time for row in rows], device=device),
+        torch.tensor(times, device=device),
         text.to(dtype),
-        torch.arange(text.shape[1], device=device) < counts[:, None],
-        torch.tensor([int(row.stage.task) for row in rows], device=device),
-        torch.tensor([row.stage.noise_level for row in rows], device=device),
-        guidance_input(rows, device),
+        mask,
+        torch.tensor(tasks, device=device),
+        torch.tensor(noise_levels, device=device),
+        None if set(scales) == {1.0} else torch.tensor(scales, device=device),
     ).sample.float()
 
 
-def guidance_input(rows: Sequence[SampleState], device: torch.device) -> torch.Tensor | None:
-    """(N,) the scales that the network itself is to guide by, 1 for rows that it does not; None where it is none."""
-    scales = [row.guidance_scale if row.stage.guidance.one_pass else 1.0 for row in rows]
-    return None if set(scales) == {1.0} else torch.tensor(scales, device=device)
+def _take_step(row: SampleState, step: PartialStep) -> StepResult:
+    """Return the step of a picture all of whose tiles are predicted. The generator advances where noise is drawn."""
+    stage, stepper, x_t = row.stage, row.stage.stepper, step.x_t
+    prediction, *others = [blender.result() for blender in step.blenders]
+    difference = None
+    if others:
+        baseline = guidance_baseline(prediction, *others, style=stage.guidance.style)
+        difference = prediction - baseline
+        prediction = apply_guidance(baseline, prediction, step.guidance_scale)
+    alpha, sigma = stepper.levels[stage.step]
+    x_0 = torch.empty_like(x_t)
+    for strip in split_rows(*x_t.shape[1:]):
+        x_0[:, strip], _ = to_original_and_noise(
+            prediction[:, strip], x_t[:, strip], alpha, sigma, stepper.prediction_type
+        )
+    for constrain in stage.constraints:
+        x_0 = constrain(x_0)
+    if isinstance(stepper, StudioStepper):
+        sample, state = stepper.step(stage.stepper_state, x_0, stage.sample, stage.step, stage.restart_noise)
+    else:
+        if stage.constraints:  # the scheduler takes a prediction: the one that implies the constrained x0
+            prediction = from_original(x_0, x_t, alpha, sigma, stepper.prediction_type)
+        sample, state = stepper.step(stage.stepper_state, prediction, stage.sample, stage.step, row.generator)
+    next_stage = None
+    if stage.step + 1 == len(stepper.times):
+        state = None  # the history is not needed any more
+        if row.next_stages:
+            next_stage = row.next_stages[0].start(sample, row.generator)
+    record = StepRecord(x_t, x_0, difference, step.time, alpha, sigma, step.guidance_scale)
+    return StepResult(record, sample, state, next_stage)

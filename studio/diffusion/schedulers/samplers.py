@@ -1,7 +1,4 @@
-"""The samplers to choose from: ours and six of diffusers', each with the settings that our schedule needs.
-
-Knows names, labels and configs; the sampling itself is in scheduler.py and in diffusers.
-"""
+"""The samplers to choose from: StudioScheduler and six of diffusers, each with the settings that our schedule needs."""
 
 from __future__ import annotations
 
@@ -24,15 +21,15 @@ from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
 
 @dataclass(frozen=True)
 class Sampler:
-    """A choice of sampler: the name to show, the class, and what it changes in a model's config."""
+    """A choice of sampler: its label, its class, and the values that it changes in a model's config."""
 
     label: str
     scheduler_class: type[SchedulerMixin]
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Trailing spacing begins at the last train step: pure noise, the cosine schedule's sigma / alpha being 20,000.
-# Values that only some classes know stand here lest they come from another class's config or defaults.
+# Trailing spacing begins at the last train step, which is pure noise: sigma / alpha of the cosine schedule is 20,000.
+# Values that only some classes have are listed too, so that none comes from another class's config or defaults.
 TRAILING_SPACING = {"timestep_spacing": "trailing"}
 SOLVER_CONFIG = {"lower_order_final": True, "final_sigmas_type": "zero"}
 SAMPLERS: dict[str, Sampler] = {
@@ -55,10 +52,10 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def timestep_arguments(scheduler: SchedulerMixin, num_inference_steps: int) -> dict[str, Any]:
-    """What to pass to `set_timesteps`.
+    """Return the arguments for `set_timesteps`.
 
-    Heun steps in sigma / alpha, which the cosine schedule lets fall from 20,000 to 30 within 20 train steps: its
-    trapezoid wants short steps there. Its times are spaced quadratically, and begin just short of pure noise.
+    Heun steps in sigma / alpha, which falls from 20,000 to 30 within 20 train steps of the cosine schedule, and its
+    trapezoid rule needs short steps there. So its times are spaced quadratically, and begin just before pure noise.
     """
     if not isinstance(scheduler, HeunDiscreteScheduler):
         return {"num_inference_steps": num_inference_steps}
@@ -70,17 +67,20 @@ def timestep_arguments(scheduler: SchedulerMixin, num_inference_steps: int) -> d
 
 
 def make_sampler(name: str, config: Mapping[str, Any]) -> SchedulerMixin:
-    """The scheduler that SAMPLERS calls `name`, for a model whose scheduler has this config.
+    """Return the scheduler of a key of SAMPLERS, for a model whose scheduler has this config.
 
-    Every value of config counts, those too that its scheduler took by default: `from_config` alone would drop
-    them for the new class's own defaults. Raises ValueError for an unknown name.
+    Every value of config counts, even a default of its scheduler: `from_config` alone would replace those by the new
+    class's defaults.
+
+    Raises:
+        ValueError: the name is unknown.
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler is {name!r}; it must be one of {', '.join(SAMPLERS)}")
     sampler = SAMPLERS[name]
     explicit = {key: value for key, value in config.items() if not key.startswith("_")}
     if sampler.scheduler_class is not StudioScheduler:
-        explicit.pop("solver_tables", None)  # which the others would warn of
+        explicit.pop("solver_tables", None)  # the other classes warn of it
     scheduler = sampler.scheduler_class.from_config({**explicit, **sampler.overrides})
-    scheduler.register_to_config(_use_default_values=[])  # nor shall the next class drop any
+    scheduler.register_to_config(_use_default_values=[])  # nor may the next class drop any
     return scheduler

@@ -1,12 +1,12 @@
-"""Tables of a solver fitted to a network: times and coefficients for one number of evaluations and one guidance.
+"""Tables of a solver fitted to a network: times and coefficients for one number of calls and one guidance scale.
 
-The Generalized Solver (arXiv 2510.17699): a linear multistep method whose history reaches back to the first call. Its
-evaluation-time shifts need no numbers of their own: the coefficients are free, so that a sample need not be at the
-level of the time that the network is called with. Two things are added. What is coarse has coefficients of its own,
-since it is settled long before what is fine is; and each call has its own guidance, since a long step follows for long
-what is strongest where it begins.
+The Generalized Solver (arXiv 2510.17699) is a linear multistep method whose history reaches back to the first call. Its
+evaluation-time shifts need no numbers of their own: the coefficients are free, so a sample need not have the noise
+level of the time that the network is called with. Two things are added here. Coarse structure has coefficients of its
+own, since it settles long before fine detail. And each call has its own guidance factor, since a long step follows the
+direction where it begins for long.
 
-Knows how tables are kept in a scheduler's config and which one fits; the fitting is in training.
+Tables are stored in a scheduler's config; `studio.training.solver` fits them.
 """
 
 from __future__ import annotations
@@ -21,25 +21,28 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-COLUMNS, SQUARES = ("timesteps", "a", "coarse_a", "guidance"), ("b", "coarse_b")  # of a table, by their shape
-NEAREST = math.sqrt(2)  # a table serves guidance scales up to so many times its own, and down to its own over that
+COLUMNS, SQUARES = ("timesteps", "a", "coarse_a", "guidance"), ("b", "coarse_b")  # fields of a table, by their shape
+MAX_SCALE_RATIO = math.sqrt(2)  # between a guidance scale and that of a table that serves it, either way
 
 
 @dataclass(frozen=True)
 class SolverTable:
-    """A run of N calls. ValueError for what is not one.
+    """A run of N calls.
 
-    x_{i+1} = a_i x_i + sum_j b_ij x0_{i-j} + smoothed(coarse_a_i x_i + sum_j coarse_b_ij x0_{i-j}), as in
-    `studio.diffusion.schedulers.studio_scheduler.SamplingPlan`; the last is the picture.
+    x_{i+1} = a_i x_i + sum_j b_ij x0_{i-j} + smooth_3x3(coarse_a_i x_i + sum_j coarse_b_ij x0_{i-j}), as in
+    `studio.diffusion.schedulers.sampling_plan.SamplingPlan`; the last x is the picture.
+
+    Raises:
+        ValueError: lengths differ, a number is not finite, or a guidance is not above 0.
     """
 
-    guidance_scale: float  # that it was fitted for
+    guidance_scale: float  # that the table is fitted for
     timesteps: tuple[float, ...]  # (N,) real train steps, decreasing
     a: tuple[float, ...]  # (N,)
     b: tuple[tuple[float, ...], ...]  # (N, N), zeros where there is no history yet
     coarse_a: tuple[float, ...]  # (N,)
     coarse_b: tuple[tuple[float, ...], ...]  # (N, N)
-    guidance: tuple[float, ...]  # (N,) above 0: guidance scales less 1 are multiplied by it
+    guidance: tuple[float, ...]  # (N,) above 0: factors of guidance scales less 1
 
     def __post_init__(self) -> None:
         count = len(self.timesteps)
@@ -65,14 +68,14 @@ class SolverTable:
 
 @dataclass(frozen=True)
 class SolverTables:
-    """All tables fitted to one network, and which network that is."""
+    """All tables fitted to one network."""
 
     model: str  # its `fingerprint`
     tables: tuple[SolverTable, ...]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | None) -> SolverTables:
-        """What `to_config` wrote; no tables for None. Raises ValueError for anything else."""
+        """Return the tables that `to_config` wrote; none for None. Raises ValueError for anything else."""
         if config is None:
             return cls("", ())
         try:
@@ -81,7 +84,7 @@ class SolverTables:
             raise ValueError(f"solver_tables is not what the fitting wrote: {problem!r}") from problem
 
     def to_config(self) -> dict[str, Any]:
-        """Plain numbers, without the zeros where there is no history yet."""
+        """Return plain numbers, without the zeros where there is no history yet."""
         tables = [
             asdict(table) | {name: [row[: i + 1] for i, row in enumerate(getattr(table, name))] for name in SQUARES}
             for table in self.tables
@@ -89,23 +92,22 @@ class SolverTables:
         return {"model": self.model, "tables": [_lists(table) for table in tables]}
 
     def find(self, num_inference_steps: int, guidance_scale: float) -> SolverTable | None:
-        """The table for so many calls whose guidance is nearest in ratio, if it is near enough."""
+        """Return the table of so many calls whose guidance scale is nearest in ratio; None if it is not near enough."""
         if guidance_scale <= 0:
             return None
-
-        def distance(table: SolverTable) -> float:
-            return abs(math.log(guidance_scale / table.guidance_scale))
-
-        fitting = [table for table in self.tables if len(table) == num_inference_steps]
-        nearest = min(fitting, key=distance, default=None)
-        return nearest if nearest is not None and distance(nearest) <= math.log(NEAREST) + 1e-9 else None
+        nearest, least = None, math.inf
+        for table in self.tables:
+            distance = abs(math.log(guidance_scale / table.guidance_scale))
+            if len(table.timesteps) == num_inference_steps and distance < least:
+                nearest, least = table, distance
+        return nearest if least <= math.log(MAX_SCALE_RATIO) + 1e-9 else None
 
 
 def _from_numbers(numbers: Mapping[str, Any]) -> SolverTable:
     count = len(numbers["timesteps"])
-    nothing = [0.0] * count
-    absent = {"coarse_a": nothing, "coarse_b": [nothing] * count, "guidance": [1.0] * count}  # in earlier tables
-    numbers = absent | dict(numbers)
+    zeros = [0.0] * count
+    defaults = {"coarse_a": zeros, "coarse_b": [zeros] * count, "guidance": [1.0] * count}  # absent in earlier tables
+    numbers = defaults | dict(numbers)
     columns = {name: tuple(map(float, numbers[name])) for name in COLUMNS}
     squares = {
         name: tuple((*map(float, row), *[0.0] * (count - len(row))) for row in numbers[name]) for name in SQUARES
@@ -114,7 +116,7 @@ def _from_numbers(numbers: Mapping[str, Any]) -> SolverTable:
 
 
 def _lists(value: Any) -> Any:
-    """Tuples as lists, as JSON has them: a config is the same before it is saved and after."""
+    """Return tuples as lists, as in JSON, so that a config is the same before it is saved and after."""
     if isinstance(value, Mapping):
         return {key: _lists(part) for key, part in value.items()}
     return [_lists(part) for part in value] if isinstance(value, Sequence) else value
@@ -124,10 +126,10 @@ _fingerprints: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 def fingerprint(network: nn.Module) -> str:
-    """Sixteen hexadecimal digits that tell a network's weights from others', reckoned once for each module.
+    """Return sixteen hexadecimal digits that identify a network's weights; computed once for each module.
 
-    Of the weights as bfloat16, so that what is loaded from one file as float32, float16 or bfloat16 is the same,
-    compiled or not. Empty where the weights are not there to be read: kept elsewhere until they are needed.
+    It is the hash of the weights as bfloat16, so that it is the same for a file loaded as float32, float16 or bfloat16,
+    compiled or not. It is empty where the weights are offloaded and cannot be read.
     """
     if network not in _fingerprints:
         digest = hashlib.sha256()
@@ -135,7 +137,7 @@ def fingerprint(network: nn.Module) -> str:
             if values.is_meta:
                 return ""
             digest.update(name.removeprefix("_orig_mod.").encode())
-            kept = values.detach().to("cpu", torch.float16)  # as in the file
-            digest.update(kept.to(torch.bfloat16).contiguous().view(torch.int16).numpy())
+            stored = values.detach().to("cpu", torch.float16)  # as in the file
+            digest.update(stored.to(torch.bfloat16).contiguous().view(torch.int16).numpy())
         _fingerprints[network] = digest.hexdigest()[:16]
     return _fingerprints[network]

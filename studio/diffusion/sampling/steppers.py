@@ -1,0 +1,159 @@
+"""Steppers: how the sample of one picture advances after each network call.
+
+A stepper has no state of its own. `step` is a pure function: the state goes in, and the new sample and the new state
+come out. So a step that fails changes nothing, and one stepper may serve many pictures.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from inspect import signature
+from typing import Any
+
+import torch
+from diffusers import LMSDiscreteScheduler, PNDMScheduler, SchedulerMixin
+
+from studio.diffusion.noise_process import NoiseSchedule
+from studio.diffusion.schedulers.samplers import timestep_arguments
+from studio.diffusion.schedulers.solver_tables import SolverTable
+from studio.diffusion.schedulers.studio_scheduler import StudioScheduler, multistep_update, smooth_3x3
+from studio.diffusion.tiling import split_rows
+
+
+class StudioStepper:
+    """Steps of `StudioScheduler`. The state is the history of x0 predictions, newest first.
+
+    Args:
+        scheduler: the scheduler, which is not changed.
+        num_inference_steps, timesteps, table, restart_time: see `StudioScheduler.plan`.
+        begin: steps of the plan that are left out; the run begins at the noise level of the next one.
+
+    Raises:
+        ValueError: see `StudioScheduler.plan`.
+    """
+
+    def __init__(
+        self,
+        scheduler: StudioScheduler,
+        num_inference_steps: int | None = None,
+        *,
+        begin: int = 0,
+        timesteps: Sequence[float] | None = None,
+        table: SolverTable | None = None,
+        restart_time: float | None = None,
+    ) -> None:
+        plan = scheduler.plan(num_inference_steps, timesteps, begin, table, restart_time)
+        self.restart_time = restart_time
+        self.prediction_type: str = scheduler.config.prediction_type
+        self.times: list[float] = plan.timesteps.tolist()[begin:]  # of each network call, in train steps
+        self.levels = list(zip(plan.alphas.tolist(), plan.sigmas.tolist(), strict=True))[begin:]  # (alpha, sigma)
+        self.guidance_shares: list[float] = plan.guidance.tolist()[begin:]
+        self.initial_scale = 1.0
+        self.initial_state: tuple[torch.Tensor, ...] = ()
+        self._a: list[float] = plan.a.tolist()[begin:]
+        self._b: list[list[float]] = plan.b.tolist()[begin:]
+        self._c: list[float] = plan.c.tolist()[begin:]
+        self._coarse: list[tuple[float, list[float]]] | None = None
+        if plan.coarse is not None:
+            self._coarse = list(zip(plan.coarse[0].tolist(), plan.coarse[1].tolist(), strict=True))[begin:]
+
+    def add_noise(self, picture: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Return x_t (3, H, W) of a picture at the noise level where the run begins."""
+        alpha, sigma = self.levels[0]
+        return alpha * picture + sigma * noise
+
+    def network_input(self, state: Any, sample: torch.Tensor, step: int) -> torch.Tensor:
+        """Return the x_t that the network is called with."""
+        return sample
+
+    def step(
+        self,
+        state: tuple[torch.Tensor, ...],
+        x_0: torch.Tensor,
+        sample: torch.Tensor,
+        step: int,
+        restart_noise: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return the sample after a step, and the history with x_0 in it. Pictures are (3, H, W).
+
+        restart_noise: standard normal, of a run with a restart time; its first step adds it.
+        """
+        b = self._b[step]
+        history = (x_0, *state)[: len(b)]
+        after = torch.empty_like(sample)
+        for strip in split_rows(*sample.shape[1:]):
+            predictions = [each[:, strip] for each in history]
+            after[:, strip] = multistep_update(sample[:, strip], predictions, self._a[step], b)
+        if self._coarse is not None:
+            after = after + smooth_3x3(multistep_update(sample, history, *self._coarse[step]))
+        if restart_noise is not None and self._c[step]:
+            after.add_(restart_noise, alpha=self._c[step])
+        return after, history
+
+
+class DiffusersStepper:
+    """Steps of a scheduler of diffusers. The state is a scheduler, which keeps its run's history inside.
+
+    Args:
+        scheduler: its class and config count; it is not changed.
+        num_inference_steps: 1 or more.
+        device: of the timesteps.
+        begin: steps that are left out, as in diffusers' image to image.
+
+    Raises:
+        ValueError: the scheduler needs its first steps and cannot begin later.
+    """
+
+    restart_time = None
+
+    def __init__(
+        self, scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device | str, *, begin: int = 0
+    ) -> None:
+        config = {key: value for key, value in scheduler.config.items() if key != "solver_tables"}  # of ours alone
+        self.initial_state: Any = type(scheduler).from_config(config)
+        if begin and isinstance(self.initial_state, LMSDiscreteScheduler | PNDMScheduler):
+            raise ValueError(
+                f"{type(scheduler).__name__} needs the steps before: it cannot begin from a picture; take another one"
+            )
+        state = self.initial_state
+        state.set_timesteps(**timestep_arguments(state, num_inference_steps), device=device)
+        begin *= state.order
+        if hasattr(state, "set_begin_index"):  # some timesteps repeat (Heun): do not search for them
+            state.set_begin_index(begin)
+        self.prediction_type: str = scheduler.config.prediction_type
+        self._timesteps = state.timesteps[begin:]
+        self.times: list[float] = self._timesteps.tolist()
+        alphas_cumprod = state.alphas_cumprod
+        alphas_cumprod = torch.where(alphas_cumprod > 0, alphas_cumprod, 2**-24)  # a finite log-SNR at pure noise
+        alphas, sigmas = NoiseSchedule(alphas_cumprod).alpha_sigma(torch.tensor(self.times).double())
+        self.levels = list(zip(alphas.tolist(), sigmas.tolist(), strict=True))
+        self.guidance_shares = [1.0] * len(self.times)
+        self.initial_scale = float(state.init_noise_sigma)
+        self._draws_noise = "generator" in signature(state.step).parameters
+
+    def add_noise(self, picture: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Return the sample (3, H, W), in the scheduler's own scaling, of a picture where the run begins."""
+        return self.initial_state.add_noise(picture[None], noise[None], self._timesteps[:1])[0]
+
+    def network_input(self, state: Any, sample: torch.Tensor, step: int) -> torch.Tensor:
+        """Return the x_t that the network is called with."""
+        return state.scale_model_input(sample, self._timesteps[step])
+
+    def step(
+        self, state: Any, prediction: torch.Tensor, sample: torch.Tensor, step: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, Any]:
+        """Return the sample after a step, and the scheduler after it. Pictures are (3, H, W).
+
+        The generator advances where the scheduler draws noise.
+        """
+        state = copy.copy(state)
+        for name, value in vars(state).items():
+            if isinstance(value, list):  # schedulers write to their lists of predictions in place, never to tensors
+                setattr(state, name, list(value))
+        noise_source = {"generator": generator} if self._draws_noise else {}
+        result = state.step(prediction[None], self._timesteps[step], sample[None], **noise_source)
+        return result.prev_sample[0], state
+
+
+Stepper = StudioStepper | DiffusersStepper
