@@ -219,10 +219,10 @@ def replay_step(
         """Windows (B, C, h, w) at their own size -> (C, H, W) of each caption, as much of it as counts."""
         of_each = []
         for k in range(len(captions)):
-            blend = TileBlender(height, width, window, layout.corners if layout else ())
+            blend = TileBlender(height, width, window, corners, is_grid=layout is None)
             for part, corner in list(zip(parts.cpu(), corners, strict=True))[k * each : (k + 1) * each]:
                 blend.add(part, *corner)
-            of_each.append(blend.whole())
+            of_each.append(blend.result())
         return of_each
 
     by_size: dict[int, list[np.ndarray]] = {}

@@ -15,13 +15,8 @@ import torch
 
 from studio.diffusion.noise_process import to_original_and_noise
 from studio.diffusion.schedulers.samplers import SAMPLERS, make_sampler
-from studio.diffusion.schedulers.studio_scheduler import (
-    STUDIO_CONFIG,
-    SamplingPlan,
-    StudioScheduler,
-    multistep_update,
-    smooth_3x3,
-)
+from studio.diffusion.schedulers.sampling_plan import SamplingPlan, multistep_update, smooth_3x3
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 
 BEFORE = ("", "′", "″", "‴", "⁗", *(f"⁽{digit}⁾" for digit in "⁵⁶⁷⁸⁹"))  # marks of predictions that many calls old
 FITTED = 3  # predictions, newest first, that a stock sampler's step is read as a sum of
@@ -266,7 +261,7 @@ def _is_at(plan: SamplingPlan, numbers: np.ndarray, times: np.ndarray) -> bool:
 def _leaps(scheduler: StudioScheduler, times: np.ndarray, count: int) -> list[Plan]:
     """The plan of a run of so many calls whose first is a leap to where the second is, if that is one."""
     share = float(times[1]) / (len(scheduler) - 1) if len(times) > 1 else 0.0
-    return [Plan(scheduler.plan(count, leap=share), "exact")] if 0 < share < 1 else []
+    return [Plan(scheduler.plan(count, restart_time=share), "exact")] if 0 < share < 1 else []
 
 
 def _left_over(first: Step, plan: SamplingPlan) -> float:
@@ -284,13 +279,11 @@ def recompute_step(
 ) -> np.ndarray:
     """The next sample by the scheduler's own update, from the x0 predictions (3, H, W), newest first."""
     kept = [torch.from_numpy(np.array(x0, dtype=np.float32)) for x0 in history[: len(b)]]
-    kept += [torch.zeros_like(kept[0])] * (len(b) - len(kept))
-    x = torch.from_numpy(np.array(x_t, dtype=np.float32))[None]
-    parts = x, torch.stack(kept)[None]
-    x_next = multistep_update(*parts, torch.tensor([a]), torch.tensor([list(b)]))
+    x = torch.from_numpy(np.array(x_t, dtype=np.float32))
+    x_next = multistep_update(x, kept, a, b)
     if coarse:
-        x_next += smooth_3x3(multistep_update(*parts, torch.tensor(coarse[:1]), torch.tensor([list(coarse[1:])])))
-    return x_next[0].numpy()
+        x_next += smooth_3x3(multistep_update(x, kept, coarse[0], coarse[1:]))
+    return x_next.numpy()
 
 
 def measured(x_t: np.ndarray, history: Sequence[np.ndarray], x_next: np.ndarray, coarse: bool = False) -> Weights:

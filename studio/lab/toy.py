@@ -16,7 +16,8 @@ from torch import nn
 
 from studio.diffusion.guidance import apply_guidance
 from studio.diffusion.noise_process import to_original_and_noise, velocity
-from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, SamplingPlan, StudioScheduler, multistep_update
+from studio.diffusion.schedulers.sampling_plan import SamplingPlan, multistep_update
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.lab.plane import EXTENT, PointCloud
 
 ANYTHING = 2  # the class of a point whose class is not told
@@ -153,15 +154,13 @@ def reverse_paths(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """From noise (P, 2) to points by the studio's multistep sampler: x (N + 1, P, 2) and predictions x0 (N, P, 2)."""
     x, xs, predictions = start, [start], []
-    history = torch.zeros(len(start), plan.b.shape[1], 2, dtype=start.dtype)  # (P, K, 2), newest first
     for i in range(len(plan)):
         v = aim(field, x, plan.timesteps[i : i + 1])
         alpha, sigma = (level[i].to(x) for level in (plan.alphas, plan.sigmas))
         x0, _ = to_original_and_noise(v, x, alpha, sigma, "v_prediction")
-        history = torch.cat([x0[:, None], history[:, :-1]], 1)
-        x = multistep_update(x, history, plan.a[i].expand(len(x)), plan.b[i].expand(len(x), -1))
-        xs.append(x)
         predictions.append(x0)
+        x = multistep_update(x, predictions[::-1], float(plan.a[i]), plan.b[i].tolist())
+        xs.append(x)
     return torch.stack(xs), torch.stack(predictions)
 
 

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from studio.diffusion.pipelines import StudioTextToImagePipeline
 from studio.diffusion.schedulers.samplers import make_sampler
+from studio.diffusion.schedulers.sampling_plan import smooth_3x3
 from studio.diffusion.schedulers.solver_tables import SolverTable, SolverTables, fingerprint
-from studio.diffusion.schedulers.studio_scheduler import StudioScheduler, smooth_3x3
+from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
 from studio.training.trajectories import (
     ROWS,
     TEACHER_STEPS,

@@ -16,8 +16,9 @@ from torch import Tensor
 from studio.diffusion.guidance import apply_guidance, guidance_baseline
 from studio.diffusion.noise_process import to_original_and_noise
 from studio.diffusion.pipelines import StudioTextToImagePipeline
+from studio.diffusion.schedulers.sampling_plan import smooth_3x3
 from studio.diffusion.schedulers.solver_tables import SolverTable
-from studio.diffusion.schedulers.studio_scheduler import StudioScheduler, smooth_3x3
+from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
 from studio.prompts.nouns import with_article, without_style
 from studio.training.data.scenes import default_prompt
 

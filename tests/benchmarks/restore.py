@@ -109,7 +109,7 @@ def inpainting(pipes: dict, classifier: Classifier, sprites: Sprites, count: int
 
     captions = [scene.caption for scene in scenes]
     found = {
-        "ours, painted area": ours(captions, whole=False),
+        "ours, painted area": ours(captions, whole_picture=False),
         "ours, whole picture": ours(captions),
         "ours, without words": ours([""] * count),
         "Telea": by_opencv(cv2.INPAINT_TELEA),

@@ -106,8 +106,9 @@ def fitted(pipe: StudioTextToImagePipeline, prompts: list[str], scale: float, ev
     for begin in range(0, len(prompts), ROWS):
         part = prompts[begin : begin + ROWS]
         seeds = range(SEED + begin, SEED + begin + len(part))
-        rows = pipe.prepare(part, None, evaluations, scale, seeds=seeds, sampler="studio", size=pipe.sample_size)
-        if rows[0].stage.steps.times == pipe.scheduler.plan(evaluations).timesteps.tolist():
+        options = {"num_inference_steps": evaluations, "guidance_scale": scale, "size": pipe.sample_size}
+        rows = pipe.prepare(part, seeds=seeds, sampler="studio", **options)
+        if rows[0].stage.stepper.times == pipe.scheduler.plan(evaluations).timesteps.tolist():
             return None
         while not rows[0].finished:
             pipe.denoise_step(rows)

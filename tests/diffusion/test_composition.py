@@ -136,10 +136,10 @@ def test_all_is_on_one_ground(layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_windows_that_agree_make_the_whole(layout):
-    picture, blend = torch.randn(3, 60, 60), TileBlender(60, 60, 32, layout.corners)
+    picture, blend = torch.randn(3, 60, 60), TileBlender(60, 60, 32, layout.corners, is_grid=False)
     for top, left in layout.corners:
         blend.add(picture[:, top : top + 32, left : left + 32], top, left)
-    torch.testing.assert_close(blend.whole(), picture * layout.covered())
+    torch.testing.assert_close(blend.result(), picture * layout.covered())
 
 
 @pytest.mark.parametrize("options", [{}, {"guidance_scale": 1.0}, {"one_pass": True}, {"sampler": "ddim"}])
@@ -173,7 +173,7 @@ def test_each_thing_is_sharpened_by_its_own_words(pipe, image):
     places = [(slice(None), slice(14, 46), slice(left, left + 32)) for left in (0, 28)]
     for row, place in zip(alone, places, strict=True):
         row.stage.sample = pair.sample[place].clone()
-        row.stage.given = Condition((32, 32), enlarged=pair.stage.given.enlarged[place])
+        row.stage.sparse_condition = Condition((32, 32), enlarged=pair.stage.sparse_condition.enlarged[place])
         row.stage.constraints = ()
     pair.stage.constraints = pair.stage.constraints[:1]  # what makes one picture of the windows
     pipe.denoise_step([pair, *alone])
@@ -186,7 +186,7 @@ def test_where_its_windows_are_not_twice_as_large_it_is_sharpened_by_the_whole_p
     monkeypatch.setattr(type(pipe), "window_size", 16)
     (pair,) = pipe.prepare([PAIR], seeds=[3], num_inference_steps=1, size=32)
     pipe.denoise_step([pair])
-    assert pair.stage.layout is None and pair.sample.shape == (3, 60, 60) and pair.call_shape == (16, 16)
+    assert pair.stage.layout is None and pair.sample.shape == (3, 60, 60) and pair.call_key == (16, 16)
 
 
 def test_a_pair_is_as_large_as_any_picture(pipe):
@@ -209,7 +209,7 @@ def test_a_variation_leaves_alone_what_no_window_shows(pipe):
 def test_of_a_picture_that_is_no_square_a_pair_is_one_prompt(pipe):
     image = Image.effect_noise((40, 24), 60).convert("RGB")
     (row,) = pipe.prepare([PAIR], seeds=[1], images=[image], num_inference_steps=2)
-    assert row.stage.layout is None and row.captions == ()
+    assert row.stage.layout is None and row.text.captions == ()
 
 
 def test_a_pair_of_a_batch_is_the_pair_alone(pipe):

@@ -152,7 +152,7 @@ def test_one_call_of_finishing_begins_half_way_from_the_enlargement(pipe):
     pipe.denoise_step([small])
     pipe.denoise_step([row])
     assert (row.step, row.num_steps, row.stage.task) == (1, 2, Task.SUPER_RESOLUTION)
-    alpha, sigma = pipe.scheduler.schedule.alpha_sigma(torch.tensor(row.stage.steps.times[0]))
+    alpha, sigma = pipe.scheduler.schedule.alpha_sigma(torch.tensor(row.stage.stepper.times[0]))
     noise = (row.sample - alpha * enlarge(small.sample[None].clamp(-1, 1), (64, 64))[0]) / sigma
     assert 0.5 < sigma < 0.9
     assert abs(noise.mean()) < 4 * noise.numel() ** -0.5 and noise.std() == pytest.approx(1, abs=0.03)
@@ -174,14 +174,14 @@ def test_the_style_is_emphasized_by_a_third_row(pipe):
     """Equation 3 of arXiv 2211.09800: one scale for the words without their style, and one for what the style adds."""
     prompts = ["a red cat, flat style", "a dog", "an owl left of a cat, flat style"]
     given = {"num_inference_steps": 3, "guidance_scale": 3.0, "seeds": [0], "size": 16}
-    emphasized, plain, several = (pipe.prepare([p], ["blue"], style_emphasis=0.5, **given)[0] for p in prompts)
+    emphasized, plain, several = (pipe.prepare([p], negative_prompts=["blue"], style_emphasis=0.5, **given)[0] for p in prompts)
     assert [row.call_rows for row in (emphasized, plain, several)] == [3, 2, 6]
     assert pipe.prepare(prompts[:1], style_emphasis=0.5, guidance_interval=(0.0, 0.5), **given)[0].call_rows == 1
     assert pipe.prepare(prompts[:1], style_emphasis=0.5, one_pass=True, **given)[0].call_rows == 1
     assert pipe.prepare(prompts[:1], style_emphasis=0.0, **given)[0].call_rows == 2
 
     assert pipe.prepare(prompts[:1], style_emphasis=0.5, **given | {"guidance_scale": 0.5})[0].call_rows == 2
-    assert pipe.prepare(prompts[:1], ["a red cat"], style_emphasis=0.5, **given)[0].call_rows == 2  # one and the same
+    assert pipe.prepare(prompts[:1], negative_prompts=["a red cat"], style_emphasis=0.5, **given)[0].call_rows == 2  # one and the same
 
     x_t, time = emphasized.sample, emphasized.time
     text, mask = pipe.encode(["a red cat, flat style", "a red cat", "blue"])
@@ -195,7 +195,7 @@ def test_the_style_is_emphasized_by_a_third_row(pipe):
     x_0 = record.alpha * x_t - record.sigma * expected
     torch.testing.assert_close(record.pred_original_sample, x_0, atol=1e-5, rtol=0)
 
-    (alone,) = pipe.prepare(prompts[:1], ["blue"], style_emphasis=0.5, **given)
+    (alone,) = pipe.prepare(prompts[:1], negative_prompts=["blue"], style_emphasis=0.5, **given)
     pipe.denoise_step([alone])
     torch.testing.assert_close(alone.sample, emphasized.sample, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="style_emphasis is -1"):
@@ -213,7 +213,7 @@ def test_guidance_in_one_pass_is_one_row_and_the_networks_own(pipe, monkeypatch)
     monkeypatch.setattr(pipe.unet, "forward", watched)
     rows = pipe.prepare(
         ["a red cat"] * 3 + [""],
-        ["", "a blue cat", "", ""],
+        negative_prompts=["", "a blue cat", "", ""],
         num_inference_steps=2,
         guidance_scale=3.0,
         guidance_interval=(0.9, 1.0),

@@ -14,12 +14,12 @@ from PIL import Image, ImageFilter, ImageOps
 
 import studio.diffusion.tiling as tiling
 import studio.imaging.tiles as tiles
-from studio.diffusion.conditioning import Condition, back_project, enlarge, match_colours
+from studio.diffusion.conditioning import Condition, back_project, enlarge, match_colors
 from studio.diffusion.pipelines import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
 from studio.diffusion.pipelines.base import image_to_tensor
 from studio.diffusion.pipelines.denoise import undo_clipping
 from studio.diffusion.pipelines.inpaint import RESTART_TIME
-from studio.diffusion.sampling.state import DiffusersStepper, StudioStepper
+from studio.diffusion.sampling.steppers import DiffusersStepper, StudioStepper
 from studio.diffusion.schedulers.samplers import SAMPLERS, make_sampler
 from studio.diffusion.tiling import TileBlender, tile_corners
 from studio.imaging.canvas import extend_canvas
@@ -67,7 +67,7 @@ def some_mask(width: int, height: int, seed: int) -> Image.Image:
 def test_nothing_outside_the_mask_changes(inpaint, format, width, height, whole):
     sent = upload(noise_picture(width, height).resize((width, height)), format)
     before, mask = normalize_image(sent), some_mask(width, height, 3)
-    after = inpaint("a cat", sent, mask, num_inference_steps=1, whole=whole, generator=generators(0)).images[0]
+    after = inpaint("a cat", sent, mask, num_inference_steps=1, whole_picture=whole, generator=generators(0)).images[0]
     count = count_changes_outside(before, after, mask_to_hole(mask))
     assert count == (0, int((np.asarray(mask) == 0).sum()))
     assert after.mode == "RGB" and after.size == (width, height)
@@ -78,7 +78,9 @@ def test_nothing_outside_the_mask_changes(inpaint, format, width, height, whole)
     mode=st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "CMYK"]),
     cover=st.floats(0, 1),
     seed=st.integers(0, 2**16),
-    options=st.fixed_dictionaries({"whole": st.booleans(), "invert": st.booleans(), "grow": st.integers(-3, 40)}),
+    options=st.fixed_dictionaries(
+        {"whole_picture": st.booleans(), "invert": st.booleans(), "grow": st.integers(-3, 40)}
+    ),
 )
 @hypothesis.settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
 def test_nothing_outside_any_mask_changes_in_any_picture(inpaint, size, mode, cover, seed, options):
@@ -100,7 +102,9 @@ def test_nothing_outside_the_mask_changes_in_a_large_picture(inpaint):
     mask = Image.new("L", before.size)
     mask.paste(255, (3000, 100, 3500, 700))
     for whole in (True, False):
-        after = inpaint("a cat", before, mask, num_inference_steps=1, whole=whole, generator=generators(0)).images[0]
+        after = inpaint(
+            "a cat", before, mask, num_inference_steps=1, whole_picture=whole, generator=generators(0)
+        ).images[0]
         assert count_changes_outside(before, after, mask_to_hole(mask)) == (0, 4096 * 3072 - 500 * 600)
         assert count_changes_outside(before, after, np.zeros((3072, 4096), dtype=bool)).changed > 250_000
 
@@ -137,7 +141,7 @@ def test_every_mode_is_painted_on(inpaint, mode):
 def test_pictures_as_small_as_can_be(inpaint, size, whole):
     picture, mask = noise_picture(*size), Image.new("L", size)
     mask.putpixel((size[0] // 2, size[1] // 2), 255)
-    after = inpaint("", picture, mask, num_inference_steps=1, whole=whole, generator=generators(0)).images[0]
+    after = inpaint("", picture, mask, num_inference_steps=1, whole_picture=whole, generator=generators(0)).images[0]
     assert after.size == size
     assert count_changes_outside(picture, after, mask_to_hole(mask)) == (0, size[0] * size[1] - 1)
 
@@ -195,12 +199,12 @@ def test_a_run_leaps_where_enough_is_known(inpaint):
         return inpaint.prepare(["a cat"], [picture], [mask], guidance_scale=2.0, seeds=[0], **options)[0].stage
 
     leaping = stage(some_mask(40, 40, 3))
-    assert leaping.steps.leap == RESTART_TIME and len(leaping.steps.times) == 6
+    assert leaping.stepper.restart_time == RESTART_TIME and len(leaping.stepper.times) == 6
     last = len(inpaint.scheduler) - 1
-    assert [leaping.guidance.acts_at(time / last) for time in leaping.steps.times] == [False, *[True] * 5]
+    assert [leaping.guidance.acts_at(time / last) for time in leaping.stepper.times] == [False, *[True] * 5]
     for other in (stage(all_of_it), stage(some_mask(40, 40, 3), num_inference_steps=1)):
-        assert other.steps.leap is None and other.guidance.acts_at(1.0)
-    assert isinstance(stage(some_mask(40, 40, 3), sampler="ddim").steps, DiffusersStepper)
+        assert other.stepper.restart_time is None and other.guidance.acts_at(1.0)
+    assert isinstance(stage(some_mask(40, 40, 3), sampler="ddim").stepper, DiffusersStepper)
 
 
 def test_what_is_known_is_known_in_every_prediction(inpaint):
@@ -215,7 +219,7 @@ def test_what_is_known_is_known_in_every_prediction(inpaint):
 def test_the_same_picture_many_times_is_read_once(inpaint):
     picture, mask = noise_picture(40, 40), some_mask(40, 40, 0)
     rows = inpaint.prepare([""] * 3, [picture] * 3, [mask] * 3, num_inference_steps=1, seeds=[0, 1, 2])
-    assert len({id(row.finish.area) for row in rows}) == 1
+    assert len({id(row.output.area) for row in rows}) == 1
 
 
 def test_an_extended_canvas_keeps_the_picture(inpaint):
@@ -235,7 +239,7 @@ def test_an_enlargement_shrinks_to_its_input_within_one_level(upscale, factor, s
     (row,) = upscale.prepare([picture], factor, seeds=[0])
     while not row.finished:
         upscale.denoise_step([row])
-    low = row.finish.low_res
+    low = row.output.low_res
     back = torch.nn.functional.avg_pool2d(back_project(row.sample[None].clamp(-1, 1), low), factor)
     assert (back - low).square().mean().sqrt() / 2 <= 1 / 255
     large = np.asarray(upscale.decode(row), dtype=float)
@@ -250,9 +254,9 @@ def test_a_cast_is_taken_out_exactly(size, factor):
     low = image_to_tensor(noise_picture(*size))
     height, width = (round(length * factor) for length in low.shape[1:])
     cast = torch.tensor([-0.3, 0.1, 0.2])[:, None, None]
-    even = match_colours(torch.full_like(low, 0.1), torch.full((3, height, width), 0.1) + cast)
+    even = match_colors(torch.full_like(low, 0.1), torch.full((3, height, width), 0.1) + cast)
     assert torch.allclose(even, torch.tensor(0.1), atol=1e-5)
-    assert torch.allclose(match_colours(low, low + cast), low, atol=1e-5)
+    assert torch.allclose(match_colors(low, low + cast), low, atol=1e-5)
 
 
 def test_colours_are_held_where_they_are_lost_and_what_is_finer_is_left():
@@ -260,7 +264,7 @@ def test_colours_are_held_where_they_are_lost_and_what_is_finer_is_left():
     checks = (torch.arange(16)[:, None] + torch.arange(128)) % 2 * 0.2 - 0.1  # finer than what is held
     faded = checks.repeat(3, 1, 1)
     faded[..., :64] += 0.4
-    held = match_colours(low, faded)
+    held = match_colors(low, faded)
     assert torch.allclose(held[..., :56], checks[:, :56], atol=1e-5)  # but for the blocks at the border
     assert torch.allclose(held[..., 72:], checks[:, 72:], atol=1e-5)
 
@@ -298,10 +302,11 @@ def test_one_window_is_the_picture_itself_and_many_are_one_picture(pipe):
     whole = torch.randn(3, 100, 71)
 
     def again(picture, size):
-        pieces = TileBlender(*picture.shape[1:], size)
-        for top, left in tile_corners(*picture.shape[1:], size):
+        corners = tile_corners(*picture.shape[1:], size)
+        pieces = TileBlender(*picture.shape[1:], size, corners)
+        for top, left in corners:
             pieces.add(picture[:, top : top + size, left : left + size].clone(), top, left)
-        return pieces.whole()
+        return pieces.result()
 
     torch.testing.assert_close(again(whole, 32), whole, atol=1e-5, rtol=0)
     assert torch.equal(again(whole, 128), whole)
@@ -313,10 +318,11 @@ def test_a_prediction_with_flaws_at_window_borders_leaves_no_seam():
     """Windows that disagree by a constant each: the blended picture has no step anywhere."""
     torch.manual_seed(0)
     height = width = 256
-    pieces = TileBlender(height, width, 64)
-    for top, left in tile_corners(height, width, 64):
+    corners = tile_corners(height, width, 64)
+    pieces = TileBlender(height, width, 64, corners)
+    for top, left in corners:
         pieces.add(torch.full((1, 64, 64), torch.randn(()).item()), top, left)
-    whole = pieces.whole()[0]
+    whole = pieces.result()[0]
     step = max(whole.diff(dim=0).abs().max().item(), whole.diff(dim=1).abs().max().item())
     assert step < 4 / 16  # the largest disagreement, spread over an overlap of 16 px
 
@@ -329,8 +335,8 @@ def test_a_condition_is_seen_in_windows():
         (Condition.super_resolution(low, (40, 48)), torch.cat([nothing, enlarge(low[None], (40, 48))[0]])),
         (Condition((40, 48)), torch.zeros(7, 40, 48)),
     ):
-        assert torch.equal(ours.window(0, 0, 40, 48, picture), theirs)
-        assert torch.equal(ours.window(5, 9, 16, 32, picture), theirs[:, 5:21, 9:41])
+        assert torch.equal(ours.crop(0, 0, 40, 48, picture), theirs)
+        assert torch.equal(ours.crop(5, 9, 16, 32, picture), theirs[:, 5:21, 9:41])
 
 
 # ---- image to image ----
@@ -342,10 +348,13 @@ def test_a_run_begins_with_the_pictures_own_noise_level(pipe, name):
     picture, noise = torch.rand(3, 8, 8) * 2 - 1, torch.randn(3, 8, 8)
     scheduler = make_sampler(name, pipe.scheduler.config)
     begin = 4
-    steps = StudioStepper(scheduler, 10, begin) if name == "studio" else DiffusersStepper(scheduler, 10, "cpu", begin)
+    if name == "studio":
+        steps = StudioStepper(scheduler, 10, begin=begin)
+    else:
+        steps = DiffusersStepper(scheduler, 10, "cpu", begin=begin)
     alpha, sigma = steps.levels[0]
     assert 0.2 < alpha < 0.95
-    seen = steps.network_input(steps.noised(picture, noise), 0)
+    seen = steps.network_input(steps.initial_state, steps.add_noise(picture, noise), 0)
     torch.testing.assert_close(seen, (alpha * picture + sigma * noise).float(), atol=2e-4, rtol=0)
     assert len(steps.times) == (11 if name == "heun" else 6)
 
@@ -413,7 +422,7 @@ def test_denoising_begins_at_the_pictures_noise(pipe):
     picture = noise_picture(40, 24)
     for sigma in (5.0, 25.0, 50.0):
         (row,) = denoise.prepare([picture], [sigma], num_inference_steps=3, seeds=[0])
-        alpha, noise = row.stage.steps.levels[0]
+        alpha, noise = row.stage.stepper.levels[0]
         assert noise / alpha == pytest.approx(sigma / 127.5, rel=1e-3)
         given = image_to_tensor(picture)
         inside = given.abs() < 1

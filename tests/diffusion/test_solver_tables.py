@@ -54,7 +54,7 @@ def with_tables(pipe, model: str | None = None) -> StudioTextToImagePipeline:
 
 def times(pipe, **options) -> list[float]:
     (row,) = pipe.prepare(["a red apple"], seeds=[1], **{"num_inference_steps": 4, **options})
-    return row.stage.steps.times
+    return row.stage.stepper.times
 
 
 def painted(rows, pipe) -> torch.Tensor:
@@ -128,7 +128,7 @@ def test_a_table_of_dpm_solver_pp_is_dpm_solver_pp(pipe):
     one, other = (
         painted(each.prepare(PROMPTS, num_inference_steps=4, seeds=[1, 2, 3], size=16), each) for each in (pipe, fitted)
     )
-    assert fitted.prepare(PROMPTS, num_inference_steps=4)[0].stage.steps.plan.b.shape == (4, 4)
+    assert fitted.prepare(PROMPTS, num_inference_steps=4)[0].stage.stepper.plan.b.shape == (4, 4)
     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
@@ -200,10 +200,10 @@ def test_only_runs_of_the_kind_that_was_fitted_use_them(pipe):
     assert times(fitted, num_inference_steps=5) == times(pipe, num_inference_steps=5)
     picture, mask = Image.new("RGB", (32, 32)), Image.new("L", (32, 32), 255)
     (hole,) = StudioInpaintPipeline(**fitted.components).prepare(["a cat"], [picture], [mask], num_inference_steps=4)
-    assert hole.stage.steps.times == plain
+    assert hole.stage.stepper.times == plain
     (row,) = fitted.prepare(["a cat"], seeds=[1], num_inference_steps=4, size=32, finishing_steps=4)
     painted([row], fitted)
-    assert row.stage.steps.times == plain  # super-resolution of what was painted
+    assert row.stage.stepper.times == plain  # super-resolution of what was painted
 
 
 def test_other_weights_are_sampled_plainly(pipe):

@@ -8,13 +8,8 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 from studio.diffusion.noise_process import to_original_and_noise
-from studio.diffusion.schedulers.studio_scheduler import (
-    STUDIO_CONFIG,
-    SamplingPlan,
-    StudioScheduler,
-    multistep_update,
-    smooth_3x3,
-)
+from studio.diffusion.schedulers.sampling_plan import SamplingPlan, multistep_update, smooth_3x3
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 SCALED_LINEAR = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -126,7 +121,7 @@ def test_order_of_convergence_on_a_gaussian(solver_order, slope):
         x = exact[first].view(1, 1)
         for i in range(first, num_steps):
             history = [denoised(x, i), *history][:solver_order]
-            x = multistep_update(x, torch.stack(history, dim=1), plan.a[i : i + 1], plan.b[i : i + 1])
+            x = multistep_update(x, history, float(plan.a[i]), plan.b[i].tolist())
         return abs(x.item() - exact[num_steps].item())
 
     measured = math.log2(error(160) / error(320))
@@ -147,7 +142,7 @@ def test_rows_at_different_steps_in_one_call_equal_each_row_alone(solver_order):
         alone.append(x)
 
     plans, step, xs = [scheduler.plan(count) for count in counts], [0] * len(counts), list(start)
-    histories = [torch.zeros(solver_order, 3, 8, 8) for _ in counts]
+    histories: list[list[torch.Tensor]] = [[] for _ in counts]
     for tick in range(30):
         rows = [r for r, count in enumerate(counts) if joins[r] <= tick and step[r] < count]
         if not rows:
@@ -162,11 +157,9 @@ def test_rows_at_different_steps_in_one_call_equal_each_row_alone(solver_order):
         alpha, sigma = gather("alphas").float().view(column), gather("sigmas").float().view(column)
         x0, _ = to_original_and_noise(prediction, x_t, alpha, sigma, "v_prediction")
         for i, r in enumerate(rows):
-            histories[r] = torch.cat([x0[i : i + 1], histories[r][:-1]])
-        history = torch.stack([histories[r] for r in rows])
-        x_next = multistep_update(x_t, history, gather("a"), gather("b"))
-        for i, r in enumerate(rows):
-            xs[r], step[r] = x_next[i], step[r] + 1
+            histories[r] = [x0[i], *histories[r]][:solver_order]
+            a, b = plans[r].a[step[r]], plans[r].b[step[r]]
+            xs[r], step[r] = multistep_update(xs[r], histories[r], float(a), b.tolist()), step[r] + 1
     assert step == counts
     torch.testing.assert_close(torch.stack(xs), torch.cat(alone), rtol=1e-5, atol=1e-5)
 
@@ -200,16 +193,18 @@ def test_a_run_that_begins_late_has_no_history_to_use():
     assert torch.equal(results[0], results[1])
 
 
-def test_a_leap_goes_to_the_mean_under_new_noise_and_on_as_a_run_that_joins_late():
+def test_a_restart_continues_from_the_mean_under_new_noise_as_a_run_that_begins_late():
     scheduler = StudioScheduler.from_config(STUDIO_CONFIG)
-    plan, last = scheduler.plan(8, leap=0.7), len(scheduler) - 1
+    plan, last = scheduler.plan(8, restart_time=0.7), len(scheduler) - 1
     assert len(plan) == 8 and plan.timesteps[:2].tolist() == [last, pytest.approx(0.7 * last)]
     assert (plan.a[0], plan.c[0]) == (0, plan.sigmas[1]) and plan.b[0].tolist() == [plan.alphas[1], 0]
     late = scheduler.plan(timesteps=plan.timesteps[1:])
     assert torch.equal(plan.a[1:], late.a) and torch.equal(plan.b[1:], late.b) and not plan.c[1:].any()
-    for wrong in ({"leap": 0.0}, {"leap": 1.0}, {"num_inference_steps": 1}, {"begin_index": 1}):
-        with pytest.raises(ValueError, match="leap is .*; it must lie between 0 and 1, for a run of 2 or more steps"):
-            scheduler.plan(**{"num_inference_steps": 8, "leap": 0.7} | wrong)
+    for wrong in ({"restart_time": 0.0}, {"restart_time": 1.0}, {"num_inference_steps": 1}, {"begin_index": 1}):
+        with pytest.raises(
+            ValueError, match="restart_time is .*; it must lie between 0 and 1, for a run of 2 or more steps"
+        ):
+            scheduler.plan(**{"num_inference_steps": 8, "restart_time": 0.7} | wrong)
 
 
 def test_half_precision_samples_are_computed_in_float32():

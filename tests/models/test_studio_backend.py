@@ -84,7 +84,7 @@ def test_inpainting_paints_what_the_plain_call_paints(sampler):
         guidance_scale=3.0,
         num_images_per_prompt=2,
         generator=generators(request),
-        whole=False,
+        whole_picture=False,
     )
     assert same(painted(sampler, request), plain.images)
     options = {"grow": 2, "feather": 3, "invert": True}
@@ -152,7 +152,7 @@ def test_what_is_not_said_is_as_the_pipelines_have_it(sampler):
         (Inpaint("a cat", mask, mask), sampler._inpaint),
         (SuperResolve(mask), sampler._upscale),
     ):
-        usual = signature(pipe.prepare).parameters
+        usual = signature(pipe.__call__).parameters
         assert request.steps == usual["num_inference_steps"].default
         assert request.guidance == usual["guidance_scale"].default
 
@@ -163,17 +163,17 @@ def test_the_rest_is_the_pipelines(sampler):
 
 
 @pytest.mark.parametrize("name", ["studio", "ddpm", "unipc", "heun", "dpm++2m"])
-@pytest.mark.parametrize("where", ["network", "advance"])
+@pytest.mark.parametrize("where", ["network", "step"])
 def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, monkeypatch, name, where):
     """Wherever it does: here at every second call, in the network or after some rows have stepped."""
     import studio.diffusion.sampling.batched_call as network_calls
 
     request = TextToImage("a red cat", sampler=name, steps=4, count=2, seed=3)
     undisturbed = painted(sampler, request)
-    rows, real = sampler.prepare(resolve(request)), network_calls.advance
+    rows, real = sampler.prepare(resolve(request)), network_calls._take_step
 
     def out_of_memory(*arguments):
-        if where == "advance":
+        if where == "step":
             real(*arguments)
         raise torch.OutOfMemoryError("out of memory")
 
@@ -182,7 +182,7 @@ def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, mo
             if where == "network":
                 patch.setattr(sampler.pipeline.unet, "forward", out_of_memory)
             else:
-                patch.setattr(network_calls, "advance", out_of_memory)
+                patch.setattr(network_calls, "_take_step", out_of_memory)
             with pytest.raises(torch.OutOfMemoryError):
                 sampler.denoise_step(rows)
         sampler.denoise_step(rows)
@@ -200,7 +200,7 @@ def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypat
         monkeypatch.setattr(module, "MAX_TILES_PER_CALL", 4)
     (row,) = sampler.prepare(resolve(request))
     assert row.call_rows == 4
-    in_all = 2 * count_tiles(72, 80, row.stage.window)
+    in_all = 2 * count_tiles(72, 80, row.stage.tile_size)
     calls = -(-in_all // 4)
 
     def out_of_memory(*arguments):

@@ -9,8 +9,9 @@ import torch
 
 from studio.diffusion.noise_process import velocity
 from studio.diffusion.pipelines import StudioTextToImagePipeline
+from studio.diffusion.schedulers.sampling_plan import multistep_update, smooth_3x3
 from studio.diffusion.schedulers.solver_tables import SolverTable, SolverTables, fingerprint
-from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler, multistep_update, smooth_3x3
+from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.training.export import save
 from studio.training.solver import fit, least_squares, main, merged, polish
 from studio.training.trajectories import Painting, Solver, distance, formula, sample_at, solve, split_prompts, teach
@@ -65,12 +66,12 @@ def test_the_long_run_follows_the_flow(problem, path):
 
 def test_the_formula_as_a_solver_is_dpm_solver_pp(problem):
     solver, plan = formula(SCHEDULER, problem.noise, num_inference_steps=6), SCHEDULER.plan(6)
-    x, history = problem.noise, torch.zeros(48, 2, 3, 4, 4)
+    x, history = problem.noise, []
     for i, t in enumerate(plan.timesteps.float()):
         alpha, sigma = plan.alphas[i].float(), plan.sigmas[i].float()
         x0 = alpha * x - sigma * problem.predict(x, t, range(48))
-        history = torch.stack([x0, history[:, 0]], 1)
-        x = multistep_update(x, history, plan.a[i].expand(48), plan.b[i].expand(48, -1))
+        history = [x0, *history[:1]]
+        x = multistep_update(x, history, float(plan.a[i]), plan.b[i].tolist())
     torch.testing.assert_close(solve(problem, SCHEDULER, solver, range(48)), x, rtol=0, atol=1e-5)
     again = SCHEDULER.plan(table=solver.table(3.0))
     torch.testing.assert_close(again.a, plan.a, rtol=1e-6, atol=1e-7)
@@ -202,6 +203,6 @@ def test_the_program_writes_tables_that_the_pipeline_then_uses(tmp_path, monkeyp
     loaded = StudioTextToImagePipeline.from_pretrained(tmp_path / "model")
     assert [table.guidance_scale for table in loaded.scheduler.tables.tables] == [1, 3]
     (row,) = loaded.prepare(["a red apple"], num_inference_steps=3, guidance_scale=2.9, seeds=[1])
-    assert row.stage.steps.times == list(loaded.scheduler.tables.tables[1].timesteps)
+    assert row.stage.stepper.times == list(loaded.scheduler.tables.tables[1].timesteps)
     plain = StudioTextToImagePipeline(**{**loaded.components, "scheduler": SCHEDULER})
-    assert row.stage.steps.times != plain.prepare(["a red apple"], num_inference_steps=3)[0].stage.steps.times
+    assert row.stage.stepper.times != plain.prepare(["a red apple"], num_inference_steps=3)[0].stage.stepper.times

@@ -16,8 +16,9 @@ from diffusers import LMSDiscreteScheduler, PNDMScheduler, SchedulerMixin
 
 from studio.diffusion.noise_process import NoiseSchedule
 from studio.diffusion.schedulers.samplers import timestep_arguments
+from studio.diffusion.schedulers.sampling_plan import SamplingPlan, multistep_update, smooth_3x3
 from studio.diffusion.schedulers.solver_tables import SolverTable
-from studio.diffusion.schedulers.studio_scheduler import StudioScheduler, multistep_update, smooth_3x3
+from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
 from studio.diffusion.tiling import split_rows
 
 
@@ -44,6 +45,7 @@ class StudioStepper:
         restart_time: float | None = None,
     ) -> None:
         plan = scheduler.plan(num_inference_steps, timesteps, begin, table, restart_time)
+        self.plan: SamplingPlan = plan
         self.restart_time = restart_time
         self.prediction_type: str = scheduler.config.prediction_type
         self.times: list[float] = plan.timesteps.tolist()[begin:]  # of each network call, in train steps

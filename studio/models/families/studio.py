@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +160,7 @@ class StudioBackend:
             guidance_scale=float(request.guidance),
             seeds=resolved.seeds,
             sampler=request.sampler,
-            whole=request.area == "whole",
+            whole_picture=request.area == "whole",
             grow=request.grow,
             feather=request.feather,
             invert=request.invert,
@@ -171,7 +171,7 @@ class StudioBackend:
             [request.image] * request.count,
             request.scale,
             resolved.captions,
-            request.noise_level,
+            noise_level=request.noise_level,
             negative_prompts=_negative_prompts(resolved),
             num_inference_steps=request.steps,
             guidance_scale=float(request.guidance),
@@ -192,23 +192,17 @@ class StudioBackend:
         )
 
     def denoise_step(self, rows: Sequence[SampleState]) -> None:
-        """One network call for rows of one `call_shape`; they change in place, or, if it raises, not at all.
+        """Call the network once, with the next tiles of rows of one `call_key`; see `studio.diffusion`'s denoise_call.
 
-        Where it fails after the network was called, a picture of more windows than a call has begins its step again.
+        If it raises, no row has advanced.
         """
-        restore = [_snapshot(row) for row in rows]
-        try:
-            self.pipeline.denoise_call(rows)
-            device = rows[0].sample.device  # `pipeline.device` goes through all modules, a tenth of a small call's time
-            if device.type in ("cuda", "mps"):
-                import torch
+        self.pipeline.denoise_call(rows)
+        device = rows[0].sample.device  # `pipeline.device` searches all modules, which is slow next to a small call
+        if device.type in ("cuda", "mps"):
+            import torch
 
-                # the call's time is what the schedule goes by, and its errors belong here
-                torch.cuda.synchronize(device) if device.type == "cuda" else torch.mps.synchronize()
-        except Exception:
-            for put_back in restore:
-                put_back()
-            raise
+            # The engine measures the call's time, so wait until it is done.
+            torch.cuda.synchronize(device) if device.type == "cuda" else torch.mps.synchronize()
 
     def decode(self, row: SampleState) -> Image.Image:
         """The row's picture, RGB, or RGBA where what it was made from is."""
@@ -224,30 +218,3 @@ def _negative_prompts(resolved: ResolvedRequest) -> list[str] | None:
     """Return one negative prompt per picture, None if there is none."""
     request = resolved.request
     return [request.negative_prompt] * request.count if request.negative_prompt else None
-
-
-def _snapshot(row: SampleState) -> Callable[[], None]:
-    """What puts a row back as it is now. Tensors are never written to, so that references are enough."""
-    stage, fields, drawn = row.stage, dict(vars(row)), row.generator.get_state()
-    stage_fields, steps_fields = dict(vars(stage)), _shallow(stage.steps)
-    scheduler = getattr(stage.steps, "scheduler", None)  # a stock sampler keeps its run's state inside
-    scheduler_fields = _shallow(scheduler) if scheduler is not None else {}
-
-    def put_back() -> None:
-        for thing, values in (
-            (row, fields),
-            (stage, stage_fields),
-            (stage.steps, steps_fields),
-            (scheduler, scheduler_fields),
-        ):
-            if thing is not None:
-                vars(thing).clear()
-                vars(thing).update(values)
-        row.generator.set_state(drawn)
-
-    return put_back
-
-
-def _shallow(thing: Any) -> dict[str, Any]:
-    """Its attributes, lists copied."""
-    return {name: list(value) if isinstance(value, list) else value for name, value in vars(thing).items()}

@@ -63,7 +63,7 @@ class BatchMaker:
                 noise_level[row] = rng.choice((0.0, 1.0)) * rng.uniform(0.0, MAX_NOISE_LEVEL)
                 noise = torch.randn(low.shape, generator=self.generator).to(low)
                 given = Condition.super_resolution(low + noise_level[row] * noise, (size, size))
-            condition[row] = given.window(0, 0, size, size, picture)
+            condition[row] = given.crop(0, 0, size, size, picture)
         return Batch(
             picture,
             condition,
