@@ -174,14 +174,15 @@ def test_the_style_is_emphasized_by_a_third_row(pipe):
     """Equation 3 of arXiv 2211.09800: one scale for the words without their style, and one for what the style adds."""
     prompts = ["a red cat, flat style", "a dog", "an owl left of a cat, flat style"]
     given = {"num_inference_steps": 3, "guidance_scale": 3.0, "seeds": [0], "size": 16}
-    emphasized, plain, several = (pipe.prepare([p], negative_prompts=["blue"], style_emphasis=0.5, **given)[0] for p in prompts)
+    blue = {"negative_prompts": ["blue"], "style_emphasis": 0.5}
+    emphasized, plain, several = (pipe.prepare([prompt], **blue, **given)[0] for prompt in prompts)
     assert [row.call_rows for row in (emphasized, plain, several)] == [3, 2, 6]
     assert pipe.prepare(prompts[:1], style_emphasis=0.5, guidance_interval=(0.0, 0.5), **given)[0].call_rows == 1
     assert pipe.prepare(prompts[:1], style_emphasis=0.5, one_pass=True, **given)[0].call_rows == 1
     assert pipe.prepare(prompts[:1], style_emphasis=0.0, **given)[0].call_rows == 2
 
     assert pipe.prepare(prompts[:1], style_emphasis=0.5, **given | {"guidance_scale": 0.5})[0].call_rows == 2
-    assert pipe.prepare(prompts[:1], negative_prompts=["a red cat"], style_emphasis=0.5, **given)[0].call_rows == 2  # one and the same
+    assert pipe.prepare(prompts[:1], **blue | {"negative_prompts": ["a red cat"]}, **given)[0].call_rows == 2  # one and the same
 
     x_t, time = emphasized.sample, emphasized.time
     text, mask = pipe.encode(["a red cat, flat style", "a red cat", "blue"])
