@@ -148,9 +148,7 @@ class DiskJournal:
                     reason = str(problem) if isinstance(problem, InvalidRequest) else "An input picture is missing."
                     self._end(row["id"], settings["count"], "failed", f"The job could not be restarted. {reason}")
                     continue
-                jobs.append(
-                    StoredJob(row["id"], row["owner"], request, row["created"], row["place"], crashes=crashes)
-                )
+                jobs.append(StoredJob(row["id"], row["owner"], request, row["created"], row["place"], crashes=crashes))
         return jobs
 
     def mark_refused(self, stored: StoredJob, error: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from studio.models.samplers import SAMPLER_LABELS
 from studio.library.metadata import format_parameters, make_png_info, parse_parameters, read_png_settings, write_png
+from studio.models.samplers import SAMPLER_LABELS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
