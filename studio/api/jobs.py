@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
@@ -39,17 +39,21 @@ def run_and_wait(context: AppContext, request: Request, caller: gr.Request | Non
     return job
 
 
-def result_files(job: JobView) -> list[dict[str, Any]]:
+def result_files(job: JobView) -> list[gr.FileData]:
     """Return the job's pictures as files to download."""
-    return [
-        gr.FileData(path=picture.path, orig_name=download_name(picture.settings), mime_type="image/png").model_dump()
-        for picture in job.pictures
-    ]
+    return [output_file(picture.path, download_name(picture.settings)) for picture in job.pictures]
+
+
+def output_file(path: str, name: str) -> gr.FileData:
+    """Return a PNG file for the caller to download by this name."""
+    file = gr.FileData(path=path, orig_name=name, mime_type="image/png")
+    return cast(gr.FileData, file.model_dump())  # Gradio sends files as dictionaries
 
 
 def job_info(context: AppContext, job: JobView) -> dict[str, Any]:
     """Return the facts that every endpoint gives about its job."""
     resolved = job.resolved
+    assert resolved is not None  # only a job that is read from the disk has none
     return {
         "seed": resolved.request.seed,
         "seeds": list(resolved.seeds),

@@ -10,7 +10,7 @@ from studio.api.jobs import errors_as_sentences, job_info, result_files, run_and
 from studio.engine.requests import Inpaint, SuperResolve
 from studio.imaging.modes import normalize_mask
 from studio.prompts.captions import ANY
-from studio.services.build_request import build_request, build_super_resolve, seed_or_random
+from studio.services.build_request import build_request, seed_or_random
 from studio.services.comparison import count_changes
 from studio.services.context import AppContext
 
@@ -35,7 +35,7 @@ def add_restoration_endpoints(context: AppContext) -> None:
         feather: int = Inpaint.feather,
         invert: bool = Inpaint.invert,
         ground: str | None = None,
-        request: gr.Request = None,  # type: ignore[assignment]
+        request: gr.Request | None = None,
     ) -> tuple[list[gr.FileData], dict]:
         """Paints a picture anew where its mask is white, and returns 1 to 9 PNG files of the picture's size, with
         {"seed", "seeds", "seconds", "prompt", "prompts", "changed_outside", "outside", "notes"}.
@@ -100,7 +100,7 @@ def add_restoration_endpoints(context: AppContext) -> None:
         guidance: float = SuperResolve.guidance,
         sampler: str = SuperResolve.sampler,
         seed: int | None = None,
-        request: gr.Request = None,  # type: ignore[assignment]
+        request: gr.Request | None = None,
     ) -> tuple[list[gr.FileData], dict]:
         """Enlarges a small picture and returns 1 to 9 PNG files, with
         {"seed", "seeds", "seconds", "prompt", "prompts", "size", "notes"}.
@@ -120,12 +120,12 @@ def add_restoration_endpoints(context: AppContext) -> None:
             seed: 0 to 4294967295; if left out, a random one
         """
         with errors_as_sentences():
-            asked = build_super_resolve(
+            asked = build_request(
+                SuperResolve,
                 {
                     "image": uploaded_image(image, "image"),
                     "scale": scale,
-                    "width": width,
-                    "height": height,
+                    "target": None if width is None and height is None else (width, height),
                     "prompt": prompt,
                     "negative_prompt": negative_prompt,
                     "noise_level": creativity,
@@ -134,7 +134,7 @@ def add_restoration_endpoints(context: AppContext) -> None:
                     "guidance": guidance,
                     "sampler": sampler,
                     "seed": seed_or_random(seed),
-                }
+                },
             )
             job = run_and_wait(context, asked, request)
         return result_files(job), job_info(context, job) | {"size": list(asked.output_size)}

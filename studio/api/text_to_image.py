@@ -30,7 +30,7 @@ def add_text_to_image_endpoint(context: AppContext) -> None:
         randomize_style: bool = randomizes_style,
         ground: str | None = None,
         varied: bool | None = None,
-        request: gr.Request = None,  # type: ignore[assignment]
+        request: gr.Request | None = None,
     ) -> tuple[list[gr.FileData], dict]:
         """Paints 1 to 9 pictures from a prompt and returns them as PNG files, with
         {"seed", "seeds", "seconds", "prompt", "prompts", "notes"}.

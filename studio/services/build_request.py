@@ -23,19 +23,6 @@ def build_request(kind: type[RequestT], values: Mapping[str, Any]) -> RequestT:
     return kind(**converted)
 
 
-def build_super_resolve(values: Mapping[str, Any]) -> SuperResolve:
-    """Return a request to enlarge a picture.
-
-    values: the request's fields by name, and `width` and `height` in px. Where one of these is given, they replace
-        the scale.
-    Raises InvalidRequest.
-    """
-    fields = {name: value for name, value in values.items() if name not in ("width", "height")}
-    width, height = as_int(values.get("width")), as_int(values.get("height"))
-    target = None if width is None and height is None else (width, height)
-    return build_request(SuperResolve, fields | {"target": target})
-
-
 def as_int(value: Any) -> Any:
     """Return 15 for 15.0, and any other value as it is. Browsers and JSON do not tell the two apart."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -54,4 +41,6 @@ def seed_or_random(seed: Any) -> Any:
 def _converted(name: str, value: Any) -> Any:
     if name in _TEXTS and value is None:
         return ""
+    if name == "target" and value is not None:
+        return tuple(as_int(length) for length in value)
     return as_int(value) if name in _WHOLE_NUMBERS else value

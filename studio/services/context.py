@@ -56,6 +56,7 @@ class AppContext:
 
     def notes(self, job: JobView | JobRecord) -> tuple[str, ...]:
         """Return sentences about the words of a job's prompt that the model did not read or does not know."""
-        prompt = job.request.prompt if job.request else job.settings.get("prompt")
+        settings = job.settings if isinstance(job, JobRecord) else job.request.settings() if job.request else {}
+        prompt = settings.get("prompt")
         unknown_words = self.vocabulary.unknown(prompt) if self.vocabulary and prompt else ()
         return (*job.notes, *map(str, unknown_words))

@@ -1,8 +1,6 @@
-"""The pictures that stand where results will, painted by the studio itself: as they would come out of its library.
+"""Paint the shipped example pictures with the studio itself. Run it after each change of weights.
 
     python -m studio.services.examples [--model assets/model] [--out assets/examples]
-
-After each change of weights. Knows requests and the library; knows nothing of Gradio.
 """
 
 from __future__ import annotations
@@ -17,10 +15,10 @@ from PIL import Image, ImageDraw
 from studio.engine.engine import Engine
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.store import Library
-from studio.models.families.studio import load_backend, read_capabilities, reserve_torch_threads
+from studio.models.families.studio import StudioBackend, load_backend, read_capabilities, reserve_torch_threads
 from studio.models.folder import model_info
 
-PAINTED = (
+EXAMPLES = (
     TextToImage("a red apple", style="glossy", background="blue", seed=2),
     TextToImage("a sunflower", style="twemoji", background="purple", seed=2),
     TextToImage("three foxes", style="noto", background="pink", seed=3),
@@ -28,56 +26,67 @@ PAINTED = (
     TextToImage("a hamburger", style="flat", background="green", seed=2),
     TextToImage("a pizza", style="glossy", background="gray", seed=6),
 )
-ENLARGED, FILLED = 5, 6  # which of them, by their number, are enlarged and have a hole filled
-HOLE = (47, 19, 16)  # a disc: its centre and radius in px
+# The examples that are enlarged, and that have a hole filled.
+ENLARGED_EXAMPLE, FILLED_EXAMPLE = EXAMPLES[4], EXAMPLES[5]
+HOLE_CENTER, HOLE_RADIUS = (47, 19), 16  # px
 OWNER = "examples"
 
 
-def ship(model: Path, out: Path) -> None:
-    """Paint all examples with a model folder. Raises RuntimeError if a run fails."""
+def paint_examples(model: Path, out: Path) -> None:
+    """Paint all examples with a model folder into the folder `out`. Raises RuntimeError if a job fails."""
     with tempfile.TemporaryDirectory() as folder:
         library = Library(Path(folder), model=model_info(model).name)
 
-        def load():
-            sampler = load_backend(model)
+        def load() -> StudioBackend:
+            backend = load_backend(model)
             reserve_torch_threads()
-            return sampler
+            return backend
 
         engine = Engine(load, library.journal, resolve=read_capabilities(model).resolve).start()
-
-        def paint(request: Request, *names: str) -> None:
-            *_, last = engine.follow(engine.submit(request, OWNER), OWNER)
-            if not last.pictures:
-                raise RuntimeError(f"{request.task}: {last.error}")
-            for name in names:
-                shutil.copyfile(last.pictures[0].path, out / name)
-
         try:
-            for name in ("inpaint", "super-resolution"):
-                (out / name).mkdir(parents=True, exist_ok=True)
-            places = {ENLARGED: "super-resolution/picture.png", FILLED: "inpaint/picture.png"}
-            for number, request in enumerate(PAINTED, 1):
-                also = [places[number]] if number in places else []
-                paint(request, f"{number}.png", *also)
-            words = PAINTED[FILLED - 1]
-            with Image.open(out / places[FILLED]) as picture:
-                mask = Image.new("L", picture.size)
-                ImageDraw.Draw(mask).circle(HOLE[:2], HOLE[2], fill=255)
-                mask.save(out / "inpaint" / "mask.png")
-                paint(Inpaint(words.prompt, picture, mask, style=words.style, background=words.background, seed=2), "inpaint/result.png")
-            with Image.open(out / places[ENLARGED]) as picture:
-                paint(SuperResolve(picture, 4), "super-resolution/result.png")
+            for number, request in enumerate(EXAMPLES, 1):
+                _paint(engine, request, out / f"{number}.png")
+            _paint_inpaint_example(engine, out / Inpaint.task)
+            _paint_super_resolution_example(engine, out / SuperResolve.task)
         finally:
             engine.shutdown()
             library.close()
 
 
+def _paint_inpaint_example(engine: Engine, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    source = FILLED_EXAMPLE
+    _paint(engine, source, folder / "picture.png")
+    with Image.open(folder / "picture.png") as picture:
+        mask = Image.new("L", picture.size)
+        ImageDraw.Draw(mask).circle(HOLE_CENTER, HOLE_RADIUS, fill=255)
+        mask.save(folder / "mask.png")
+        request = Inpaint(source.prompt, picture, mask, style=source.style, background=source.background, seed=2)
+    _paint(engine, request, folder / "result.png")
+
+
+def _paint_super_resolution_example(engine: Engine, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _paint(engine, ENLARGED_EXAMPLE, folder / "picture.png")
+    with Image.open(folder / "picture.png") as picture:
+        request = SuperResolve(picture, 4)
+    _paint(engine, request, folder / "result.png")
+
+
+def _paint(engine: Engine, request: Request, path: Path) -> None:
+    *_, job = engine.follow(engine.submit(request, OWNER), OWNER)
+    if not job.pictures:
+        raise RuntimeError(f"{request.task}: {job.error}")
+    shutil.copyfile(job.pictures[0].path, path)
+
+
 def main() -> None:
+    """Read the command line and paint the examples."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("assets/model"), help="pipeline folder")
     parser.add_argument("--out", type=Path, default=Path("assets/examples"), help="folder of the examples")
-    args = parser.parse_args()
-    ship(args.model, args.out)
+    options = parser.parse_args()
+    paint_examples(options.model, options.out)
 
 
 if __name__ == "__main__":

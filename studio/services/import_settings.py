@@ -16,7 +16,7 @@ from studio.library.metadata import read_png_settings
 from studio.models.capabilities import Capabilities
 from studio.models.folder import ModelInfo
 from studio.prompts.captions import ANY
-from studio.services.build_request import as_int
+from studio.services.build_request import as_int, build_request
 from studio.services.naming import TASK_NAMES
 
 # The number of pictures is left out: it says nothing about one picture.
@@ -47,7 +47,7 @@ def import_settings(
     notes: list[str] = []
     for name, value in stored.items():
         try:
-            capabilities.check(TextToImage(**({"prompt": ""} | {name: value})))
+            build_request(TextToImage, {"prompt": "", name: value})
         except InvalidRequest as problem:
             notes.append(f"Not loaded: {str(problem)[0].lower()}{str(problem)[1:]}")
         else:

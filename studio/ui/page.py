@@ -1,249 +1,80 @@
-"""The page's frame: header, tabs, footer, and how Gradio is to serve them."""
+"""The page: header, tabs and footer, the events that several tabs share, and how Gradio serves it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any
-from urllib.parse import quote
 
 import gradio as gr
 
 from studio.engine.job import JobRejected
 from studio.services.context import AppContext
-from studio.ui.components.inpaint_draft import TAB as INPAINT
-from studio.ui.components.job_panel import JobPanel
+from studio.ui.components.header import footer_html, header_html, icon_uri
+from studio.ui.components.job_panel import JobPanel, JobTab
 from studio.ui.components.parts import QUICK, message_html
-from studio.ui.components.queue_panel import queue_panel
+from studio.ui.components.queue_panel import queue_html
 from studio.ui.components.send_to import SendTarget
 from studio.ui.components.views import parse_view_token
+from studio.ui.events import Click, Updates, Visitor
 from studio.ui.scripts import STATIC, head_html, module_routes, on_load
-from studio.ui.tabs.inpaint import InpaintTab, build_inpaint
-from studio.ui.tabs.library import build_library
+from studio.ui.tabs.inpaint import InpaintTab
+from studio.ui.tabs.library import LibraryTab
 from studio.ui.tabs.noise.tab import NoiseTab, build_noise
-from studio.ui.tabs.super_resolution import TAB as SUPER_RESOLUTION
-from studio.ui.tabs.super_resolution import SuperResolutionTab, build_super_resolution
-from studio.ui.tabs.text_to_image import TAB, TextToImageTab, build_text_to_image
+from studio.ui.tabs.super_resolution import SuperResolutionTab
+from studio.ui.tabs.text_to_image import TextToImageTab
 from studio.ui.theme import studio_theme
 
-NOISE = "noise"
-
-_MARK = (
-    '<svg class="mark" viewBox="0 0 8 8" aria-hidden="true">'
-    + "".join(
-        f'<rect x="{x}" y="{y}" width="1" height="1" opacity="{opacity}"/>'
-        for y, row in enumerate(
-            ("05030000", "20506910", "03719993", "50639997", "04259997", "30714993", "05260910", "20030000")
-        )
-        for x, opacity in ((x, int(digit) / 9) for x, digit in enumerate(row))
-        if opacity
-    )
-    + "</svg>"
-)
-_CREDITS = (
-    "Trained by this project on emoji artwork: "
-    '<a href="https://github.com/googlefonts/noto-emoji">Noto Emoji</a> by Google (Apache-2.0), '
-    '<a href="https://github.com/jdecked/twemoji">Twemoji</a> by Twitter and contributors (CC-BY-4.0), '
-    '<a href="https://github.com/microsoft/fluentui-emoji">Fluent Emoji</a> by Microsoft (MIT).'
-)
-_PROGRAM = """<details><summary>Use it from a program</summary><pre><code>from gradio_client import Client
-
-studio = Client("<span data-slot="origin">http://127.0.0.1:7860</span>")
-files, info = studio.predict(
-    "a red apple", style="glossy", ground="blue", count=4, api_name="/text_to_image"
-)</code></pre></details>"""
+NOISE_TAB = "noise"
+REFRESH_SECONDS = 1.0  # between two updates of the header and the queue
+STYLE_SHEETS = ("style.css", "noise.css")
 
 
-def build_page(studio: AppContext) -> gr.Blocks:
-    """The whole page. Nothing is computed: pictures on first sight are shipped ones."""
+def build_page(context: AppContext) -> gr.Blocks:
+    """Return the page. Building it loads no model: the pictures on it are shipped ones."""
     with gr.Blocks(
         title="Diffusion Studio", fill_width=True, analytics_enabled=False, delete_cache=(3600, 86400)
     ) as page:
-        token = gr.BrowserState("", storage_key="diffusion-studio", secret=studio.library.secret)
-        header = gr.HTML(header_html(studio), elem_id="header", apply_default_css=False, js_on_load=None)
+        token = gr.BrowserState("", storage_key="diffusion-studio", secret=context.library.secret)
+        header = gr.HTML(header_html(context), elem_id="header", apply_default_css=False, js_on_load=None)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Text to image", id=TAB, elem_id="tab-text-to-image"):
-                bench = build_text_to_image(studio, page, token, tabs)
-            with gr.Tab("Inpaint", id=INPAINT, elem_id="tab-inpaint"):
-                inpaint = build_inpaint(studio, page, token)
-            with gr.Tab("Super-resolution", id=SUPER_RESOLUTION, elem_id="tab-super-resolution"):
-                enlarge = build_super_resolution(studio, page, token)
-            with gr.Tab("Noise", id=NOISE, elem_id="tab-noise"):
-                noise = build_noise(studio, token)
-            destinations = [bench.destination, inpaint.destination, enlarge.destination, *_noise_destinations(noise)]
-            with gr.Tab("Library", id="library", elem_id="tab-library") as tab:
-                build_library(studio, token, tabs, tab, destinations, bench)
-        gr.HTML(
-            f"<footer><p>{_CREDITS}</p>{_PROGRAM}</footer>",
-            elem_id="footer",
-            apply_default_css=False,
-            js_on_load=None,
-        )
+            with gr.Tab("Text to image", id="text-to-image", elem_id="tab-text-to-image"):
+                text_to_image = TextToImageTab(context, page, token, tabs)
+            with gr.Tab("Inpaint", id="inpaint", elem_id="tab-inpaint"):
+                inpaint = InpaintTab(context, page, token)
+            with gr.Tab("Super-resolution", id="super-resolution", elem_id="tab-super-resolution"):
+                super_resolution = SuperResolutionTab(context, page, token)
+            with gr.Tab("Noise", id=NOISE_TAB, elem_id="tab-noise"):
+                noise = build_noise(context, token)
+            job_tabs: list[JobTab] = [text_to_image, inpaint, super_resolution]
+            targets = [*(tab.target for tab in job_tabs), *_noise_targets(noise)]
+            with gr.Tab("Library", id="library", elem_id="tab-library") as library_tab:
+                LibraryTab(context, token, tabs, library_tab, targets, text_to_image)
+        gr.HTML(footer_html(), elem_id="footer", apply_default_css=False, js_on_load=None)
         queue = gr.HTML(
-            queue_panel([], set()),
+            queue_html([], set()),
             elem_id="queue",
             apply_default_css=False,
             js_on_load=on_load("actions.js", "sendActions(element, trigger)"),
         )
-        _connect(studio, page, token, tabs, [bench, inpaint, enlarge], header, queue)
-        _connect_stages(studio, token, tabs, [bench, inpaint, enlarge], destinations)
+        _SharedEvents(context, token, tabs, text_to_image, job_tabs, header, queue).connect(page, targets)
     return page
 
 
-def _connect(
-    studio: AppContext,
-    page: gr.Blocks,
-    token: gr.BrowserState,
-    tabs: gr.Tabs,
-    painting: Sequence[TextToImageTab | InpaintTab | SuperResolutionTab],
-    header: gr.HTML,
-    queue: gr.HTML,
-) -> None:
-    """What is not one tab's: who opens the page, the header and the queue that follow the engine."""
-    seen = gr.State("")  # what the strip of latest pictures is of
-    bench, easels = painting[0], [tab.easel for tab in painting]
-    tickets = [easel.watched for easel in easels]
-
-    def lines(owner: str, tickets: Iterable[str]) -> dict[Any, Any]:
-        shown = {id for kind, id in map(parse_view_token, tickets) if kind == "job"}
-        panel = queue_panel(studio.engine.jobs(owner), shown, loading=studio.engine.status.phase == "loading")
-        return {header: header_html(studio), queue: panel}
-
-    def greet(request: gr.Request, browser: str) -> dict[Any, Any]:
-        owner, known = studio.owners.of_page(request, browser)
-        found: dict[Any, Any] = {}
-        for tab in painting:
-            try:
-                found |= tab.greet(owner)
-            except JobRejected as problem:
-                found |= {tab.easel.message: message_html([str(problem)], "alert")}
-        shown = [found.get(ticket, "") for ticket in tickets]
-        return found | lines(owner, shown) | ({} if browser == known else {token: known})
-
-    def pulse(request: gr.Request, browser: str, before: str, *shown: str) -> dict[Any, Any]:
-        owner, _ = studio.owners.of_page(request, browser)
-        try:
-            html, now = bench.latest(owner)
-        except JobRejected:  # said where something is asked for
-            return lines(owner, shown)
-        return lines(owner, shown) | ({} if now == before else {bench.strip: html, seen: now})
-
-    def act(request: gr.Request, event: gr.EventData, browser: str, *shown: str) -> dict[Any, Any]:
-        owner, _ = studio.owners.of_page(request, browser)
-        what, job = event._data.get("act"), str(event._data.get("job"))
-        changed: dict[Any, Any] = {}
-        if what == "cancel":
-            studio.engine.cancel(job, owner)
-        elif what in ("up", "down"):
-            studio.engine.move(job, owner, what)
-        elif what == "show" and (view := studio.engine.view(job, owner)):
-            easel = next((easel for easel in easels if view.task in easel.tasks), easels[0])
-            changed = easel.show_job(job) | {tabs: gr.update(selected=easel.tab)}
-        return changed | lines(owner, [changed.get(ticket, now) for ticket, now in zip(tickets, shown, strict=True)])
-
-    greeting = [part for tab in painting for part in tab.greeting]
-    page.load(greet, [token], [token, header, queue, *greeting], **QUICK)
-    gr.Timer(1.0).tick(pulse, [token, seen, *tickets], [header, queue, bench.strip, seen], **QUICK)
-    queue.click(
-        act, [token, *tickets], [header, queue, tabs, *tickets, *(easel.stop for easel in easels)],
-        trigger_mode="multiple", **QUICK,
-    )  # fmt: skip
-
-
-def _noise_destinations(noise: NoiseTab) -> list[SendTarget]:
-    """Pictures that left a trace are taken apart in the tab Noise, and any goes into noise there."""
-    return [
-        SendTarget(
-            "See how it was made",
-            NOISE,
-            [noise.inbox],
-            lambda owner, picture: {noise.inbox: noise.open(owner, picture.id)},
-            lambda picture: picture.has_trace,
-        ),
-        SendTarget(
-            "Put noise on it",
-            NOISE,
-            [noise.inbox],
-            lambda owner, picture: {noise.inbox: noise.drown(owner, picture.id)},
-        ),
-    ]
-
-
-def _connect_stages(
-    studio: AppContext,
-    token: gr.BrowserState,
-    tabs: gr.Tabs,
-    painting: Sequence[TextToImageTab | InpaintTab | SuperResolutionTab],
-    destinations: Sequence[SendTarget],
-) -> None:
-    """The picture on any stage opens in the tab that a click names."""
-
-    def connect(easel: JobPanel) -> None:
-        def send(request: gr.Request, event: gr.EventData, browser: str) -> dict[Any, Any]:
-            kind, _, id = str(event._data.get("key")).partition(":")
-            what, _, tab = str(event._data.get("pick")).partition(":")
-            to = next((to for to in destinations if to.tab == tab), None)
-            if to is None or what != "to" or kind != "picture":
-                return {tabs: gr.skip()}
-            owner, _ = studio.owners.of_page(request, browser)
-            try:
-                return to.fill_from(studio.library, owner, id) | {tabs: gr.update(selected=to.tab)}
-            except JobRejected as problem:
-                return {easel.message: message_html([str(problem)], "alert")}
-
-        outputs = dict.fromkeys([tabs, easel.message, *(part for to in destinations for part in to.outputs)])
-        easel.stage.click(send, [token], list(outputs), trigger_mode="multiple", **QUICK)
-
-    for tab in painting:
-        connect(tab.easel)
-
-
-def header_html(studio: AppContext) -> str:
-    status = studio.engine.status
-    if status.phase == "loading":
-        state = "model is loading"
-    elif status.phase == "failed":
-        state = "no model"
-    elif status.phase == "running":
-        state = f"{status.running} running" if status.running > 1 or status.waiting else "painting"
-        state += f", {status.waiting} waiting" if status.waiting else ""
-    else:
-        state = "ready"
-    model = studio.model
-    facts = [model.name]
-    if model.parameters:
-        facts.append(f"{model.size} parameters")
-    if model.picture_size:
-        facts.append(f"{model.picture_size} × {model.picture_size} px")
-    facts.append(studio.device_name)
-    problem = f'<p class="problem" role="alert">{escape(status.problem)}</p>' if status.problem else ""
-    return (
-        f'<header><h1>{_MARK}Diffusion Studio</h1><p class="model">'
-        + "".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
-        + f'</p><p class="state" data-phase="{status.phase}"><span role="status">{escape(state)}</span>'
-        '<button type="button" class="queue" data-tray="toggle">Queue</button></p>'
-        '<button type="button" class="shade" data-shade title="Light or dark" aria-label="Light or dark">'
-        "</button>"
-        f"</header>{problem}"
-    )
-
-
-def launch_options(studio: AppContext) -> dict[str, Any]:
-    """How Gradio serves the page: its look, no foreign hosts, no share link, and only these files."""
-    # Names of files in drafts/ cannot be guessed; those in inputs/ say what is in them, to who has it.
-    allowed = [*(studio.library.folder / name for name in ("pictures", "inputs", "drafts")), studio.examples]
-    if studio.vocabulary and studio.vocabulary.thumbnails:
-        allowed.append(studio.vocabulary.thumbnails.path)
-    icon = "data:image/svg+xml," + quote(_MARK.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"'))
+def launch_options(context: AppContext) -> dict[str, Any]:
+    """Return how Gradio serves the page: its look, no foreign hosts, no share link, and these files alone."""
+    # The names in pictures/ and drafts/ cannot be guessed; those in inputs/ are hashes of what the files hold.
+    folders = [*(context.library.folder / name for name in ("pictures", "inputs", "drafts")), context.examples]
+    if context.vocabulary and context.vocabulary.thumbnails:
+        folders.append(context.vocabulary.thumbnails.path)
     return {
-        "theme": studio_theme("".join((STATIC / name).read_text("utf-8") for name in ("style.css", "noise.css"))),
-        "head": f'<link rel="icon" href="{icon}">{head_html()}',
+        "theme": studio_theme("".join((STATIC / name).read_text("utf-8") for name in STYLE_SHEETS)),
+        "head": f'<link rel="icon" href="{icon_uri()}">{head_html()}',
         "app_kwargs": {"routes": module_routes()},
-        "allowed_paths": [str(path.resolve()) for path in allowed],
+        "allowed_paths": [str(path.resolve()) for path in folders],
         "footer_links": [],
         "share": False,
         "quiet": True,
-        "max_threads": 512,  # whoever follows a job holds one
+        "max_threads": 512,  # everyone who follows a job holds one
         "strict_cors": True,
         "max_file_size": "70mb",  # 16 megapixels without compression, and with transparency
         "enable_monitoring": False,
@@ -252,3 +83,130 @@ def launch_options(studio: AppContext) -> dict[str, Any]:
         "pwa": False,
         "show_error": False,
     }
+
+
+class _SharedEvents:
+    """The events that belong to no single tab: opening the page, the header, the queue, sending pictures."""
+
+    def __init__(
+        self,
+        context: AppContext,
+        token: gr.BrowserState,
+        tabs: gr.Tabs,
+        text_to_image: TextToImageTab,
+        job_tabs: Sequence[JobTab],
+        header: gr.HTML,
+        queue: gr.HTML,
+    ) -> None:
+        self._context, self._token, self._tabs = context, token, tabs
+        self._text_to_image, self._job_tabs = text_to_image, job_tabs
+        self._header, self._queue = header, queue
+        self._panels = [tab.panel for tab in job_tabs]
+        self._view_tokens = [panel.view_token for panel in self._panels]
+        self._latest_keys = gr.State("")  # names the pictures in the strip of the latest ones
+
+    def connect(self, page: gr.Blocks, targets: Sequence[SendTarget]) -> None:
+        """Connect all events. targets: where pictures can be sent."""
+        status, strip = [self._header, self._queue], self._text_to_image.strip
+        restored = [output for tab in self._job_tabs for output in tab.restored_outputs]
+        page.load(self.restore_view, [self._token], [self._token, *status, *restored], **QUICK)
+        gr.Timer(REFRESH_SECONDS).tick(
+            self.refresh,
+            [self._token, self._latest_keys, *self._view_tokens],
+            [*status, strip, self._latest_keys],
+            **QUICK,
+        )
+        self._queue.click(
+            self.handle_queue_action,
+            [self._token, *self._view_tokens],
+            [*status, self._tabs, *self._view_tokens, *(panel.stop for panel in self._panels)],
+            trigger_mode="multiple",
+            **QUICK,
+        )
+        for panel in self._panels:
+            self._connect_sends(panel, targets)
+
+    # ---- handlers ----
+
+    def restore_view(self, request: gr.Request, browser: str) -> Updates:
+        """Show what an owner who opens the page finds in each tab."""
+        owner, token = self._context.owners.of_page(request, browser)
+        updates: Updates = {}
+        for tab in self._job_tabs:
+            try:
+                updates |= tab.restore_view(owner)
+            except JobRejected as problem:
+                updates[tab.panel.message] = message_html([str(problem)], "alert")
+        shown = [updates.get(view_token, "") for view_token in self._view_tokens]
+        return updates | self._status(owner, shown) | ({} if browser == token else {self._token: token})
+
+    def refresh(self, request: gr.Request, browser: str, latest_keys: str, *view_tokens: str) -> Updates:
+        """Bring the header, the queue and the strip of the latest pictures up to date."""
+        owner, _ = self._context.owners.of_page(request, browser)
+        status = self._status(owner, view_tokens)
+        try:
+            strip_html, keys = self._text_to_image.latest(owner)
+        except JobRejected:  # the disk's problem is reported where something is asked for
+            return status
+        return (
+            status if keys == latest_keys else status | {self._text_to_image.strip: strip_html, self._latest_keys: keys}
+        )
+
+    def handle_queue_action(self, request: gr.Request, event: gr.EventData, browser: str, *view_tokens: str) -> Updates:
+        """Cancel, move or show a job of the queue."""
+        owner, _ = self._context.owners.of_page(request, browser)
+        engine, action, job_id = self._context.engine, event._data.get("act"), str(event._data.get("job"))
+        updates: Updates = {}
+        if action == "cancel":
+            engine.cancel(job_id, owner)
+        elif action in ("up", "down"):
+            engine.move(job_id, owner, action)
+        elif action == "show" and (job := engine.view(job_id, owner)):
+            panel = next((panel for panel in self._panels if job.task in panel.tasks), self._panels[0])
+            updates = panel.show_job(job_id) | {self._tabs: gr.update(selected=panel.tab)}
+        shown = [updates.get(box, token) for box, token in zip(self._view_tokens, view_tokens, strict=True)]
+        return updates | self._status(owner, shown)
+
+    # ---- helpers ----
+
+    def _status(self, owner: str, view_tokens: Iterable[str]) -> Updates:
+        """Return the header and the queue. view_tokens: what the tabs show."""
+        shown_ids = {item_id for kind, item_id in map(parse_view_token, view_tokens) if kind == "job"}
+        engine = self._context.engine
+        queue = queue_html(engine.jobs(owner), shown_ids, is_loading=engine.status.phase == "loading")
+        return {self._header: header_html(self._context), self._queue: queue}
+
+    def _connect_sends(self, panel: JobPanel, targets: Sequence[SendTarget]) -> None:
+        """Open the selected picture in the tab that a button names: "to:inpaint"."""
+
+        def send(visitor: Visitor, event: gr.EventData) -> Updates:
+            click = Click.of(event)
+            action, _, tab = click.pick.partition(":")
+            target = next((target for target in targets if target.tab == tab), None)
+            if target is None or action != "to" or click.kind != "picture":
+                return {}
+            updates = target.fill_from(self._context.library, visitor.owner, click.item_id)
+            return updates | {self._tabs: gr.update(selected=target.tab)}
+
+        panel.events.on_click(
+            panel.result, send, [self._tabs, *(output for target in targets for output in target.outputs)]
+        )
+
+
+def _noise_targets(noise: NoiseTab) -> list[SendTarget]:
+    """Return the targets of the noise tab, which opens runs step by step and adds noise to any picture."""
+    return [
+        SendTarget(
+            "See how it was made",
+            NOISE_TAB,
+            [noise.inbox],
+            lambda owner, picture: {noise.inbox: noise.open(owner, picture.id)},
+            lambda picture: picture.has_trace,
+        ),
+        SendTarget(
+            "Add noise",
+            NOISE_TAB,
+            [noise.inbox],
+            lambda owner, picture: {noise.inbox: noise.drown(owner, picture.id)},
+        ),
+    ]

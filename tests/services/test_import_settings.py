@@ -7,7 +7,7 @@ import pytest
 from studio.engine.requests import TextToImage
 from studio.models.families.studio import PRESETS
 from studio.services.import_settings import import_settings
-from studio.ui.tabs.text_to_image import DEFAULTS, preset_of
+from studio.ui.tabs.text_to_image_form import DEFAULTS, preset_of
 from tests.fakes import CAPABILITIES
 
 SETTINGS = TextToImage("a cat", style="flat", seed=5, style_emphasis=True).settings()
@@ -44,7 +44,7 @@ def test_nothing_is_added_to_a_prompt_to_which_nothing_was(settings, randomize_s
 
 
 def test_presets_are_known_by_their_numbers():
-    assert preset_of(DEFAULTS) == "balanced"
+    assert preset_of(CAPABILITIES, DEFAULTS) == "balanced"
     for name, preset in PRESETS.items():
-        assert preset_of(DEFAULTS | preset) == name
-    assert preset_of(DEFAULTS | {"style_emphasis": True}) is None
+        assert preset_of(CAPABILITIES, DEFAULTS | preset) == name
+    assert preset_of(CAPABILITIES, DEFAULTS | {"style_emphasis": True}) is None

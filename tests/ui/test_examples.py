@@ -7,22 +7,22 @@ from PIL import Image
 
 from studio.engine.requests import request_from, with_current_names
 from studio.library.metadata import read_png_settings
-from studio.services.examples import ENLARGED, FILLED, PAINTED
+from studio.services.examples import ENLARGED_EXAMPLE, EXAMPLES, FILLED_EXAMPLE
 from studio.services.import_settings import import_settings
 from studio.services.picture_kind import PHOTOGRAPH, picture_kind
 from tests.fakes import CAPABILITIES
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
+FOLDER = Path(__file__).resolve().parents[2] / "assets" / "examples"
 PICTURES = {
-    **{f"{number}.png": request for number, request in enumerate(PAINTED, 1)},
-    "inpaint/picture.png": PAINTED[FILLED - 1],
-    "super-resolution/picture.png": PAINTED[ENLARGED - 1],
+    **{f"{number}.png": request for number, request in enumerate(EXAMPLES, 1)},
+    "inpaint/picture.png": FILLED_EXAMPLE,
+    "super-resolution/picture.png": ENLARGED_EXAMPLE,
 }
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_an_example_says_how_it_was_painted(name):
-    settings = read_png_settings(EXAMPLES / name)
+    settings = read_png_settings(FOLDER / name)
     assert settings["model"] == "Studio Emoji" and settings["size"] == "64x64"
     names = PICTURES[name].settings()
     stored = {key: value for key, value in with_current_names(settings).items() if key in names}
@@ -32,8 +32,8 @@ def test_an_example_says_how_it_was_painted(name):
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_an_example_is_not_taken_for_a_photograph(name):
-    with Image.open(EXAMPLES / name) as picture:
-        assert picture_kind(picture, EXAMPLES / name) == ""
+    with Image.open(FOLDER / name) as picture:
+        assert picture_kind(picture, FOLDER / name) == ""
 
 
 def test_a_picture_of_noise_is(tmp_path):

@@ -241,7 +241,7 @@ def test_a_picture_of_ours_brings_its_settings_wherever_it_is_dropped(studio_url
     open_tab(page, "Library")
     page.wait_for_selector("#album .empty")
     drop(page, "fox.png", (tmp_path / "fox.png").read_bytes(), "#album")
-    page.wait_for_selector("#message:has-text('Settings taken from fox.png.')")
+    page.wait_for_selector("#message:has-text('Settings loaded from fox.png.')")
     assert page.is_visible("#generate")  # it went to the tab
     assert page.input_value("#prompt textarea") == "a <b>fox</b>"
     assert page.is_checked("#style input[value=flat]") and page.is_checked("#background input[value=blue]")
@@ -257,7 +257,7 @@ def test_a_picture_of_another_studio_brings_what_can_be_taken(studio_url, open_p
     with page.expect_file_chooser() as chooser:  # the button, for those who cannot drop
         page.click("#restore")
     chooser.value.set_files({"name": "castle.png", "mimeType": "image/png", "buffer": png_with(text)})
-    page.wait_for_selector("#message:has-text('Settings taken from castle.png.')")
+    page.wait_for_selector("#message:has-text('Settings loaded from castle.png.')")
     said = page.inner_text("#message")
     assert "Not loaded: the sampler must be one of studio" in said and "DPM++ SDE Karras" in said
     assert "Another model made the picture, dream" in said

@@ -65,7 +65,7 @@ def test_search_task_day_and_favourites(library):
     wait_for_pieces(page, 1)
     assert names(page) == ["a cat"]
     page.click(".piece .star")  # which takes it out of what is asked for
-    page.wait_for_selector("text=No picture of yours is like that.")
+    page.wait_for_selector("text=No pictures match.")
     page.uncheck("#favourites input")
     wait_for_pieces(page, 4)
     page.click("#task input")

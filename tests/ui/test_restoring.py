@@ -339,15 +339,15 @@ def test_noise_is_taken_out(studio_url, open_page):
     open_tab(page, "Super-resolution")
     choose(page, "#super-resolution-open", png(photograph()))
     page.wait_for_selector("#super-resolution-small .note:has-text('This looks like a photograph.')")
-    page.click("#super-resolution-way label:has-text('Take noise out')")
-    page.wait_for_selector("#super-resolution-expected:has-text('Its noise measures')")
+    page.click("#super-resolution-way label:has-text('Remove noise')")
+    page.wait_for_selector("#super-resolution-expected:has-text('Measured noise:')")
     page.fill("#super-resolution-sigma input", "loud")
-    page.click("#super-resolution-generate:has-text('Take noise out')")
+    page.click("#super-resolution-generate:has-text('Remove noise')")
     alert(page, "The noise must be a number from 0 to 100", "super-resolution")
     page.fill("#super-resolution-sigma input", "")
     page.click("#super-resolution-generate")
     page.wait_for_selector(LARGER)
-    assert "Noise taken out" in page.inner_text("#super-resolution-stage .title")
+    assert "Noise removed" in page.inner_text("#super-resolution-stage .title")
 
 
 def test_pictures_go_from_tab_to_tab(studio_url, open_page):

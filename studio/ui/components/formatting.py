@@ -1,4 +1,4 @@
-"""Where a job stands, how long something takes, how much it is and when it was: in words."""
+"""Progress, durations, amounts and dates as text."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from datetime import date, datetime, timedelta
 
 from studio.engine.job import JobView
 
-# Of a picture that the bundled network cannot serve well.
+# For a picture that the bundled model was not trained for.
 PHOTOGRAPH_NOTE = (
-    "This looks like a photograph. The bundled model has seen nothing but emoji artwork, so do not expect much of it "
-    "here. Models that would serve: {models}."
+    "This looks like a photograph. The bundled model was trained on emoji artwork alone, so do not expect much of it "
+    "here. Models for photographs: {models}."
 )
 
 
 def format_progress(job: JobView) -> str:
-    """Where a job that has not ended is: "Step 3 of 12", "Next in line", "3rd in line, about 4 s"."""
+    """Return where an unfinished job is: "Step 3 of 12", "Next in line", "3rd in line, about 4 s"."""
     if job.state == "running":
         text = f"Step {max(job.step, 1)} of {job.steps}" if job.share else "Starting"
     else:
@@ -24,13 +24,19 @@ def format_progress(job: JobView) -> str:
     return text
 
 
+def shorten(text: str, max_length: int) -> str:
+    """Return the text, cut off with an ellipsis if it is longer than `max_length` characters."""
+    return text if len(text) <= max_length else text[: max_length - 1].rstrip() + "…"
+
+
 def ordinal(number: int) -> str:
+    """Return "1st", "2nd", "3rd", "4th" …"""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
 
 
 def format_duration(seconds: float) -> str:
-    """ "4 s", "3 min", "2 h": one number, never less than a second."""
+    """Return "4 s", "3 min" or "2 h": one number, at least a second."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 90 * 60:
@@ -39,12 +45,12 @@ def format_duration(seconds: float) -> str:
 
 
 def format_count(number: int, thing: str) -> str:
-    """ "1 picture", "3 pictures", "1,200 pictures"."""
+    """Return "1 picture", "3 pictures" or "1,200 pictures"."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def format_bytes(count: int) -> str:
-    """Bytes for people: "840 kB", "1.2 MB", "1 GB"."""
+    """Return an amount of bytes: "840 kB", "1.2 MB", "1 GB"."""
     value, unit = float(count), "B"
     for larger in ("kB", "MB", "GB"):
         if value < 999.5:
@@ -54,7 +60,7 @@ def format_bytes(count: int) -> str:
 
 
 def format_day(day: str, today: date | None = None) -> str:
-    """ "Today", "Yesterday" or "Friday, 21 November 2025", of "2025-11-21"."""
+    """Return "Today", "Yesterday" or "Friday, 21 November 2025" for a day in ISO format."""
     then, today = date.fromisoformat(day), today or date.today()
     if then == today:
         return "Today"
@@ -64,11 +70,11 @@ def format_day(day: str, today: date | None = None) -> str:
 
 
 def local_day(created: float) -> str:
-    """The local day of a time since 1970."""
+    """Return the local day, in ISO format, of a time in seconds since 1970."""
     return datetime.fromtimestamp(created).date().isoformat()
 
 
 def format_time(created: float) -> str:
-    """ "21 November 2025, 14:03"."""
+    """Return "21 November 2025, 14:03" for a time in seconds since 1970."""
     then = datetime.fromtimestamp(created)
     return f"{then.day} {then:%B %Y, %H:%M}"

@@ -1,21 +1,19 @@
-"""What every tab that paints has: a stage where one job or picture stands, Stop, and room for a sentence.
-
-Each tab watches one thing at a time (see watching.py); leaving it, or the page, does not stop a job.
-"""
+"""What every tab that paints has: the view of a job or a picture, a Stop button, and a place for messages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import gradio as gr
 from gradio.components import Component
 
 from studio.engine.job import JobView
 from studio.services.context import AppContext
+from studio.ui.components.image_card import ImageCard
 from studio.ui.components.parts import PRIVATE, QUICK, message_html
-from studio.ui.components.result import ImageCard
+from studio.ui.components.send_to import SendTarget
 from studio.ui.components.views import (
     LatestPerSession,
     finished_html,
@@ -24,99 +22,135 @@ from studio.ui.components.views import (
     token_number,
     view_frames,
 )
+from studio.ui.events import Events, Updates
 from studio.ui.scripts import on_load
 
 # Clicks on `data-pick` reach Python with the key of the selected picture.
 CLICK_SCRIPT = on_load("result.js", "sendPicks(element, trigger)")
+RECENT_JOBS = 24  # among which a tab looks for its latest picture
+
+
+class JobTab(Protocol):
+    """A tab that paints, as the rest of the page sees it."""
+
+    @property
+    def panel(self) -> JobPanel: ...
+
+    @property
+    def target(self) -> SendTarget:
+        """Where pictures are sent to open in this tab."""
+        ...
+
+    @property
+    def restored_outputs(self) -> list[Component]:
+        """What `restore_view` may change."""
+        ...
+
+    def restore_view(self, owner: str) -> Updates:
+        """Return what an owner who opens the page finds in this tab."""
+        ...
 
 
 @dataclass(frozen=True)
 class JobPanel:
-    """The parts of a tab that shows jobs.
+    """The parts of a tab that shows jobs. The tab shows one thing at a time, named by the token in `view_token`.
 
-    tab: the id of its gr.Tab.  tasks: whose jobs it shows.  watched: what stands on the stage, a ticket of `watch`.
-    examples: shipped pictures that can stand there.
+    tab: the id of its gr.Tab.  tasks: the tasks of its jobs.  result: where a job or a picture is shown.
+    examples: the shipped pictures that can be shown.
     """
 
-    studio: AppContext
+    context: AppContext
+    token: gr.BrowserState
     tab: str
     tasks: tuple[str, ...]
-    watched: gr.Textbox
-    stage: gr.HTML
+    view_token: gr.Textbox
+    result: gr.HTML
     stop: gr.Button
     message: gr.HTML
     examples: Sequence[ImageCard]
-    audience: LatestPerSession = field(default_factory=LatestPerSession)
+    latest: LatestPerSession = field(default_factory=LatestPerSession)
 
     @property
-    def greeting(self) -> list[Component]:
-        """What `greet` changes."""
-        return [self.watched, self.stage, self.stop, self.message]
+    def events(self) -> Events:
+        """Connects the tab's events; a refusal is shown in `message`."""
+        return Events(self.context, self.token, self.message, lambda sentence: message_html([sentence], role="alert"))
 
-    def greet(self, owner: str) -> dict[Component, Any]:
-        """What an owner who opens the page finds: the newest job under way, else the newest that is done."""
-        under_way = [job for job in self.studio.engine.jobs(owner) if job.task in self.tasks]
-        if under_way:
-            return self.show_job(max(under_way, key=lambda job: job.created).id)
-        found: dict[Component, Any] = {}
-        ended = [job for job in self.studio.library.find_ended_jobs(owner, 24) if job.task in self.tasks]
+    @property
+    def view_outputs(self) -> list[Component]:
+        """What `show_job` and `show` change, and `message`."""
+        return [self.view_token, self.stop, self.message]
+
+    @property
+    def restored_outputs(self) -> list[Component]:
+        """What `restore_view` may change."""
+        return [self.view_token, self.result, self.stop, self.message]
+
+    def restore_view(self, owner: str) -> Updates:
+        """Show the owner's newest unfinished job, else the newest one that is done."""
+        unfinished = [job for job in self.context.engine.jobs(owner) if job.task in self.tasks]
+        if unfinished:
+            return self.show_job(max(unfinished, key=lambda job: job.created).id)
+        updates: Updates = {}
+        ended = [job for job in self.context.library.find_ended_jobs(owner, RECENT_JOBS) if job.task in self.tasks]
         if ended and ended[0].state == "failed":
-            found[self.message] = message_html([ended[0].error or ""], "alert")
+            updates[self.message] = message_html([ended[0].error or ""], "alert")
         if done := next((job for job in ended if job.pictures), None):
-            found[self.stage] = finished_html(self.studio, owner, done)
-        return found
+            updates[self.result] = finished_html(self.context, owner, done)
+        return updates
 
-    def show_job(self, id: str) -> dict[Component, Any]:
-        return {self.watched: make_view_token("job", id), self.stop: gr.update(interactive=True)}
+    def show_job(self, job_id: str) -> Updates:
+        """Follow a job."""
+        return {self.view_token: make_view_token("job", job_id), self.stop: gr.update(interactive=True)}
 
-    def drop_sketch(self, session: str | None, owner: str, shown: str) -> None:
-        """Cancels what is shown, if it is a job under way that would not be kept: it makes room for a newer one.
-        Nobody is told that it was stopped."""
-        job = self._job(owner, shown)
+    def show(self, kind: str, item_id: object) -> Updates:
+        """Show a picture or an example."""
+        return {self.view_token: make_view_token(kind, item_id), self.stop: gr.update(interactive=False)}
+
+    def drop_live_job(self, session: str | None, owner: str, view_token: str) -> None:
+        """Cancel the job that is shown if it would not be kept. Its stream ends without showing that it stopped."""
+        job = self._job(owner, view_token)
         if job is not None and not job.saved:
-            self.audience.enter(session, token_number(make_view_token("job", job.id)))
-            self.studio.engine.cancel(job.id, owner)
+            self.latest.enter(session, token_number(make_view_token("job", job.id)))
+            self.context.engine.cancel(job.id, owner)
 
-    def show(self, kind: str, id: object) -> dict[Component, Any]:
-        """A picture or an example on the stage."""
-        return {self.watched: make_view_token(kind, id), self.stop: gr.update(interactive=False)}
+    def connect(self) -> None:
+        """Follow what the view token names, and stop it when asked."""
+        inputs = [self.token, self.view_token]
+        self.view_token.change(
+            self._stream, inputs, [self.result], concurrency_limit=None, trigger_mode="multiple", **PRIVATE
+        ).then(self._settle, inputs, [self.stop, self.result], trigger_mode="multiple", **QUICK)
+        self.stop.click(self._cancel, inputs, None, **QUICK)
 
-    def connect(self, token: gr.BrowserState) -> None:
-        """Follows what is watched, and stops it."""
-        studio = self.studio
+    def _stream(self, request: gr.Request, browser: str, view_token: str) -> Iterator[Any]:
+        owner, _ = self.context.owners.of_page(request, browser)
+        is_latest = self.latest.enter(request.session_hash, token_number(view_token))
+        for frame in view_frames(self.context, owner, view_token, self.examples):
+            if not is_latest():
+                break
+            yield frame
+        # Gradio sends the last value of a stream again at its end, when something newer may be shown.
+        yield gr.skip()
 
-        def stream(request: gr.Request, browser: str, shown: str) -> Iterator[Any]:
-            owner, _ = studio.owners.of_page(request, browser)
-            newest = self.audience.enter(request.session_hash, token_number(shown))
-            for frame in view_frames(studio, owner, shown, self.examples):
-                if not newest():
-                    break
-                yield frame
-            # Gradio sends the last value of a stream once more at its end, when something newer may stand there.
-            yield gr.skip()
+    def _settle(self, request: gr.Request, browser: str, view_token: str) -> Updates:
+        """Disable Stop once the job has ended, and show its end again.
 
-        def settle(request: gr.Request, browser: str, shown: str) -> dict[Component, Any]:
-            """Stop is there for as long as there is something to stop. What has come to its end is put on the stage
-            once more: the browser may take what two streams have sent in the wrong order."""
-            owner, _ = studio.owners.of_page(request, browser)
-            job = self._job(owner, shown)
-            if job is not None and not job.ended:
-                return {self.stop: gr.update(interactive=True)}
-            changed: dict[Component, Any] = {self.stop: gr.update(interactive=False)}
-            for frame in view_frames(studio, owner, shown, self.examples):
-                changed[self.stage] = frame
-            return changed
+        The browser may apply the messages of two streams in the wrong order.
+        """
+        owner, _ = self.context.owners.of_page(request, browser)
+        job = self._job(owner, view_token)
+        if job is not None and not job.ended:
+            return {self.stop: gr.update(interactive=True)}
+        updates: Updates = {self.stop: gr.update(interactive=False)}
+        for frame in view_frames(self.context, owner, view_token, self.examples):
+            updates[self.result] = frame
+        return updates
 
-        def cancel(request: gr.Request, browser: str, shown: str) -> None:
-            kind, id = parse_view_token(shown)
-            if kind == "job":
-                studio.engine.cancel(id, studio.owners.of_page(request, browser)[0])
+    def _cancel(self, request: gr.Request, browser: str, view_token: str) -> None:
+        kind, job_id = parse_view_token(view_token)
+        if kind == "job":
+            owner, _ = self.context.owners.of_page(request, browser)
+            self.context.engine.cancel(job_id, owner)
 
-        self.watched.change(
-            stream, [token, self.watched], [self.stage], concurrency_limit=None, trigger_mode="multiple", **PRIVATE
-        ).then(settle, [token, self.watched], [self.stop, self.stage], trigger_mode="multiple", **QUICK)
-        self.stop.click(cancel, [token, self.watched], None, **QUICK)
-
-    def _job(self, owner: str, shown: str) -> JobView | None:
-        kind, id = parse_view_token(shown)
-        return self.studio.engine.view(id, owner) if kind == "job" else None
+    def _job(self, owner: str, view_token: str) -> JobView | None:
+        kind, job_id = parse_view_token(view_token)
+        return self.context.engine.view(job_id, owner) if kind == "job" else None

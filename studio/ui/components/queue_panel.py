@@ -1,80 +1,60 @@
-"""The queue of one owner, as HTML: what runs, what waits and where, with what can be done about it.
+"""The queue of one owner as HTML: running and waiting jobs, with buttons to move, show and cancel them.
 
-Pure functions from views of jobs to markup; every text from outside is escaped here. A click on a button says its
-data-act and the id of its job (page.js).
+A button sends its `data-act` and the id of its job (actions.js).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence, Set
-from html import escape
 
 from studio.engine.job import JobView
+from studio.engine.requests import TextToImage
 from studio.services.naming import TASK_NAMES
-from studio.ui.components.formatting import format_progress
+from studio.ui.components.formatting import format_progress, shorten
+from studio.ui.components.templates import render
 
-SETTLING = 1.5  # seconds: a lone job that has waited less is about to start, and is no news
-TITLE = 120  # characters of a prompt
+START_SECONDS = 1.5  # a lone job that has waited less than this is about to start
+MAX_TITLE = 120  # characters of a prompt
 
 
-def queue_panel(jobs: Sequence[JobView], shown: Set[str], *, loading: bool = False) -> str:
-    """jobs: the owner's that have not ended, by place.  shown: the ids of those on the stages.
+def queue_html(jobs: Sequence[JobView], shown_ids: Set[str], *, is_loading: bool = False) -> str:
+    """Return the queue panel. It opens by itself where the tabs do not show all there is to know.
 
-    It asks to be seen while there is more under way than the stages tell; else it is there when it is called for.
+    jobs: the owner's unfinished jobs, in their order.  shown_ids: the jobs that the tabs show.
+    is_loading: whether the model is loading.
     """
     running = [job for job in jobs if job.state == "running"]
     waiting = [job for job in jobs if job.state == "queued"]
-    rows = "".join(_row(job, job.id in shown) for job in running)
-    rows += "".join(
-        _row(job, job.id in shown, first=index == 0, last=index == len(waiting) - 1, alone=len(waiting) == 1)
-        for index, job in enumerate(waiting)
-    )
     counts = ((running, "running"), (waiting, "waiting"))
     summary = ", ".join(f"{len(group)} {word}" for group, word in counts if group) or "empty"
-    if loading and jobs:
+    if is_loading and jobs:
         summary += "; the model is loading"
-    sight = "busy" if any(_is_news(job, shown, loading) for job in jobs) else "quiet"
-    empty = '<p class="none">Nothing of yours is under way. Generate as often as you like: what cannot start at once '
-    empty += "waits here, and goes on when you leave the page.</p>"
-    return (
-        f'<section class="tray" data-sight="{sight}" aria-label="Queue">'
-        f'<div class="head"><h2>Queue</h2><p role="status">{summary}</p>'
-        '<button type="button" class="fold" data-tray="fold" aria-label="Show or hide the queue" title="Hide"></button>'
-        f"</div>{f'<ol>{rows}</ol>' if rows else empty}</section>"
-    )
+    opens = any(_is_news(job, shown_ids, is_loading) for job in jobs)
+    entries = [_entry(job, job.id in shown_ids) for job in running]
+    for job in waiting:
+        moves = (
+            [] if len(waiting) == 1 else [("up", "Earlier", job is waiting[0]), ("down", "Later", job is waiting[-1])]
+        )
+        entries.append(_entry(job, job.id in shown_ids, moves))
+    return render("queue_panel.html", entries=entries, summary=summary, sight="busy" if opens else "quiet")
 
 
-def _is_news(job: JobView, shown: Set[str], loading: bool) -> bool:
-    """Whether the stage does not tell it."""
-    if job.id not in shown:
+def _is_news(job: JobView, shown_ids: Set[str], is_loading: bool) -> bool:
+    """Return whether the queue tells something about a job that no tab shows."""
+    if job.id not in shown_ids:
         return True
-    return job.state == "queued" and not loading and (job.ahead > 0 or time.time() - job.created > SETTLING)
+    has_waited = job.ahead > 0 or time.time() - job.created > START_SECONDS
+    return job.state == "queued" and not is_loading and has_waited
 
 
-def _row(job: JobView, shown: bool, *, first: bool = True, last: bool = True, alone: bool = True) -> str:
-    title = escape(job.caption if len(job.caption) <= TITLE else job.caption[: TITLE - 1] + "…") or "No prompt"
-    kind = "" if job.task == "text-to-image" else f"<span>{TASK_NAMES.get(job.task, escape(job.task))}</span> "
-    count = f" <span>× {job.count}</span>" if job.count > 1 else ""
-    share = round(100 * job.share)
-    bar = f'<progress max="100" value="{share}" aria-label="Progress"></progress>' if job.state == "running" else ""
-    moves = ""
-    if job.state == "queued" and not alone:
-        moves = _button("up", job, "Earlier", title, off=first) + _button("down", job, "Later", title, off=last)
-    what = f"{kind}{title}{count}"
-    what = (  # also of what is shown, which may be in another tab
-        f'<button type="button" class="what" data-act="show" data-job="{escape(job.id)}" title="Show: {title}">'
-        f"{what}</button>"
-    )
-    return (
-        f'<li data-state="{job.state}"{" aria-current=true" if shown else ""}>{what}'
-        f'<p class="how">{escape(format_progress(job))}</p>'
-        f'<p class="do">{moves}{_button("cancel", job, "Cancel", title)}</p>{bar}</li>'
-    )
-
-
-def _button(act: str, job: JobView, name: str, title: str, *, off: bool = False) -> str:
-    return (
-        f'<button type="button" data-act="{act}" data-job="{escape(job.id)}" title="{name}" '
-        f'aria-label="{name}: {title}"{" disabled" if off else ""}></button>'
-    )
+def _entry(job: JobView, is_shown: bool, moves: Sequence[tuple[str, str, bool]] = ()) -> dict[str, object]:
+    """Return what the template needs of a job. moves: action, name and whether it is disabled."""
+    return {
+        "job": job,
+        "title": shorten(job.caption, MAX_TITLE) or "No prompt",
+        "task": "" if job.task == TextToImage.task else TASK_NAMES.get(job.task, job.task),
+        "is_shown": is_shown,
+        "progress": format_progress(job),
+        "buttons": [*moves, ("cancel", "Cancel", False)],
+    }

@@ -1,4 +1,4 @@
-"""Where a picture of the library can be sent: what each tab that takes pictures tells the others of itself."""
+"""Where a picture can be sent: each tab that takes pictures describes itself to the others."""
 
 from __future__ import annotations
 
@@ -12,47 +12,36 @@ from PIL import Image
 from studio.engine.job import JobRejected, Picture
 from studio.library.store import Library
 
-PICTURE_GONE = "This picture is not there any more."
+PICTURE_GONE = "This picture was deleted."
 
 
 @dataclass(frozen=True)
 class SendTarget:
-    """A tab, and how it is filled in from a picture.
+    """A tab, and how a picture fills it.
 
-    label: what the button says.  tab: the id of its gr.Tab.  outputs: what `fill` may change.
-    fill: the new values by component, given the owner and the picture.
-    takes: whether there is anything in this picture for it.
+    label: of the button.  tab: the id of its gr.Tab.  outputs: the components that `fill` may change.
+    fill: returns their new values, given the owner and the picture.
+    accepts: whether the tab can use this picture.
     """
 
     label: str
     tab: str
     outputs: Sequence[Component]
     fill: Callable[[str, Picture], dict[Component, Any]]
-    takes: Callable[[Picture], bool] = lambda picture: True
+    accepts: Callable[[Picture], bool] = lambda picture: True
 
-    def fill_from(self, library: Library, owner: str, id: str) -> dict[Component, Any]:
-        """`fill`, given a picture's id. Raises Refusal if the picture is gone."""
-        picture = library.get_picture(owner, id)
+    def fill_from(self, library: Library, owner: str, picture_id: str) -> dict[Component, Any]:
+        """Return what `fill` returns for the picture with this id. Raises JobRejected if it was deleted."""
+        picture = library.get_picture(owner, picture_id)
         if picture is None:
             raise JobRejected(PICTURE_GONE)
         return self.fill(owner, picture)
 
-    @classmethod
-    def working_on(
-        cls,
-        label: str,
-        tab: str,
-        outputs: Sequence[Component],
-        use: Callable[[str, Image.Image], dict[Component, Any]],
-    ) -> SendTarget:
-        """A tab that works on pictures: `use` gets the owner, and the picture as RGB or RGBA."""
 
-        def fill(owner: str, picture: Picture) -> dict[Component, Any]:
-            try:
-                with Image.open(picture.path) as file:
-                    shown = file.convert("RGBA" if file.has_transparency_data else "RGB")
-            except OSError as problem:
-                raise JobRejected(PICTURE_GONE) from problem
-            return use(owner, shown)
-
-        return cls(label, tab, outputs, fill)
+def open_picture(picture: Picture) -> Image.Image:
+    """Return the pixels of a kept picture, RGB or RGBA. Raises JobRejected if its file is gone."""
+    try:
+        with Image.open(picture.path) as file:
+            return file.convert("RGBA" if file.has_transparency_data else "RGB")
+    except OSError as problem:
+        raise JobRejected(PICTURE_GONE) from problem

@@ -1,7 +1,7 @@
-"""What stands large on the stage: a job as it goes, or a picture; and which stream of a page may write there.
+"""What a tab shows large: a job as it runs, a picture or an example; and which stream of a page may write there.
 
-A page watches one thing at a time, named "job:ID", "picture:ID" or "example:NUMBER". Leaving a job does not stop it.
-Knows the engine's views of jobs and the library; knows nothing of Gradio.
+A tab shows one thing at a time, named by a view token: "job:ID", "picture:ID" or "example:NUMBER", and a number.
+Showing something else does not stop a job.
 """
 
 from __future__ import annotations
@@ -12,123 +12,140 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
-from studio.engine.job import JobView
+from studio.engine.job import JobView, Picture
+from studio.library.store import JobRecord
 from studio.services.comparison import original_path, outside_notes
 from studio.services.context import AppContext
-from studio.ui.components import result as show
+from studio.ui.components.examples import noise_uri
 from studio.ui.components.formatting import format_progress
-from studio.ui.components.result import ImageCard
+from studio.ui.components.image_card import ImageCard, data_uri
+from studio.ui.components.label import (
+    done_label,
+    failed_label,
+    live_label,
+    running_label,
+    stopped_label,
+    waiting_label,
+)
+from studio.ui.components.result import result_html
 
-FRAME_SECONDS = 0.12  # between two pictures of a job under way: what a browser can show without falling behind
-SESSIONS = 4096
-_numbers = itertools.count(time.time_ns())  # a page that outlives this process has older ones
-
-
-def make_view_token(kind: str, id: object) -> str:
-    """What a page is to show next. Each is a new one, so that the same job can be asked for again."""
-    return f"{kind}:{id}#{next(_numbers)}"
-
-
-def parse_view_token(ticket: str | None) -> tuple[str, str]:
-    """Kind and id of what a page shows; two empty strings for nothing."""
-    kind, _, id = (ticket or "").partition("#")[0].partition(":")
-    return kind, id
+FRAME_SECONDS = 0.12  # between two previews: faster ones would pile up in the browser
+MAX_SESSIONS = 4096
+_numbers = itertools.count(time.time_ns())  # pages may outlive the process: their tokens have smaller numbers
 
 
-def token_number(ticket: str | None) -> int:
-    """The greater, the newer."""
-    number = (ticket or "").rpartition("#")[2]
+def make_view_token(kind: str, item_id: object) -> str:
+    """Return a new token. The same job can be shown again, since each token has a number of its own."""
+    return f"{kind}:{item_id}#{next(_numbers)}"
+
+
+def parse_view_token(token: str | None) -> tuple[str, str]:
+    """Return the kind and the id in a token; two empty strings for none."""
+    kind, _, item_id = (token or "").partition("#")[0].partition(":")
+    return kind, item_id
+
+
+def token_number(token: str | None) -> int:
+    """Return the number of a token. Newer tokens have greater ones."""
+    number = (token or "").rpartition("#")[2]
     return int(number) if number.isdigit() else 0
 
 
 class LatestPerSession:
-    """Knows the newest of what each page has asked for, in whatever order that arrives; the rest is out of date."""
+    """Remembers the newest request of each session, in whatever order requests arrive. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._newest: OrderedDict[str, float] = OrderedDict()  # number, by session
+        self._newest: OrderedDict[str, float] = OrderedDict()  # number by session
 
     def enter(self, session: str | None, number: float) -> Callable[[], bool]:
-        """Takes in what a page asks for, of a number that grows. What is returned tells whether it is the newest."""
+        """Record a request and return a function that tells whether it still is the newest.
+
+        number: greater for newer requests.
+        """
         session = session or ""
         with self._lock:
             self._newest[session] = max(number, self._newest.pop(session, number))
-            while len(self._newest) > SESSIONS:
+            while len(self._newest) > MAX_SESSIONS:
                 self._newest.popitem(last=False)
         return lambda: self._newest.get(session) == number
 
 
-def view_frames(studio: AppContext, owner: str, ticket: str, examples: Sequence[ImageCard]) -> Iterator[str]:
-    """The stage as HTML: once for a picture, again and again for a job until it ends. Nothing for what is not there."""
-    kind, id = parse_view_token(ticket)
+def view_frames(context: AppContext, owner: str, token: str, examples: Sequence[ImageCard]) -> Iterator[str]:
+    """Yield the HTML of a view: once for a picture, repeatedly for a job until it ends, never for what is gone."""
+    kind, item_id = parse_view_token(token)
     if kind == "job":
-        yield from _job_frames(studio, owner, id)
-    elif kind == "picture" and (picture := studio.library.get_picture(owner, id)):
-        shown = ImageCard.of(picture, original_path(studio, owner, picture))
-        yield show.result_html([shown], show.done_label(shown, notes=outside_notes(studio, owner, [picture])))
-    elif kind == "example" and id.isdigit() and int(id) < len(examples):
-        yield example_html(examples[int(id)])
+        yield from _job_frames(context, owner, item_id)
+    elif kind == "picture" and (picture := context.library.get_picture(owner, item_id)):
+        yield _pictures_html(context, owner, [picture], outside_notes(context, owner, [picture]), count=1)
+    elif kind == "example" and item_id.isdigit() and int(item_id) < len(examples):
+        yield example_html(examples[int(item_id)])
 
 
 def example_html(example: ImageCard, notes: Sequence[str] = ()) -> str:
-    return show.result_html([example], show.done_label(example, heading="Example", notes=notes), kind="example")
+    """Return the view of a shipped picture."""
+    return result_html([example], done_label(example, heading="Example", notes=notes), kind="example")
 
 
-def finished_html(studio: AppContext, owner: str, job: JobView) -> str:
-    """A job that is done, in all its pictures that are still there."""
-    pictures = [ImageCard.of(picture, original_path(studio, owner, picture)) for picture in job.pictures]
-    notes = [*outside_notes(studio, owner, job.pictures), *studio.notes(job)]
-    return show.result_html(pictures, show.done_label(pictures[0], notes=notes, count=job.count))
+def finished_html(context: AppContext, owner: str, job: JobView | JobRecord) -> str:
+    """Return the view of a finished job with the pictures that are left of it."""
+    notes = [*outside_notes(context, owner, job.pictures), *context.notes(job)]
+    return _pictures_html(context, owner, job.pictures, notes, job.count)
 
 
-def _job_frames(studio: AppContext, owner: str, id: str) -> Iterator[str]:
+def _pictures_html(
+    context: AppContext, owner: str, pictures: Sequence[Picture], notes: Sequence[str], count: int
+) -> str:
+    cards = [ImageCard.of(picture, original_path(context, owner, picture)) for picture in pictures]
+    return result_html(cards, done_label(cards[0], notes=notes, count=count))
+
+
+def _job_frames(context: AppContext, owner: str, job_id: str) -> Iterator[str]:
     try:
-        views = studio.engine.follow(id, owner)
-    except KeyError:  # it ended in another process's life, or long ago
-        record = studio.library.get_job(owner, id)
+        views = context.engine.follow(job_id, owner)
+    except KeyError:  # it ended before this process started, or long ago
+        record = context.library.get_job(owner, job_id)
         if record and record.ended and (record.pictures or record.state != "done"):
-            yield _frame(studio, owner, record)
+            yield _job_html(context, owner, record)
         return
-    shown = 0.0
+    shown_at = 0.0
+    view: JobView | None = None
     for view in views:
         now = time.monotonic()
-        if view.state == "running" and view.previews and now - shown < FRAME_SECONDS:
+        if view.state == "running" and view.previews and now - shown_at < FRAME_SECONDS:
             continue
-        shown = now
-        yield _frame(studio, owner, view)
-    if not view.ended:
-        text = "The studio is being started again. This goes on by itself as soon as it is back."
-        yield show.result_html(_previews(view), show.waiting_label(_asked(view), text), kind="waiting")
+        shown_at = now
+        yield _job_html(context, owner, view)
+    if view is not None and not view.ended:
+        text = "The studio is restarting. The job continues by itself afterwards."
+        yield result_html(_preview_cards(view), waiting_label(_settings(view), text), kind="waiting")
 
 
-def _frame(studio: AppContext, owner: str, view: JobView) -> str:
-    if view.state == "done" and not view.saved:
-        return show.result_html(_previews(view), show.sketch_label(_asked(view), view.seconds), kind="sketch")
+def _job_html(context: AppContext, owner: str, view: JobView | JobRecord) -> str:
+    """Return the view of a job in its present state."""
+    settings, cards = _settings(view), _preview_cards(view)
+    if view.state == "done" and view.saved:
+        return finished_html(context, owner, view)
     if view.state == "done":
-        return finished_html(studio, owner, view)
+        return result_html(cards, live_label(settings, view.seconds), kind="sketch")
     if view.state == "failed":
-        return show.result_html(_previews(view), show.failed_label(_asked(view), view.error or ""), kind="stopped")
+        return result_html(cards, failed_label(settings, view.error or ""), kind="stopped")
     if view.state == "cancelled":
-        return show.result_html(
-            _previews(view), show.stopped_label(_asked(view), view.step, view.steps), kind="stopped"
-        )
+        return result_html(cards, stopped_label(settings, view.step, view.steps), kind="stopped")
     if view.state == "running" and view.previews:
-        label = show.running_label(_asked(view), round(100 * view.share), format_progress(view))
-        return show.result_html(_previews(view), label, kind="running")
-    if studio.engine.status.phase == "loading":
-        text = "The model is loading. Your picture starts by itself as soon as it is there."
+        return result_html(cards, running_label(settings, view.share, format_progress(view)), kind="running")
+    if context.engine.status.phase == "loading":
+        text = "The model is loading. Your picture starts by itself afterwards."
     else:
         text = f"{format_progress(view)}."
-    label = show.waiting_label(_asked(view), text, round(100 * view.share) if view.share else None)
-    return show.result_html(_previews(view), label, kind="waiting")
+    return result_html(cards, waiting_label(settings, text, view.share or None), kind="waiting")
 
 
-def _asked(view: JobView) -> dict[str, str]:
+def _settings(view: JobView | JobRecord) -> dict[str, str]:
     return {"caption": view.caption, "task": view.task}
 
 
-def _previews(view: JobView) -> list[ImageCard]:
-    settings = _asked(view)
-    if not view.previews:
-        return [ImageCard(show.noise(), settings)] * view.count
-    return [ImageCard(show.data_uri(preview), settings) for preview in view.previews]
+def _preview_cards(view: JobView | JobRecord) -> list[ImageCard]:
+    settings = _settings(view)
+    sources = [data_uri(preview) for preview in view.previews] or [noise_uri()] * view.count
+    return [ImageCard(source, settings) for source in sources]

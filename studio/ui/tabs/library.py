@@ -1,139 +1,213 @@
-"""The tab "Library": what the owner has painted, to find, look at, mark, delete and send to another tab.
-
-Reads the page into questions to the library and the answers into the page (album.py).
-"""
+"""The tab "Library": the owner's pictures, to search, look at, mark, delete and send to other tabs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from studio.engine.job import JobRejected
 from studio.services.context import AppContext
 from studio.services.naming import TASK_NAMES
-from studio.ui.components import album as show
+from studio.ui.components.album import (
+    album_html,
+    deleted_html,
+    empty_album_html,
+    no_match_html,
+    problem_html,
+    usage_html,
+)
 from studio.ui.components.formatting import format_day
-from studio.ui.components.parts import QUICK
 from studio.ui.components.send_to import SendTarget
+from studio.ui.events import Events, Updates, Visitor
 from studio.ui.scripts import on_load
-from studio.ui.tabs.text_to_image import TAB, TextToImageTab
+from studio.ui.tabs.text_to_image import TextToImageTab
 
-PAGE = 60  # pictures that come at a time
-Asks = tuple[str, str, str, bool]  # words, task, day, favourites: what the filters say
-_ALL: Asks = ("", "", "", False)
+TAB = "library"
+PAGE_SIZE = 60  # pictures to load at a time
 _EVERY_TASK, _EVERY_DAY = ("Every task", ""), ("Every day", "")
 
 
-def build_library(
-    studio: AppContext,
-    token: gr.BrowserState,
-    tabs: gr.Tabs,
-    tab: gr.Tab,
-    destinations: Sequence[SendTarget],
-    bench: TextToImageTab,
-) -> None:
-    """The tab's parts and what they do; call it inside `tab`.
+@dataclass(frozen=True)
+class Filters:
+    """Which pictures to show: all fields empty means all pictures."""
 
-    destinations: the tabs that a picture can be sent to.  bench: where examples are tried.
-    """
-    asked = gr.State(PAGE)  # how many pictures are wanted
-    with gr.Row(elem_id="filters"):
-        search = gr.Textbox(
-            label="Search", placeholder="words of a prompt", elem_id="search", scale=2, min_width=180, max_lines=1
-        )
-        task = gr.Dropdown([_EVERY_TASK], value="", label="Task", elem_id="task", min_width=140)
-        day = gr.Dropdown([_EVERY_DAY], value="", label="Day", elem_id="day", min_width=160)
-        favourites = gr.Checkbox(False, label="Favourites only", elem_id="favourites", min_width=140)
-        used = gr.HTML("", elem_id="usage", apply_default_css=False, js_on_load=None, min_width=120)
-    gallery = gr.HTML(
-        "",
-        elem_id="album",
-        apply_default_css=False,
-        js_on_load=on_load("library.js", "mountLibrary(element, trigger, watch)"),
-    )
-    act_script = on_load("actions.js", "sendActions(element, trigger)")
-    notice = gr.HTML("", elem_id="notice", apply_default_css=False, js_on_load=act_script)
-    filters = [search, task, day, favourites]
+    search: str = ""
+    task: str = ""
+    day: str = ""
+    favourites: bool = False
 
-    def find(owner: str, count: int, asks: Asks) -> dict[Any, Any]:
-        """What is to be seen with these filters."""
-        words, of_task, of_day, starred = asks
-        given = {"search": words or "", "task": of_task or None, "day": of_day or None, "favourites": bool(starred)}
-        pictures = studio.library.find_pictures(owner, **given, limit=count + 1)
-        if pictures:
-            return {gallery: show.album(pictures[:count], destinations, more=len(pictures) > count)}
-        return {gallery: show.nothing_found() if any(given.values()) else show.nothing_yet(bench.examples)}
-
-    def refresh(owner: str, count: int, asks: Asks) -> dict[Any, Any]:
-        """All of the tab: also the filters that there is something for, and the room that is left."""
-        words, of_task, of_day, starred = asks
-        days = studio.library.count_days(owner)
-        tasks = [name for name in TASK_NAMES if studio.library.find_pictures(owner, task=name, limit=1)]
-        of_task, of_day = of_task if of_task in tasks else "", of_day if of_day in dict(days) else ""
-        in_days = [(f"{format_day(day)} ({number:,})", day) for day, number in days]
-        return find(owner, count, (words, of_task, of_day, starred)) | {
-            task: gr.update(choices=[_EVERY_TASK, *((TASK_NAMES[name], name) for name in tasks)], value=of_task),
-            day: gr.update(choices=[_EVERY_DAY, *in_days], value=of_day),
-            used: show.usage(*studio.library.get_usage(owner)) if days else "",
+    @property
+    def query(self) -> dict[str, Any]:
+        """The arguments of `Library.find_pictures`."""
+        return {
+            "search": self.search or "",
+            "task": self.task or None,
+            "day": self.day or None,
+            "favourites": bool(self.favourites),
         }
 
-    def do(owner: str, said: dict[str, Any], count: int, asks: Asks) -> dict[Any, Any]:
-        """What a click on a picture, or on what is said below them, asks for."""
-        library, what = studio.library, said.get("act")
-        ids, before = ([id for id in said.get(name) or () if isinstance(id, str)] for name in ("ids", "before"))
-        number = int(said["number"]) if str(said.get("number")).isdigit() else len(ids)
-        if what == "star" and ids:
-            library.set_favourite(owner, ids[0], bool(said.get("on")))
-            return find(owner, count, asks) if asks[-1] else {}
-        if what == "delete" and ids:
-            library.delete(owner, ids)
-            return refresh(owner, count, asks) | {notice: show.deleted(list(dict.fromkeys([*before, *ids])))}
-        if what == "undo":
-            library.undo_delete(owner, ids)
-            return refresh(owner, count, asks) | {notice: ""}
-        if what == "more":
-            return find(owner, count + PAGE, asks) | {asked: count + PAGE}
-        if what == "clear":
-            return refresh(owner, PAGE, _ALL) | dict(zip(filters, _ALL, strict=True)) | {asked: PAGE}
-        if what == "send" and ids and number < len(destinations):
-            to = destinations[number]
-            return to.fill_from(library, owner, ids[0]) | {tabs: gr.update(selected=to.tab)}
-        if what == "example" and number < len(bench.examples):
-            return bench.use_example(number) | {tabs: gr.update(selected=TAB)}
-        return {notice: ""} if what == "dismiss" else {}
 
-    def answer(change: Callable[..., dict[Any, Any]], *values: Any) -> dict[Any, Any]:
-        try:
-            return change(*values) or {asked: gr.skip()}
-        except (JobRejected, ValueError) as problem:
-            return {notice: show.problem(str(problem))}
+class LibraryTab:
+    """The tab; create it inside its gr.Tab.
 
-    def on_open(request: gr.Request, browser: str, count: int, words: str, task: str, day: str, starred: bool):
-        return answer(refresh, studio.owners.of_page(request, browser)[0], count, (words, task, day, starred))
+    targets: where pictures can be sent.  text_to_image: the tab that examples open in.
+    """
 
-    def on_sift(request: gr.Request, browser: str, words: str, task: str, day: str, starred: bool):
-        found = answer(find, studio.owners.of_page(request, browser)[0], PAGE, (words, task, day, starred))
-        return {asked: PAGE} | found
+    def __init__(
+        self,
+        context: AppContext,
+        token: gr.BrowserState,
+        tabs: gr.Tabs,
+        tab: gr.Tab,
+        targets: Sequence[SendTarget],
+        text_to_image: TextToImageTab,
+    ) -> None:
+        self._context, self._tabs, self._targets, self._text_to_image = context, tabs, targets, text_to_image
+        self._count = gr.State(PAGE_SIZE)  # pictures to show
+        with gr.Row(elem_id="filters"):
+            self._search = gr.Textbox(
+                label="Search", placeholder="words of a prompt", elem_id="search", scale=2, min_width=180, max_lines=1
+            )
+            self._task = gr.Dropdown([_EVERY_TASK], value="", label="Task", elem_id="task", min_width=140)
+            self._day = gr.Dropdown([_EVERY_DAY], value="", label="Day", elem_id="day", min_width=160)
+            self._favourites = gr.Checkbox(False, label="Favourites only", elem_id="favourites", min_width=140)
+            self._usage = gr.HTML("", elem_id="usage", apply_default_css=False, js_on_load=None, min_width=120)
+        self._album = gr.HTML(
+            "",
+            elem_id="album",
+            apply_default_css=False,
+            js_on_load=on_load("library.js", "mountLibrary(element, trigger, watch)"),
+        )
+        self._notice = gr.HTML(
+            "",
+            elem_id="notice",
+            apply_default_css=False,
+            js_on_load=on_load("actions.js", "sendActions(element, trigger)"),
+        )
+        self._actions: dict[str, Callable[..., Updates]] = {
+            "star": self._star,
+            "delete": self._delete,
+            "undo": self._undo_delete,
+            "more": self._show_more,
+            "clear": self._clear_filters,
+            "send": self._send,
+            "example": self._use_example,
+            "dismiss": self._dismiss,
+        }
+        self._connect(Events(context, token, self._notice, problem_html), tab)
 
-    def on_click(
-        request: gr.Request, event: gr.EventData,
-        browser: str, count: int, words: str, task: str, day: str, starred: bool,
-    ):  # fmt: skip
-        said = event._data if isinstance(event._data, dict) else {}
-        return answer(do, studio.owners.of_page(request, browser)[0], said, count, (words, task, day, starred))
+    # ---- handlers ----
 
-    sent = dict.fromkeys([bench.easel.watched, bench.easel.stop, *(part for to in destinations for part in to.outputs)])
-    mine = [gallery, notice, used, asked, *filters]
-    tab.select(on_open, [token, asked, *filters], mine, **QUICK)
-    gr.on(
-        [search.change, task.input, day.input, favourites.input],
-        on_sift,
-        [token, *filters],
-        [gallery, asked, notice],
-        trigger_mode="always_last",
-        **QUICK,
-    )
-    for place in (gallery, notice):
-        place.click(on_click, [token, asked, *filters], [*mine, tabs, *sent], trigger_mode="multiple", **QUICK)
+    def refresh(self, visitor: Visitor, *, count: int, **filters: Any) -> Updates:
+        """Show the pictures, the filters that match something, and the space used."""
+        return self._refresh(visitor.owner, count, Filters(**filters))
+
+    def filter_pictures(self, visitor: Visitor, **filters: Any) -> Updates:
+        """Show the first pictures that pass the filters."""
+        return {self._count: PAGE_SIZE} | self._show_pictures(visitor.owner, PAGE_SIZE, Filters(**filters))
+
+    def handle_click(self, visitor: Visitor, event: gr.EventData, *, count: int, **filters: Any) -> Updates:
+        """Do what a button on a picture, or on the notice, asks for."""
+        data = event._data if isinstance(event._data, dict) else {}
+        action = self._actions.get(str(data.get("act")))
+        return action(visitor.owner, data, count, Filters(**filters)) if action else {}
+
+    # ---- actions of a click ----
+
+    def _star(self, owner: str, data: dict[str, Any], count: int, filters: Filters) -> Updates:
+        for picture_id in _ids(data)[:1]:
+            self._context.library.set_favourite(owner, picture_id, bool(data.get("on")))
+        return self._show_pictures(owner, count, filters) if filters.favourites else {}
+
+    def _delete(self, owner: str, data: dict[str, Any], count: int, filters: Filters) -> Updates:
+        ids = _ids(data)
+        if not ids:
+            return {}
+        self._context.library.delete(owner, ids)
+        undo_ids = list(dict.fromkeys([*_ids(data, "before"), *ids]))
+        return self._refresh(owner, count, filters) | {self._notice: deleted_html(undo_ids)}
+
+    def _undo_delete(self, owner: str, data: dict[str, Any], count: int, filters: Filters) -> Updates:
+        self._context.library.undo_delete(owner, _ids(data))
+        return self._refresh(owner, count, filters) | {self._notice: ""}
+
+    def _show_more(self, owner: str, data: dict[str, Any], count: int, filters: Filters) -> Updates:
+        count += PAGE_SIZE
+        return self._show_pictures(owner, count, filters) | {self._count: count}
+
+    def _clear_filters(self, owner: str, data: dict[str, Any], count: int, filters: Filters) -> Updates:
+        values = {self._search: "", self._task: "", self._day: "", self._favourites: False, self._count: PAGE_SIZE}
+        return self._refresh(owner, PAGE_SIZE, Filters()) | values
+
+    def _send(self, owner: str, data: dict[str, Any], count: int, filters: Filters) -> Updates:
+        number, ids = _number(data), _ids(data)
+        if not 0 <= number < len(self._targets) or not ids:
+            return {}
+        target = self._targets[number]
+        return target.fill_from(self._context.library, owner, ids[0]) | {self._tabs: gr.update(selected=target.tab)}
+
+    def _use_example(self, owner: str, data: dict[str, Any], count: int, filters: Filters) -> Updates:
+        number = _number(data)
+        if not 0 <= number < len(self._text_to_image.examples):
+            return {}
+        selected = gr.update(selected=self._text_to_image.panel.tab)
+        return self._text_to_image.use_example(number) | {self._tabs: selected}
+
+    def _dismiss(self, owner: str, data: dict[str, Any], count: int, filters: Filters) -> Updates:
+        return {self._notice: ""}
+
+    # ---- helpers ----
+
+    def _show_pictures(self, owner: str, count: int, filters: Filters) -> Updates:
+        pictures = self._context.library.find_pictures(owner, **filters.query, limit=count + 1)
+        if pictures:
+            return {self._album: album_html(pictures[:count], self._targets, has_more=len(pictures) > count)}
+        is_filtered = any(filters.query.values())
+        return {self._album: no_match_html() if is_filtered else empty_album_html(self._text_to_image.examples)}
+
+    def _refresh(self, owner: str, count: int, filters: Filters) -> Updates:
+        library = self._context.library
+        days = library.count_days(owner)
+        tasks = [task for task in TASK_NAMES if library.find_pictures(owner, task=task, limit=1)]
+        filters = Filters(
+            search=filters.search,
+            task=filters.task if filters.task in tasks else "",
+            day=filters.day if filters.day in dict(days) else "",
+            favourites=filters.favourites,
+        )
+        task_choices = [_EVERY_TASK, *((TASK_NAMES[task], task) for task in tasks)]
+        day_choices = [_EVERY_DAY, *((f"{format_day(day)} ({number:,})", day) for day, number in days)]
+        return self._show_pictures(owner, count, filters) | {
+            self._task: gr.update(choices=task_choices, value=filters.task),
+            self._day: gr.update(choices=day_choices, value=filters.day),
+            self._usage: usage_html(*library.get_usage(owner)) if days else "",
+        }
+
+    def _connect(self, events: Events, tab: gr.Tab) -> None:
+        filters = {"search": self._search, "task": self._task, "day": self._day, "favourites": self._favourites}
+        own_outputs = [self._album, self._usage, self._count, *filters.values()]
+        sent_outputs = [output for target in self._targets for output in target.outputs]
+        events.on(tab.select, self.refresh, {"count": self._count, **filters}, own_outputs)
+        events.on(
+            [self._search.change, self._task.input, self._day.input, self._favourites.input],
+            self.filter_pictures,
+            filters,
+            [self._album, self._count],
+            trigger_mode="always_last",
+        )
+        outputs = [*own_outputs, self._tabs, *self._text_to_image.panel.view_outputs, *sent_outputs]
+        for place in (self._album, self._notice):
+            events.on_click(place, self.handle_click, outputs, {"count": self._count, **filters})
+
+
+def _ids(data: dict[str, Any], name: str = "ids") -> list[str]:
+    """Return the ids of pictures in a click's data."""
+    return [picture_id for picture_id in data.get(name) or () if isinstance(picture_id, str)]
+
+
+def _number(data: dict[str, Any]) -> int:
+    """Return the number of a target or an example in a click's data; -1 if there is none."""
+    number = str(data.get("number"))
+    return int(number) if number.isdigit() else -1

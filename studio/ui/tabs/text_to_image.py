@@ -1,381 +1,272 @@
-"""The tab "Text to image".
-
-Reads the page into a TextToImage request and submits it; what then stands on the stage is watching.py's. Leaving the
-page, or looking at something else, does not stop a job.
-"""
+"""The tab "Text to image": requests from its controls, live pictures, variations and settings."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
-from PIL import Image
 
 from studio.engine.job import JobRejected, Picture
-from studio.engine.requests import (
-    MAX_COUNT,
-    MAX_GUIDANCE,
-    MAX_SEED,
-    MAX_STEPS,
-    InvalidRequest,
-    TextToImage,
-)
-from studio.models.capabilities import Capabilities
-from studio.models.families.studio import PRESETS
-from studio.prompts.captions import ANY
-from studio.services.build_request import as_int, build_request
+from studio.engine.requests import TextToImage
+from studio.services.build_request import build_request, random_seed
 from studio.services.context import AppContext
-from studio.services.examples import PAINTED
+from studio.services.examples import EXAMPLES
 from studio.services.import_settings import ImportedSettings, import_settings, read_settings
-from studio.ui.components import result as show
-from studio.ui.components.job_panel import CLICK_SCRIPT, JobPanel
-from studio.ui.components.parts import (
-    QUICK,
-    choices,
-    collapsible,
-    keep_draft,
-    message_html,
-    run_buttons,
-    uploaded_file,
-    view_token_box,
-)
-from studio.ui.components.result import ImageCard
-from studio.ui.components.send_to import PICTURE_GONE, SendTarget
-from studio.ui.components.views import LatestPerSession, example_html
-from studio.ui.components.vocabulary_panel import hints_html, vocabulary_html
+from studio.ui.components.examples import example_cards
+from studio.ui.components.image_card import ImageCard
+from studio.ui.components.job_panel import JobPanel
+from studio.ui.components.parts import QUICK, keep_draft, message_html, uploaded_file
+from studio.ui.components.result import thumbnails_html
+from studio.ui.components.send_to import PICTURE_GONE, SendTarget, open_picture
+from studio.ui.components.views import LatestPerSession
+from studio.ui.components.vocabulary_panel import hints_html
+from studio.ui.events import Click, Updates, Visitor
 from studio.ui.scripts import on_event
+from studio.ui.tabs.text_to_image_form import TAB, TextToImageForm, build_form, preset_of
 
-TAB = "text-to-image"
-# Also the order of the controls.
-FIELDS = [
-    *("prompt", "negative_prompt", "style", "background", "count", "steps", "guidance", "sampler", "seed"),
-    *("resolution", "one_pass", "style_emphasis", "randomize_style"),
-]
-DEFAULTS = {field.name: field.default for field in fields(TextToImage) if field.name in FIELDS[1:]}
-LATEST = 24  # small pictures in sight
+LATEST_PICTURES = 24  # in the strip
 VARIATIONS = {"subtle": 0.35, "strong": 0.65}  # strength: how far a variation may leave its picture
-VARIED = 4  # variations at a time
-FROM_STAGE = ("use", *(f"vary:{how}" for how in VARIATIONS))  # clicks that mean the picture on the stage
-OWN_SIZE = 0  # the model's own choice of a size to finish at
-LIVE, CHOSEN = "live", tuple(PRESETS["live"])
+VARIATION_COUNT = 4  # pictures of one variation job
+# What a live picture takes from the controls; the preset has the rest.
+LIVE_FIELDS = ("prompt", "negative_prompt", "style", "background", "seed", "resolution", "randomize_style")
 
 
-@dataclass(frozen=True)
 class TextToImageTab:
-    """The tab, as far as the rest of the page has to do with it.
+    """The tab; create it inside its gr.Tab."""
 
-    easel: where jobs and pictures stand.  filled: what `fill` changes: the controls with these settings.
-    """
-
-    easel: JobPanel
-    strip: gr.HTML
-    filled: Sequence[Component]
-    fill: Callable[[ImportedSettings], dict[Component, Any]]
-
-    @property
-    def studio(self) -> AppContext:
-        return self.easel.studio
-
-    @property
-    def examples(self) -> Sequence[ImageCard]:
-        """The shipped pictures."""
-        return self.easel.examples
-
-    @property
-    def destination(self) -> SendTarget:
-        """For pictures of the library."""
-
-        def fill(owner: str, picture: Picture) -> dict[Component, Any]:
-            return self.fill(import_settings(picture.settings, self.studio.capabilities, self.studio.model))
-
-        return SendTarget("Use these settings", TAB, self.filled, fill)
+    def __init__(self, context: AppContext, page: gr.Blocks, token: gr.BrowserState, tabs: gr.Tabs) -> None:
+        placeholders = [
+            request.settings()
+            | {"caption": context.capabilities.caption(request.prompt, request.style, request.background)}
+            for request in EXAMPLES
+        ]
+        self.examples: Sequence[ImageCard] = example_cards(context.examples, placeholders)
+        self._context, self._capabilities, self._tabs = context, context.capabilities, tabs
+        self._live_preset = self._capabilities.presets.get(self._capabilities.live_preset or "", {})
+        self._form = form = build_form(context, self.examples)
+        self.panel = JobPanel(
+            context=context,
+            token=token,
+            tab=TAB,
+            tasks=(TextToImage.task,),
+            view_token=form.view_token,
+            result=form.result,
+            stop=form.stop,
+            message=form.message,
+            examples=self.examples,
+        )
+        self._live_requests = LatestPerSession()
+        self._connect(form, page)
 
     @property
-    def greeting(self) -> list[Component]:
-        """What `greet` changes."""
-        return [self.strip, *self.easel.greeting]
+    def strip(self) -> gr.HTML:
+        """The latest pictures and the examples."""
+        return self._form.strip
 
-    def greet(self, owner: str) -> dict[Component, Any]:
-        """What an owner who opens the page finds."""
-        return {self.strip: self.latest(owner)[0]} | self.easel.greet(owner)
+    @property
+    def settings_outputs(self) -> list[Component]:
+        """What `use_settings` may change."""
+        return [*self._form.controls.values(), self._form.randomize, self._form.message]
+
+    @property
+    def target(self) -> SendTarget:
+        return SendTarget("Use these settings", TAB, self.settings_outputs, self._use_picture)
+
+    @property
+    def restored_outputs(self) -> list[Component]:
+        return [self.strip, *self.panel.restored_outputs]
+
+    def restore_view(self, owner: str) -> Updates:
+        return {self.strip: self.latest(owner)[0]} | self.panel.restore_view(owner)
 
     def latest(self, owner: str) -> tuple[str, str]:
-        """The strip, and what it is of: where that is the same, so is the strip."""
-        pictures = self.studio.library.find_pictures(owner, task=TextToImage.task, limit=LATEST)
-        own = [ImageCard.of(picture) for picture in pictures]
-        return show.strip([("Latest", own), ("Examples", self.examples)]), " ".join(shown.key for shown in own)
+        """Return the strip of pictures as HTML, and a text that changes with it."""
+        pictures = self._context.library.find_pictures(owner, task=TextToImage.task, limit=LATEST_PICTURES)
+        cards = [ImageCard.of(picture) for picture in pictures]
+        return thumbnails_html([("Latest", cards), ("Examples", self.examples)]), " ".join(card.key for card in cards)
 
-    def use_example(self, number: int) -> dict[Component, Any]:
-        """An example is there to be tried: it is shown, and fills the page in."""
-        return self.easel.show("example", number) | self.fill(
-            import_settings(self.examples[number].settings, self.studio.capabilities)
+    def use_example(self, number: int) -> Updates:
+        """Show an example, and use its settings."""
+        return self.panel.show("example", number) | self._use(
+            import_settings(self.examples[number].settings, self._capabilities)
         )
 
+    # ---- handlers ----
 
-def build_text_to_image(studio: AppContext, page: gr.Blocks, token: gr.BrowserState, tabs: gr.Tabs) -> TextToImageTab:
-    """The tab's parts and what they do; call it inside its gr.Tab."""
-    words, capabilities = studio.vocabulary, studio.capabilities
-    samples = show.examples(studio.examples, _example_settings(capabilities))
-    watched = view_token_box(TAB)
-    moment = gr.Textbox("0", visible="hidden")  # at which the page asked for a sketch: ms since it was opened
+    def submit(self, visitor: Visitor, *, asked_at: str, preset: str | None, randomize: bool, **values: Any) -> Updates:
+        """Queue a job of the controls' settings, and show it."""
+        self._live_requests.enter(visitor.session, float(asked_at))  # no earlier live picture may replace this job
+        if randomize and preset != self._capabilities.live_preset:  # with Live, the picture in sight is the one to keep
+            values["seed"] = random_seed()
+        request = build_request(TextToImage, _request_fields(values))
+        job_id = self._context.engine.submit(request, visitor.owner)
+        return self.panel.show_job(job_id) | {self._form.controls["seed"]: request.seed, self._form.message: ""}
 
-    with gr.Row(elem_id="workspace", elem_classes="workspace", equal_height=False):
-        with gr.Column(elem_id="controls", elem_classes="controls", scale=0, min_width=320):
-            prompt = gr.Textbox(
-                "",
-                label="Prompt",
-                placeholder="a red apple",
-                lines=2,
-                max_lines=6,
-                autofocus=True,
-                elem_id="prompt",
-                elem_classes="prompt",
-            )
-            hint = gr.HTML(hints_html(capabilities, "", ANY, ANY), elem_id="hints", apply_default_css=False)
-            style = gr.Radio(
-                choices((ANY, *capabilities.styles)), value=ANY, label="Style", elem_id="style", elem_classes="joined"
-            )
-            background = gr.Radio(
-                choices((ANY, *capabilities.backgrounds)),
-                value=ANY,
-                label="Ground colour",
-                elem_id="background",
-                elem_classes="swatches",
-            )
-            counts = [(str(n), n) for n in range(1, MAX_COUNT + 1)]
-            count = gr.Radio(counts, value=1, label="Pictures", elem_id="count", elem_classes="joined")
-            preset = gr.Radio(
-                choices(PRESETS),
-                value=preset_of(DEFAULTS),
-                label="Quality; live paints as you type",
-                elem_id="preset",
-                elem_classes="joined",
-            )
-            generate, stop, message = run_buttons(TAB, "Generate")
-            with collapsible("more", "More"):
-                negative = gr.Textbox(
-                    "", label="Negative prompt", placeholder="what to keep away from", max_lines=4, elem_id="negative"
-                )
-                # Numbers, not sliders, whose typed values the browser cuts to their ends without a word.
-                with gr.Row(elem_id="numbers", elem_classes="numbers"):
-                    steps = gr.Number(
-                        DEFAULTS["steps"], step=1, label=f"Steps, 1 to {MAX_STEPS}", elem_id="steps", min_width=120
-                    )
-                    guidance = gr.Number(
-                        DEFAULTS["guidance"],
-                        step=0.5,
-                        label=f"Guidance, 0 to {MAX_GUIDANCE:g}",
-                        elem_id="guidance",
-                        min_width=120,
-                    )
-                samplers = [(label, key) for key, label in capabilities.samplers.items()]
-                sampler = gr.Dropdown(samplers, value=DEFAULTS["sampler"], label="Sampler", elem_id="sampler")
-                sizes = [("Auto", OWN_SIZE), *((f"{side}", side) for side in capabilities.resolutions)]
-                finish = gr.Radio(
-                    sizes, value=OWN_SIZE, label="Size to finish at, px", elem_id="resolution", elem_classes="joined"
-                )
-                with gr.Row(elem_id="ways", elem_classes="seeds"):
-                    one_pass = gr.Checkbox(
-                        DEFAULTS["one_pass"], label="Guidance in one pass", elem_id="one-pass", min_width=120
-                    )
-                    emphasis = gr.Checkbox(
-                        DEFAULTS["style_emphasis"], label="Emphasize the style", elem_id="emphasis", min_width=120
-                    )
-                # only where these are words of the model's
-                randomize_style = gr.Checkbox(
-                    words is not None,
-                    label="The seed chooses what is left open",
-                    elem_id="randomize-style",
-                    min_width=120,
-                )
-                with gr.Row(elem_id="seeds", elem_classes="seeds"):
-                    seed = gr.Number(0, label="Seed", elem_id="seed", min_width=120)
-                    randomize = gr.Checkbox(True, label="New every time", elem_id="randomize", min_width=120)
-            upload = gr.UploadButton("Take settings from a PNG", size="sm", elem_id="restore")
-        with gr.Column(elem_id="gallery", elem_classes="gallery", scale=1, min_width=320):
-            stage = gr.HTML(example_html(samples[0]), elem_id="stage", apply_default_css=False, js_on_load=CLICK_SCRIPT)
-            rows = show.strip([("Examples", samples)])
-            strip = gr.HTML(rows, elem_id="strip", apply_default_css=False, js_on_load=CLICK_SCRIPT)
-            if words:
-                gr.HTML(vocabulary_html(words), elem_id="vocabulary", apply_default_css=False, js_on_load=None)
+    def paint_live(self, visitor: Visitor, *, asked_at: str, view_token: str, preset: str, **values: Any) -> Updates:
+        """Paint the prompt as it stands. The picture is not kept, and replaces the one before."""
+        # On a busy server an earlier prompt may arrive after a later one.
+        is_latest = self._live_requests.enter(visitor.session, float(asked_at))
+        if preset != self._capabilities.live_preset or not str(values["prompt"] or "").strip() or not is_latest():
+            return {}
+        request = build_request(TextToImage, {**_request_fields(values), **self._live_preset})
+        self.panel.drop_live_job(visitor.session, visitor.owner, view_token)
+        job_id = self._context.engine.submit(request, visitor.owner, save=False)
+        if not is_latest():
+            self._context.engine.cancel(job_id, visitor.owner)
+            return {}
+        return self.panel.show_job(job_id) | {self._form.message: ""}
 
-    controls = [
-        prompt, negative, style, background, count, steps, guidance, sampler, seed, finish, one_pass, emphasis, randomize_style,
-    ]  # fmt: skip
-    by_name = dict(zip(FIELDS, controls, strict=True))
-    easel = JobPanel(studio, TAB, (TextToImage.task,), watched, stage, stop, message, samples)
+    def handle_click(self, visitor: Visitor, event: gr.EventData) -> Updates:
+        """Show, use or vary the picture or example that was clicked or is selected."""
+        click = Click.of(event)
+        action, _, variation = click.pick.partition(":")
+        kind, item_id = click.kind, click.item_id
+        if action in ("picture", "example"):  # a small picture of the strip
+            kind, _, item_id = click.pick.partition(":")
+        if kind == "picture" and action == "vary" and variation in VARIATIONS:
+            return self._vary(visitor.owner, item_id, VARIATIONS[variation])
+        if kind == "picture" and action == "use":
+            return self.target.fill_from(self._context.library, visitor.owner, item_id)
+        if kind == "picture" and action == "picture":
+            return self.panel.show(kind, item_id)
+        if kind == "example" and item_id.isdigit() and int(item_id) < len(self.examples):
+            if action == "use":
+                return self._use_example_settings(int(item_id))
+            return self.use_example(int(item_id))
+        return {}
 
-    def fill(found: ImportedSettings, *before: str) -> dict[Component, Any]:
-        """The controls with these settings, and what is to be said about it."""
-        values = {by_name[name]: value for name, value in found.values.items()}
-        keep_seed = {randomize: False} if "seed" in found.values else {}
-        return values | keep_seed | {message: message_html([*before, *found.notes])}
-
-    filled = [*controls, randomize, message]
-    bench = TextToImageTab(easel, strip, filled, fill)
-    sketches = LatestPerSession()
-
-    def submit(
-        request: gr.Request, at: str, browser: str, new_seed: bool, preset: str | None, *values: Any
-    ) -> dict[Component, Any]:
-        owner, known = studio.owners.of_page(request, browser)
-        sketches.enter(request.session_hash, float(at))  # what was asked for before shall not take its place
-        try:
-            given = dict(zip(FIELDS, values, strict=True))
-            if new_seed and preset != LIVE:  # there, what is in sight is to be kept
-                given["seed"] = random.randrange(MAX_SEED + 1)
-            asked = build_request(TextToImage, given | {"resolution": given["resolution"] or None})
-            job = studio.engine.submit(asked, owner)
-        except (InvalidRequest, JobRejected) as problem:
-            return {message: message_html([str(problem)], "alert")}
-        shown = easel.show_job(job) | {seed: asked.seed, message: ""}
-        return shown | ({} if browser == known else {token: known})
-
-    def sketch(
-        request: gr.Request, at: str, browser: str, shown: str, preset: str, *values: Any
-    ) -> dict[Component, Any]:
-        """In live mode, a picture of the words as they stand. It is not kept, and takes the place of the last one."""
-        prompt, negative, style, background, number, finish, by_seed = values
-        newest = sketches.enter(request.session_hash, float(at))  # under load, older words may come after newer ones
-        if preset != LIVE or not str(prompt or "").strip() or not newest():
-            return {message: gr.skip()}
-        owner, known = studio.owners.of_page(request, browser)
-        try:
-            asked = TextToImage(
-                prompt, negative_prompt=negative or "", style=style, background=background, seed=as_int(number), resolution=as_int(finish) or None, randomize_style=by_seed,
-                **PRESETS[LIVE],
-            )  # fmt: skip
-            easel.drop_sketch(request.session_hash, owner, shown)
-            job = studio.engine.submit(asked, owner, save=False)
-        except (InvalidRequest, JobRejected) as problem:
-            return {message: message_html([str(problem)], "alert")}
-        if not newest():  # meanwhile
-            studio.engine.cancel(job, owner)
-            return {message: gr.skip()}
-        return easel.show_job(job) | {message: ""} | ({} if browser == known else {token: known})
-
-    def vary(owner: str, id: str, how: str) -> dict[Component, Any]:
-        """Pictures like one that is kept, from its own words and numbers."""
-        try:
-            asked = studio.library.load_request(owner, id)
-            if not isinstance(asked, TextToImage):
-                return {message: ""}
-            style, background = studio.engine.resolve(asked).looks[0]  # whatever chose them, they stay
-            with Image.open(asked_path(owner, id)) as picture:
-                asked = replace(
-                    asked, style=style, background=background, randomize_style=False, image=picture, strength=VARIATIONS[how],
-                    count=VARIED, resolution=None, seed=random.randrange(MAX_SEED + 1),
-                )  # fmt: skip
-            return easel.show_job(studio.engine.submit(asked, owner)) | {message: ""}
-        except (InvalidRequest, JobRejected, OSError) as problem:
-            return {message: message_html([str(problem)], "alert")}
-
-    def asked_path(owner: str, id: str) -> str:
-        picture = studio.library.get_picture(owner, id)
-        if picture is None:
-            raise JobRejected(PICTURE_GONE)
-        return picture.path
-
-    def pick(request: gr.Request, event: gr.EventData, browser: str) -> dict[Component, Any]:
-        owner, _ = studio.owners.of_page(request, browser)
-        what = str(event._data.get("pick"))
-        kind, _, id = str(event._data.get("key") if what in FROM_STAGE else what).partition(":")
-        if kind == "picture" and what.partition(":")[2] in VARIATIONS:
-            return vary(owner, id, what.partition(":")[2])
-        if kind == "picture":
-            if what != "use":
-                return easel.show(kind, id)
-            try:
-                return bench.destination.fill_from(studio.library, owner, id)
-            except JobRejected as problem:
-                return {message: message_html([str(problem)], "alert")}
-        if kind == "example" and id.isdigit() and int(id) < len(samples):
-            return (
-                fill(import_settings(samples[int(id)].settings, studio.capabilities))
-                if what == "use"
-                else bench.use_example(int(id))
-            )
-        return {message: ""}
-
-    def take(path: str | None) -> dict[Component, Any]:
-        """The settings of a file that was chosen, or dropped where no tab takes pictures to work on."""
+    def load_settings(self, visitor: Visitor, *, path: str | None) -> Updates:
+        """Use the settings of a file that was chosen, or dropped on a tab that opens no pictures."""
+        show_tab: Updates = {self._tabs: gr.update(selected=TAB)}
         try:
             with uploaded_file(path) as file:
-                found = read_settings(file, studio.capabilities, studio.model)
+                imported = read_settings(file, self._capabilities, self._context.model)
         except ValueError as problem:
-            return {message: message_html([str(problem)], "alert"), tabs: gr.update(selected=TAB)}
-        return fill(found, f"Settings taken from {file.name}.") | {tabs: gr.update(selected=TAB)}
+            return show_tab | {self._form.message: message_html([str(problem)], "alert")}
+        return show_tab | self._use(imported, f"Settings loaded from {file.name}.")
 
-    generate.click(
-        submit,
-        [moment, token, randomize, preset, *controls],
-        [token, watched, seed, stop, message],
-        js="(moment, ...values) => [String(performance.now()), ...values]",
-        trigger_mode="multiple",
-        **QUICK,
-    )
-    easel.connect(token)
-    gr.on(
-        [prompt.input, prompt.change, style.change, background.change],
-        lambda *values: hints_html(capabilities, *values),
-        [prompt, style, background],
-        [hint],
-        trigger_mode="always_last",
-        **QUICK,
-    )
-    choosing = [steps, guidance, sampler, one_pass, emphasis]
-    preset.input(
-        lambda name: [PRESETS[name][field] for field in CHOSEN], [preset], choosing, trigger_mode="always_last", **QUICK
-    )
-    gr.on(
-        [part.change for part in choosing],
-        lambda *values: preset_of(dict(zip(CHOSEN, values, strict=True))),
-        choosing,
-        [preset],
-        trigger_mode="always_last",
-        **QUICK,
-    )
-    # of words, the change is told, too, where they were not typed but pasted; a draft put back is nobody's writing
-    chosen = [part.input for part in (style, background, randomize_style, preset)]
-    now = f"preset === '{LIVE}' ? String(performance.now()) : moment"
-    edited = on_event("prompt.js", f"isEdited() && {now}", "moment, preset")
-    for events, script in (([prompt.change], edited), (chosen, f"(moment, preset) => {now}")):
-        gr.on(
-            events,
-            None,
-            [moment, preset],
-            [moment],
-            js=script,
+    # ---- helpers ----
+
+    def _use_example_settings(self, number: int) -> Updates:
+        return self._use(import_settings(self.examples[number].settings, self._capabilities))
+
+    def _use_picture(self, owner: str, picture: Picture) -> Updates:
+        return self._use(import_settings(picture.settings, self._capabilities, self._context.model))
+
+    def _use(self, imported: ImportedSettings, *notes: str) -> Updates:
+        """Set the controls to imported settings, and show notes about them."""
+        updates: Updates = {self._form.controls[name]: value for name, value in imported.values.items()}
+        if "seed" in imported.values:
+            updates[self._form.randomize] = False
+        return updates | {self._form.message: message_html([*notes, *imported.notes])}
+
+    def _vary(self, owner: str, picture_id: str, strength: float) -> Updates:
+        """Queue pictures like a kept one, with its own prompt and numbers."""
+        original = self._context.library.load_request(owner, picture_id)
+        picture = self._context.library.get_picture(owner, picture_id)
+        if picture is None:
+            raise JobRejected(PICTURE_GONE)
+        if not isinstance(original, TextToImage):
+            return {}
+        style, background = self._context.engine.resolve(original).looks[0]
+        request = replace(
+            original,
+            style=style,
+            background=background,
+            randomize_style=False,
+            image=open_picture(picture),
+            strength=strength,
+            count=VARIATION_COUNT,
+            resolution=None,
+            seed=random_seed(),
+        )
+        job_id = self._context.engine.submit(request, owner)
+        return self.panel.show_job(job_id) | {self._form.message: ""}
+
+    # ---- wiring ----
+
+    def _connect(self, form: TextToImageForm, page: gr.Blocks) -> None:
+        events, controls, view_outputs = self.panel.events, form.controls, self.panel.view_outputs
+        self.panel.connect()
+        events.on(
+            form.generate.click,
+            self.submit,
+            {"asked_at": form.asked_at, "preset": form.preset, "randomize": form.randomize, **controls},
+            [*view_outputs, controls["seed"]],
+            js="(token, asked_at, ...values) => [token, String(performance.now()), ...values]",
             trigger_mode="multiple",
+        )
+        for place in (form.result, form.strip):
+            events.on_click(place, self.handle_click, [*view_outputs, *self.settings_outputs])
+        events.on(form.upload.upload, self.load_settings, {"path": form.upload}, [*self.settings_outputs, self._tabs])
+        self._connect_live(form)
+        self._connect_preset(form)
+        prompt, style, background = (controls[name] for name in ("prompt", "style", "background"))
+        gr.on(
+            [prompt.input, prompt.change, style.change, background.change],
+            lambda *values: hints_html(self._capabilities, *values),
+            [prompt, style, background],
+            [form.hints],
+            trigger_mode="always_last",
             **QUICK,
         )
-    moment.change(
-        sketch,
-        [moment, token, watched, preset, prompt, negative, style, background, seed, finish, randomize_style],
-        [token, watched, stop, message],
-        trigger_mode="always_last",
-        **QUICK,
-    )
-    for place in (stage, strip):
-        place.click(pick, [token], [watched, stop, *filled], trigger_mode="multiple", **QUICK)
-    upload.upload(take, [upload], [*filled, tabs], **QUICK)
-    keep_draft(page, TAB, [*controls, randomize], [*FIELDS, "randomize"])
-    return bench
+        keep_draft(page, TAB, controls | {"randomize": form.randomize})
+
+    def _connect_live(self, form: TextToImageForm) -> None:
+        """Ask for a live picture whenever the prompt is edited, or a choice that matters to it is made."""
+        controls = form.controls
+        # A pasted prompt changes without an input event; a restored draft is no edit.
+        now = f"preset === {json.dumps(self._capabilities.live_preset)} ? String(performance.now()) : asked_at"
+        edited = on_event("prompt.js", f"isEdited() && {now}", "asked_at, preset")
+        choices = [controls[name].input for name in ("style", "background", "randomize_style")] + [form.preset.input]
+        for triggers, script in (
+            ([controls["prompt"].change], edited),
+            (choices, f"(asked_at, preset) => {now}"),
+        ):
+            gr.on(
+                triggers,
+                None,
+                [form.asked_at, form.preset],
+                [form.asked_at],
+                js=script,
+                trigger_mode="multiple",
+                **QUICK,
+            )
+        inputs = {"asked_at": form.asked_at, "view_token": form.view_token, "preset": form.preset}
+        self.panel.events.on(
+            form.asked_at.change,
+            self.paint_live,
+            inputs | {name: controls[name] for name in LIVE_FIELDS},
+            self.panel.view_outputs,
+            trigger_mode="always_last",
+        )
+
+    def _connect_preset(self, form: TextToImageForm) -> None:
+        """Set a preset's controls when it is chosen, and name the preset that the controls match."""
+        presets = self._capabilities.presets
+        names = list(dict.fromkeys(name for preset in presets.values() for name in preset))
+        parts = [form.controls[name] for name in names]
+        form.preset.input(
+            lambda preset: [presets[preset].get(name, gr.skip()) for name in names],
+            [form.preset],
+            parts,
+            trigger_mode="always_last",
+            **QUICK,
+        )
+        gr.on(
+            [part.change for part in parts],
+            lambda *values: preset_of(self._capabilities, dict(zip(names, values, strict=True))),
+            parts,
+            [form.preset],
+            trigger_mode="always_last",
+            **QUICK,
+        )
 
 
-def preset_of(settings: Mapping[str, Any]) -> str | None:
-    """The preset that has these numbers, or None."""
-    numbers = {name: as_int(settings[name]) for name in CHOSEN}
-    return next((name for name, preset in PRESETS.items() if preset == numbers), None)
-
-
-def _example_settings(capabilities: Capabilities) -> list[dict[str, Any]]:
-    """What the placeholders for examples say until there are shipped pictures."""
-    return [
-        request.settings() | {"caption": capabilities.caption(request.prompt, request.style, request.background)}
-        for request in PAINTED
-    ]
+def _request_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the controls' values as fields of a request. An output size of 0 is the model's choice."""
+    return {**values, "resolution": values["resolution"] or None}
