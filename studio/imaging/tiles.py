@@ -1,4 +1,4 @@
-"""Tiles of a fixed size that cover a picture: where they begin, how many there are, how long they take."""
+"""Tiles of a fixed size that cover a picture: where they begin, and how many there are."""
 
 from __future__ import annotations
 
@@ -24,8 +24,3 @@ def place_tiles(length: int, size: int, overlap: int) -> list[int]:
 def count_tiles(height: int, width: int, size: int) -> int:
     """Return how many tiles of `size` px cover a picture, each overlapping the next by a quarter or more."""
     return len(place_tiles(height, size, size // 4)) * len(place_tiles(width, size, size // 4))
-
-
-def estimate_seconds(tiles: int, steps: int, seconds_per_tile: float, guided: bool = False, count: int = 1) -> float:
-    """Estimate how long `count` pictures of so many tiles take, from the time of one tile's network call."""
-    return tiles * steps * count * (2 if guided else 1) * seconds_per_tile

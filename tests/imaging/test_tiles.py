@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from studio.imaging.tiles import count_tiles, estimate_seconds, place_tiles
+from studio.imaging.tiles import count_tiles, place_tiles
 
 
 @pytest.mark.parametrize("size", [16, 32, 64])
@@ -16,6 +16,5 @@ def test_tiles_cover_and_overlap_and_begin_at_whole_blocks(size):
         assert all(start % (size // 8) == 0 for start in starts[:-1])
 
 
-def test_counts_and_seconds():
+def test_tiles_overlap_by_a_quarter():
     assert count_tiles(256, 256, 64) == 25 and count_tiles(64, 64, 64) == 1
-    assert estimate_seconds(25, 2, 0.02, guided=True) == 2.0
