@@ -1,7 +1,4 @@
-"""A run: a job on its way through the engine, with what only the engine knows of it.
-
-The register that knows the run guards it by its lock.
-"""
+"""A job in the engine, with what only the engine knows of it. The lock of the job table guards it."""
 
 from __future__ import annotations
 
@@ -11,46 +8,67 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from studio.engine.batcher import Slot
 from studio.engine.job import Job
+
+MAX_PREVIEW_SIDE = 256  # px: larger predictions are thinned out
 
 
 @dataclass(eq=False)
 class ActiveJob:
-    """A job, and what the engine alone knows of it."""
+    """A job, its slots in the batcher, and its followers."""
 
     job: Job
-    changed: threading.Condition  # of the register's lock: those who follow the job wait for this
-    arrived: bool = False  # it is in the journal, and may be seen
-    again: bool = False  # another process has left it unfinished
-    keeping: bool = False  # all steps are taken: too late to cancel
-    seats: list[Slot] = field(default_factory=list)
-    began: float = 0.0
-    spent: float = 0.0  # seconds of network calls, its share
-    left: int = 0  # pictures that are not finished
-    in_all: int = 1  # steps of all pictures together
-    version: int = 0  # rises with whatever those who follow it should see
-    told: float = 0.0
+    changed: threading.Condition  # of the job table's lock: followers wait for it
+    is_visible: bool = False  # it is in the journal, and its owner may see it
+    resumed: bool = False  # another process left it unfinished
+    is_saving: bool = False  # all steps are taken: too late to cancel
+    slots: list[Slot] = field(default_factory=list)
+    started_at: float = 0.0
+    seconds: float = 0.0  # its share of the network calls' time
+    pictures_left: int = 0  # pictures that are not finished
+    total_steps: int = 1  # of all pictures together
+    version: int = 0  # rises with each change that followers should see
+    last_notified: float = 0.0
     followers: int = 0
-    last_seen: Sequence[Any] = ()  # shown once it has no slots: predictions, or pictures that were not kept
+    final_previews: Sequence[Any] = ()  # shown once there are no slots: predictions, or pictures that were not saved
 
     @cached_property
-    def bytes(self) -> int:
-        """Of the pictures in its request."""
-        return sum(p.width * p.height * len(p.getbands()) for p in self.job.request.pictures().values())
+    def input_bytes(self) -> int:
+        """Bytes of the pictures in the request."""
+        total = 0
+        for picture in self.job.request.pictures().values():
+            total += picture.width * picture.height * len(picture.getbands())
+        return total
 
-    def tell(self) -> None:
+    def notify(self) -> None:
+        """Wake the followers."""
         self.version += 1
         self.changed.notify_all()
 
-    @property
-    def taken(self) -> float:
-        """Steps of all pictures together, so far."""
-        return sum(seat.progress for seat in self.seats)
+    def steps_taken(self) -> float:
+        """Return the steps that all pictures together have taken."""
+        return sum(slot.progress for slot in self.slots)
 
     def predictions(self) -> Sequence[Any]:
-        """Return the prediction of each picture that has taken a step; at the end, what was kept of them."""
-        if self.last_seen:
-            return self.last_seen
-        predictions = [seat.row.preview() for seat in self.seats]
-        return [values for values in predictions if values is not None]
+        """Return the predicted pictures of the rows that have taken a step, or the final previews."""
+        if self.final_previews:
+            return self.final_previews
+        predictions = [slot.row.preview() for slot in self.slots]
+        return [prediction for prediction in predictions if prediction is not None]
+
+
+def preview_picture(prediction: Any) -> Image.Image:
+    """Convert a tensor or array (3, H, W) in [-1, 1] to RGB, at most MAX_PREVIEW_SIDE px a side; keep a picture."""
+    if isinstance(prediction, Image.Image):
+        return prediction
+    stride = -(-max(prediction.shape[1:]) // MAX_PREVIEW_SIDE)
+    prediction = prediction[:, ::stride, ::stride]
+    if hasattr(prediction, "detach"):  # torch
+        prediction = prediction.detach().float().cpu()
+    levels = (np.asarray(prediction, dtype=np.float32) + 1.0) * 127.5
+    pixels = np.clip(levels, 0.0, 255.0).round().astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))  # (H, W, 3)

@@ -1,145 +1,142 @@
-"""Which rows go next, how many of them at once, and how long a job will take: from how long calls took so far.
-
-Knows rows, network calls and seconds; knows nothing of threads, owners or journals: each object is one thread's, or
-its user's lock is around it.
-"""
+"""Choose the rows of each network call: which go next, and how many at once, from how long calls took so far."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 from studio.engine.backend import Row
-from studio.engine.resolved import ResolvedRequest
-from studio.engine.trace import TraceRecorder
+from studio.engine.recorder import TraceRecorder
 
-STRETCH = 2.5  # a call may take about this many times as long as that of its leading row alone
-LONGEST_WAIT_EVERY = 4  # every so many calls are led by the row that has waited longest, not by the least served one
-EXPLORE_EVERY = 32  # every so many calls of a shape may be half as large again, to learn how long that takes
-MOST_ROWS = 64  # network rows of a call, so that it is soon over; a row that takes as many goes by itself
-GROW_EVERY = 100  # calls of a shape after which a limit that memory has set is raised by a quarter
-MOST_KNOWN = 48  # numbers of rows for which a shape's seconds are remembered
-SMALL_PIXELS = 4096  # pictures of no more pixels count as of one size
-FORGET = 0.2  # weight of a new measurement over the older ones of as many rows
+MAX_STRETCH = 2.5  # a call may take about this many times as long as one of its leading row alone
+LONGEST_WAIT_EVERY = 4  # calls after which the row that has waited longest leads one, not the least served row
+EXPLORE_EVERY = 32  # calls of a key after which one may be half as large again, to measure how long that takes
+MAX_CALL_ROWS = 64  # network rows of a call, so that it is over soon; a row that takes more goes alone
+GROW_EVERY = 100  # calls of a key after which a limit set by memory is raised by a quarter
+MAX_KNOWN_SIZES = 48  # numbers of rows for which the time of a key's calls is remembered
+NEW_WEIGHT = 0.2  # of a new measurement over the older ones of as many rows
 
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A row that takes part, and how it was served so far."""
+    """A row in the batcher, and how often it was served.
+
+    step, progress, key, rows are read from the row after each call, because the row computes them.
+    """
 
     row: Row
-    run: Any  # whom it belongs to
-    age: int  # a seat that came earlier has a smaller number
+    owner: Any  # the job that the row belongs to
+    age: int  # an earlier slot has a smaller number
     recorder: TraceRecorder | None = None
     calls: int = 0
-    last: int = 0  # number of the call that it was last served in
-    step: int = 0  # the row's, as far as it was taken note of
+    last_call: int = 0  # number of the last call that served it
+    step: int = 0
     progress: float = 0.0
     key: Hashable = None  # of its next call
-    need: int = 1  # network rows that it takes in that call
+    rows: int = 1  # network rows that it takes in its next call
 
     def __post_init__(self) -> None:
-        self.look()
+        self.refresh()
 
-    def look(self) -> None:
-        """Take note of what the row wants next; the row itself computes it each time that it is asked."""
+    def refresh(self) -> None:
+        """Read what the row needs next."""
         self.step, self.progress = self.row.step, self.row.progress
         if not self.row.finished:
-            self.key, self.need = self.row.call_key, self.row.call_rows
+            self.key, self.rows = self.row.call_key, self.row.call_rows
 
 
 class Batcher:
-    """The seats that are taken, in the order in which they go."""
+    """The rows in progress, and the order in which they are served. Used by one thread."""
 
     def __init__(self) -> None:
-        self.seats: list[Slot] = []
-        self._paces: dict[Hashable, CallTimes] = {}
-        self._calls = self._taken_in = 0
+        self.slots: list[Slot] = []
+        self._times: dict[Hashable, CallTimes] = {}
+        self._calls = self._added = 0
 
-    def take_in(self, row: Row, run: Any, recorder: TraceRecorder | None = None) -> Slot:
-        """A seat for a row that is to be served from now on."""
-        self._taken_in += 1
-        seat = Slot(row, run, self._taken_in, recorder, last=self._calls)
-        self.seats.append(seat)
-        return seat
+    def add(self, row: Row, owner: Any, recorder: TraceRecorder | None = None) -> Slot:
+        """Add a row that is to be served from now on."""
+        self._added += 1
+        slot = Slot(row, owner, self._added, recorder, last_call=self._calls)
+        self.slots.append(slot)
+        return slot
 
     def pick(self) -> list[Slot]:
-        """The seats of the next call: the least served of all, and others of its shape while the call stays short.
+        """Return the slots of the next call: the least served one, and others of its key while the call stays short.
 
-        Now and then the one that has waited longest goes first instead: so nobody waits for ever behind a stream of
-        newcomers. The seats that go first decide the shape, so no shape does either.
+        Every few calls the slot that has waited longest leads instead, so that no row waits forever behind newcomers.
+        The leading slot decides the key, so no key waits forever either.
         """
         self._calls += 1
         if self._calls % LONGEST_WAIT_EVERY:
-            lead = min(self.seats, key=_least_served)
+            lead = min(self.slots, key=_service)
         else:
-            lead = min(self.seats, key=_longest_unserved)
-        mates = [seat for seat in self.seats if seat.key == lead.key and seat is not lead]
-        alone = lead.need
-        if all(seat.run is lead.run for seat in self.seats):  # nobody else is kept waiting
-            alone += sum(seat.need for seat in mates)
-        most = min(self._pace(lead.key).most(alone), MOST_ROWS)
-        picked, rows = [lead], lead.need
-        for seat in sorted(mates, key=_least_served):
-            if rows + seat.need <= most:
-                picked.append(seat)
-                rows += seat.need
+            lead = min(self.slots, key=lambda slot: (slot.last_call, slot.age))
+        others: list[Slot] = []
+        rows_alone, is_shared = lead.rows, False
+        for slot in self.slots:
+            is_shared |= slot.owner is not lead.owner
+            if slot.key == lead.key and slot is not lead:
+                others.append(slot)
+        if not is_shared:  # a single job keeps nobody waiting
+            rows_alone += sum(slot.rows for slot in others)
+        max_rows = min(self.call_times(lead.key).max_rows(rows_alone), MAX_CALL_ROWS)
+        picked, rows = [lead], lead.rows
+        for slot in sorted(others, key=_service):
+            if rows + slot.rows <= max_rows:
+                picked.append(slot)
+                rows += slot.rows
         return picked
 
-    def served(self, seat: Slot) -> None:
-        """Its row came on in this call; that may have been its last."""
-        seat.calls += 1
-        seat.last = self._calls
-        seat.look()
-        if seat.row.finished:
-            self.seats.remove(seat)
+    def mark_served(self, slot: Slot) -> None:
+        """Note that a call advanced the slot's row. Remove the slot if the row is finished."""
+        slot.calls += 1
+        slot.last_call = self._calls
+        slot.refresh()
+        if slot.row.finished:
+            self.slots.remove(slot)
 
-    def leave(self, run: Any) -> None:
-        """All seats of this run are free."""
-        self.seats = [seat for seat in self.seats if seat.run is not run]
+    def remove(self, owner: Any) -> None:
+        """Remove all slots of a job."""
+        self.slots = [slot for slot in self.slots if slot.owner is not owner]
 
-    def measured(self, key: Hashable, rows: int, seconds: float) -> None:
-        """A call of so many network rows took so long."""
-        self._pace(key).measured(rows, seconds)
-
-    def out_of_memory(self, key: Hashable, rows: int) -> None:
-        """A call of so many network rows did not fit: the next ones have half as many."""
-        self._pace(key).out_of_memory(rows)
-
-    def _pace(self, key: Hashable) -> CallTimes:
-        return self._paces.setdefault(key, CallTimes())
+    def call_times(self, key: Hashable) -> CallTimes:
+        """Return the measured times of the calls with this key."""
+        if key not in self._times:
+            self._times[key] = CallTimes()
+        return self._times[key]
 
 
 class CallTimes:
-    """How long calls of one shape take: a + b n seconds for n network rows, and how many rows are not too many."""
+    """The measured times of calls with one key: a + b n seconds for n network rows."""
 
     def __init__(self) -> None:
-        self._seconds: dict[int, float | None] = {}  # by rows; None: once, and the first call only warms up
+        self._seconds: dict[int, float | None] = {}  # by rows; None after the first call, which only warms up
         self._calls = 0
-        self._memory: float | None = None  # rows that fit into the memory, once a call did not
-        self._fit = (0.0, 0.0)
+        self._memory_rows: float | None = None  # rows that fit into memory, once a call did not
+        self._fit = (0.0, 0.0)  # a, b
 
-    def most(self, alone: int) -> int:
-        """Rows that a call may have in which those that lead take `alone`."""
+    def max_rows(self, rows_alone: int) -> int:
+        """Return how many rows a call may have whose leading rows alone are `rows_alone`."""
         known = [rows for rows, seconds in self._seconds.items() if seconds is not None]
-        most = 2 * max(known) if known else max(self._seconds, default=0)  # further than that is anyone's guess
+        # Times of calls more than twice as large cannot be predicted.
+        limit: float = 2 * max(known) if known else max(self._seconds, default=0)
         if len(known) > 1:
             a, b = self._fit
-            allowed = (STRETCH * (a + b * alone) - a) / b if b > 0 else most
+            allowed = (MAX_STRETCH * (a + b * rows_alone) - a) / b if b > 0 else limit
             if self._calls % EXPLORE_EVERY == 0:
                 allowed = 1.5 * allowed + 1
-            most = min(most, allowed)
-        most = max(most, alone)
-        return int(most if self._memory is None else min(most, self._memory))
+            limit = min(limit, allowed)
+        limit = max(limit, rows_alone)
+        return int(limit if self._memory_rows is None else min(limit, self._memory_rows))
 
-    def measured(self, rows: int, seconds: float) -> None:
+    def add(self, rows: int, seconds: float) -> None:
+        """Add the time of a call of so many network rows."""
         self._calls += 1
-        if self._memory is not None and self._calls % GROW_EVERY == 0:
-            self._memory += max(1.0, self._memory / 4)
+        if self._memory_rows is not None and self._calls % GROW_EVERY == 0:
+            self._memory_rows += max(1.0, self._memory_rows / 4)
         if rows not in self._seconds:
-            if len(self._seconds) >= MOST_KNOWN:
+            if len(self._seconds) >= MAX_KNOWN_SIZES:
                 del self._seconds[next(iter(self._seconds))]
             self._seconds[rows] = None
             return
@@ -147,61 +144,25 @@ class CallTimes:
         if known is None:
             self._seconds[rows] = seconds
         else:
-            self._seconds[rows] = known + FORGET * (min(seconds, 3 * known) - known)  # one hiccup teaches little
-        self._fit = _line({n: t for n, t in self._seconds.items() if t is not None})
+            self._seconds[rows] = known + NEW_WEIGHT * (min(seconds, 3 * known) - known)  # outliers count for less
+        self._fit = fit_line({rows: seconds for rows, seconds in self._seconds.items() if seconds is not None})
 
-    def out_of_memory(self, rows: int) -> None:
+    def halve(self, rows: int) -> None:
+        """Note that a call of so many rows did not fit into memory: the next ones have half as many."""
         self._calls += 1
-        self._memory = max(1.0, rows // 2)
+        self._memory_rows = max(1.0, rows // 2)
 
 
-class RequestCosts:
-    """Seconds of the engine's time that a request takes, learned from those of its task and like size that are done."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, dict[int, float]] = {}  # of a unit of `work`, by task and octave of size
-
-    def learn(self, resolved: ResolvedRequest, seconds: float) -> None:
-        new, octave = seconds / resolved.rows, _octave(resolved)
-        of_task = self._seconds.setdefault(resolved.request.task, {})
-        known = of_task.get(octave, new)
-        of_task[octave] = known + FORGET * (new - known)
-
-    def expected(self, resolved: ResolvedRequest) -> float | None:
-        """Return the seconds that a request takes by itself; None while no task was measured."""
-        of_task = self._seconds.get(resolved.request.task)
-        if of_task:
-            octave = _octave(resolved)
-            return of_task[min(of_task, key=lambda other: abs(other - octave))] * resolved.rows
-        known = [seconds for of_task in self._seconds.values() for seconds in of_task.values()]
-        return sum(known) / len(known) * resolved.rows if known else None
-
-    def measured(self, resolved: ResolvedRequest) -> float | None:
-        """Return the seconds that such a request took: one of its task and about its size; None if none was."""
-        of_task, octave = self._seconds.get(resolved.request.task, {}), _octave(resolved)
-        near = [seconds for other, seconds in of_task.items() if abs(other - octave) <= 1]
-        return sum(near) / len(near) * resolved.rows if near else None
+def _service(slot: Slot) -> tuple[int, int]:
+    return slot.calls, slot.age
 
 
-def _octave(resolved: ResolvedRequest) -> int:
-    """Return the size of one picture of a request: the logarithm of its pixels, 0 for up to SMALL_PIXELS."""
-    return round(math.log2(max(1.0, resolved.pixels / resolved.request.count / SMALL_PIXELS)))
-
-
-def _least_served(seat: Slot) -> tuple[int, int]:
-    return seat.calls, seat.age
-
-
-def _longest_unserved(seat: Slot) -> tuple[int, int]:
-    return seat.last, seat.age
-
-
-def _line(points: dict[int, float]) -> tuple[float, float]:
-    """a and b, both 0 or more, with the least sum of ((a + b n - t) / t)^2 over points n: t."""
+def fit_line(points: dict[int, float]) -> tuple[float, float]:
+    """Return a and b, both 0 or more, with the least sum of ((a + b n - t) / t)^2 over points n: t."""
     weights = {n: 1 / max(t, 1e-9) ** 2 for n, t in points.items()}
-    w = sum(weights.values())
-    x = sum(weights[n] * n for n in points) / w
-    y = sum(weights[n] * t for n, t in points.items()) / w
+    total = sum(weights.values())
+    x = sum(weights[n] * n for n in points) / total
+    y = sum(weights[n] * t for n, t in points.items()) / total
     variance = sum(weights[n] * (n - x) ** 2 for n in points)
     b = sum(weights[n] * (n - x) * (t - y) for n, t in points.items()) / variance if variance > 0 else 0.0
     if b <= 0:

@@ -1,12 +1,10 @@
-"""What every request's fields are held to: each refusal is one sentence with the field, the value and what is allowed.
-
-Knows types, ranges and pictures; knows nothing of any one request.
-"""
+"""Checks of single fields. Each failure is an InvalidRequest: a sentence with the field, the value, what is allowed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeGuard
 
 from PIL import Image
 
@@ -17,11 +15,11 @@ MAX_PROMPT = 10_000  # characters
 
 
 class InvalidRequest(ValueError):
-    """A request that cannot be run; its text is one sentence for the person who asked."""
+    """A request that cannot run. Its text is one sentence for the person who made it."""
 
 
 def quote_value(value: object) -> str:
-    """A value as it may stand in a sentence: short, on one line."""
+    """Return a value as it stands in a sentence: at most 40 characters, on one line."""
     if value is None or value == "":
         return "empty"
     if isinstance(value, float) and math.isnan(value):
@@ -33,6 +31,7 @@ def quote_value(value: object) -> str:
 
 
 def check_text(name: str, value: object) -> None:
+    """Raise InvalidRequest unless the value is text of at most MAX_PROMPT characters."""
     if not isinstance(value, str):
         raise InvalidRequest(f"The {name} must be text, not {quote_value(value)}.")
     try:
@@ -45,36 +44,45 @@ def check_text(name: str, value: object) -> None:
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise InvalidRequest unless the value is one of the allowed ones."""
     if not isinstance(value, str) or value not in allowed:
         raise InvalidRequest(f"The {name} must be one of {', '.join(allowed)}; it was {quote_value(value)}.")
 
 
 def check_bool(name: str, value: object) -> None:
+    """Raise InvalidRequest unless the value is True or False."""
     if not isinstance(value, bool):
         raise InvalidRequest(f"{name} must be true or false; it was {quote_value(value)}.")
 
 
 def check_int(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    """Raise InvalidRequest unless the value is a whole number from low to high."""
+    if not is_number(value) or not isinstance(value, int) or not low <= value <= high:
         raise InvalidRequest(f"The {name} must be a whole number from {low} to {high}; it was {quote_value(value)}.")
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high:
+    """Raise InvalidRequest unless the value is a number from low to high."""
+    if not is_number(value) or not low <= value <= high:
         raise InvalidRequest(f"The {name} must be a number from {low:g} to {high:g}; it was {quote_value(value)}.")
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether the value is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_image(
     name: str, picture: object, read: Callable[[Image.Image], Image.Image] = normalize_image
 ) -> Image.Image:
-    """A plain copy of the picture, if it is one and not too large."""
+    """Return a copy of the picture as `read` converts it. Raise InvalidRequest if it is none, too large or torn."""
     if not isinstance(picture, Image.Image):
         raise InvalidRequest(f"The {name} must be a picture, not {quote_value(picture)}.")
     width, height = picture.size
     if not 1 <= width * height <= MAX_PIXELS:
         raise InvalidRequest(
-            f"The {name} must have from one pixel to {format_megapixels(MAX_PIXELS)}; this one has {width} x {height} px."
+            f"The {name} must have from one pixel to {format_megapixels(MAX_PIXELS)}; "
+            f"this one has {width} x {height} px."
         )
     if max(width, height) > MAX_SIDE:
         raise InvalidRequest(f"The {name}'s sides may be at most {MAX_SIDE:,} px; it is {width} x {height} px.")
@@ -85,4 +93,5 @@ def check_image(
 
 
 def format_megapixels(pixels: int) -> str:
+    """Return a number of pixels as "16 megapixels"."""
     return f"{pixels / 1e6:,.3g} megapixels"

@@ -1,7 +1,4 @@
-"""A request's life: queued, running, done or cancelled or failed; what a page sees of it, and what is written down.
-
-Knows no threads and no files: the engine moves jobs along, a journal remembers them.
-"""
+"""A job: one request of one owner on its way from the queue to its pictures, and the journal that outlives it."""
 
 from __future__ import annotations
 
@@ -18,20 +15,20 @@ from studio.engine.resolved import ResolvedRequest
 from studio.engine.trace import Trace
 
 State = Literal["queued", "running", "done", "cancelled", "failed"]
-ENDED = ("done", "cancelled", "failed")
+ENDED: tuple[State, ...] = ("done", "cancelled", "failed")
 
 
 class JobRejected(RuntimeError):
-    """A job that cannot be taken or kept; its text is one sentence for the person who asked."""
+    """A job that cannot be accepted or saved. Its text is one sentence for the person who submitted it."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that is kept. Its id cannot be guessed."""
+    """A saved picture. Its id cannot be guessed."""
 
     id: str
     job_id: str
-    index: int  # of the job's pictures, from 0
+    index: int  # among the job's pictures, from 0
     seed: int
     path: str
     settings: dict[str, Any]
@@ -44,26 +41,26 @@ class Picture:
 
 @dataclass(eq=False)
 class Job:
-    """One request of one owner, and its progress. Only the engine may change it."""
+    """One request of one owner, and its progress. Only the engine changes it."""
 
     resolved: ResolvedRequest
     owner: str
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))  # 128 random bits
     state: State = "queued"
     created: float = field(default_factory=time.time)
-    order: float = 0.0  # jobs start in the order of their places
+    order: float = 0.0  # jobs start in ascending order
     step: int = 0  # steps that all pictures have taken
-    steps: int = 0  # steps in all; before the job runs, those asked for
-    share: float = 0.0  # of all that is to be computed: what is done
-    error: str | None = None  # one sentence, of a job that failed
-    notes: tuple[str, ...] = ()  # what the person who asked should know
-    seconds: float = 0.0  # from its start to the decoded pictures, without the wait in line
+    steps: int = 0  # steps in all; until the job runs, as requested
+    share: float = 0.0  # finished share of the network calls, 0 to 1
+    error: str | None = None  # one sentence, of a failed job
+    notes: tuple[str, ...] = ()  # sentences for the owner
+    seconds: float = 0.0  # from the start to the decoded pictures
     pictures: tuple[Picture, ...] = ()  # of a job that is done
-    crashes: int = 0  # processes that were killed while it was under way
-    saved: bool = True  # else nothing of it is written down, and its pictures are in its views alone
+    crashes: int = 0  # processes that were killed while the job ran
+    saved: bool = True  # False: nothing is written to the journal, and only the job's views hold its pictures
 
     def __post_init__(self) -> None:
-        self.steps = self.steps or self.request.steps
+        self.steps = self.steps or self.resolved.request.steps
 
     @property
     def request(self) -> Request:
@@ -76,7 +73,7 @@ class Job:
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A job as a journal holds it, that has not ended. Its request is not resolved yet."""
+    """A job of a journal that has not ended. Its request is not resolved yet."""
 
     id: str
     owner: str
@@ -86,14 +83,18 @@ class StoredJob:
     crashes: int = 0
 
     def resume(self, resolved: ResolvedRequest) -> Job:
-        """Return the job as it is queued again, with its request resolved."""
+        """Return the job as it is queued again."""
         return Job(resolved, self.owner, self.id, created=self.created, order=self.order, crashes=self.crashes)
 
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as it was at one moment. `previews` are the predictions of x0, one a picture, for those who follow it; of a
-    job that is done and not kept, its pictures."""
+    """A job at one moment.
+
+    previews: the predicted pictures, one per picture, for those who follow the job; the finished pictures of a job
+        that is done and not saved.
+    resolved: None for a job that is read from the disk.
+    """
 
     id: str
     task: str
@@ -102,40 +103,40 @@ class JobView:
     state: State
     step: int
     steps: int
-    share: float  # of its computing that is done, 0 to 1
-    ahead: int  # jobs that wait and will start before this one
-    eta_seconds: float | None  # until it is done; None where nothing like it was measured yet
+    share: float  # finished share of the network calls, 0 to 1
+    ahead: int  # queued jobs that start before this one
+    eta_seconds: float | None  # until the job is done; None until a job was measured
     previews: tuple[Image.Image, ...]
     created: float
     error: str | None
     notes: tuple[str, ...]
     seconds: float
     pictures: tuple[Picture, ...]
-    resolved: ResolvedRequest | None  # None for a job that is read from the disk
+    resolved: ResolvedRequest | None
     saved: bool = True
 
     @classmethod
-    def of(
-        cls, job: Job, ahead: int = 0, eta_seconds: float | None = None, previews: tuple[Image.Image, ...] = ()
-    ) -> JobView:
+    def of(cls, job: Job, ahead: int = 0, eta_seconds: float | None = None) -> JobView:
+        """Return the present view of a job, without previews."""
+        resolved = job.resolved
         return cls(
             id=job.id,
-            task=job.resolved.request.task,
-            caption=job.resolved.caption,
-            count=job.resolved.request.count,
+            task=resolved.request.task,
+            caption=resolved.caption,
+            count=resolved.request.count,
             state=job.state,
             step=job.step,
             steps=job.steps,
             share=job.share,
             ahead=ahead,
             eta_seconds=eta_seconds,
-            previews=previews,
+            previews=(),
             created=job.created,
             error=job.error,
             notes=job.notes,
             seconds=job.seconds,
             pictures=job.pictures,
-            resolved=job.resolved,
+            resolved=resolved,
             saved=job.saved,
         )
 
@@ -149,31 +150,31 @@ class JobView:
 
 
 class Journal(Protocol):
-    """Where jobs are written down so that they outlive the process. Its methods are called from several threads."""
+    """A store of jobs that outlives the process. Its methods are called from several threads."""
 
     def add_job(self, job: Job) -> None:
-        """The job is durable when this returns. Raises Refusal if it cannot be taken."""
+        """Store a job; it is durable when this returns. Raises JobRejected if it cannot be accepted."""
         ...
 
     def mark_started(self, job: Job) -> None:
-        """It is under way. If the process is killed now, `unfinished` counts one more of its `crashes`."""
+        """Store that a job runs. If the process is killed now, `load_unfinished` counts one more of its crashes."""
         ...
 
     def save_results(
         self, job: Job, images: Sequence[Image.Image], traces: Sequence[Trace | None]
     ) -> tuple[Picture, ...]:
-        """Keeps the pictures with their traces and marks the job done, all or nothing; again, it changes nothing.
+        """Save a job's pictures and traces and mark it done, all or nothing. A second call changes nothing.
 
-        Raises Refusal if they cannot be kept.
+        Raises JobRejected if they cannot be saved.
         """
         ...
 
     def mark_ended(self, job: Job) -> None:
-        """The job was cancelled or failed: see its `state` and `error`."""
+        """Store that a job was cancelled or failed: see its `state` and `error`."""
         ...
 
     def update_order(self, job: Job) -> None:
-        """Its `place` changed."""
+        """Store the new `order` of a job."""
         ...
 
     def load_unfinished(self) -> list[StoredJob]:
@@ -181,5 +182,5 @@ class Journal(Protocol):
         ...
 
     def mark_refused(self, stored: StoredJob, error: str) -> None:
-        """Mark a stored job failed that cannot be taken up again, with a sentence that says why."""
+        """Store that a job which has not ended failed, with a sentence: its model refuses the request now."""
         ...

@@ -1,7 +1,6 @@
-"""Who is there: the jobs in line, under way and lately ended; what their owners see of them, and when they are woken.
+"""The thread-safe table of jobs: queued, running and lately ended ones, and the followers that watch them.
 
-Knows jobs, places and owners; makes no network call and writes nothing down. One lock guards all of it. It is held for
-moments only, and by no method that hands out control.
+One lock guards the table and its jobs. It is held for moments only, and never while a caller's code runs.
 """
 
 from __future__ import annotations
@@ -15,345 +14,331 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from studio.engine.active_job import ActiveJob
-from studio.engine.batcher import RequestCosts, Slot
+from studio.engine.active_job import ActiveJob, preview_picture
+from studio.engine.batcher import Slot
+from studio.engine.estimates import QueueEstimates, RequestTimes
 from studio.engine.job import Job, JobRejected, JobView, State
-from studio.engine.previews import preview_pictures
 from studio.engine.resolved import ResolvedRequest
 
-PREVIEW_SECONDS = 0.08  # those who follow a job are woken at most this often
-LINE_SECONDS = 0.5  # how old an estimate may be, and how often those who wait in line are told
-KEEPING = 16  # jobs that wait to be kept; more, and none are started
-WAITING_BYTES = 512_000_000  # of pictures in the requests that wait
-RUNNING_PIXELS = 32_000_000  # of the results of jobs that run, or wait to be kept: some 80 bytes of memory each,
-SMALL_PIXELS = 1_000_000  # but for jobs of no more than these
-SUSPECT = 2  # crashes after which a job runs alone, so that the next one tells whether it was at fault
-ENDED = 256  # ended jobs that are still known, with at most ENDED_BYTES of pictures in their requests
-ENDED_BYTES = 64_000_000
+PREVIEW_SECONDS = 0.08  # between two previews of a running job, at least
+QUEUE_SECONDS = 0.5  # after which followers of a queued job see its place again
+MAX_SAVING = 16  # jobs that wait to be saved; with more, no job starts
+MAX_QUEUED_BYTES = 512_000_000  # of pictures in queued requests
+MAX_RUNNING_PIXELS = 32_000_000  # of results of running and unsaved jobs, each of about 80 bytes of memory
+SMALL_PIXELS = 1_000_000  # a job of no more pixels always fits
+SUSPECT_CRASHES = 2  # after so many crashes a job runs alone, so that the next crash tells whether it is the cause
+MAX_ENDED = 256  # ended jobs that stay in the table
+MAX_ENDED_BYTES = 64_000_000  # of pictures in their requests
 
 Direction = Literal["up", "down", "first", "last"]
 
 
 class JobTable:
-    """All jobs that the engine knows.
+    """All jobs of the engine.
 
-    active: jobs that run at once.  waiting, waiting_per_owner: jobs in line; more are refused.
+    max_active: jobs that run at once.
+    max_queued, max_queued_per_owner: queued jobs; more are rejected.
     """
 
-    def __init__(self, active: int, waiting: int, waiting_per_owner: int) -> None:
-        self._most_active, self._most_waiting, self._most_per_owner = active, waiting, waiting_per_owner
-        # An RLock: a follower that is forgotten may be collected, and leave, wherever its thread stands.
+    def __init__(self, max_active: int, max_queued: int, max_queued_per_owner: int) -> None:
+        self._max_active, self._max_queued, self._max_queued_per_owner = max_active, max_queued, max_queued_per_owner
+        # Reentrant: the garbage collector may close a forgotten follower wherever this thread is.
         self._lock = threading.RLock()
-        self._work = threading.Condition(self._lock)  # the loop waits for this
-        self._runs: dict[str, ActiveJob] = {}  # by job id
-        self._waiting: list[ActiveJob] = []  # by place
+        self._work = threading.Condition(self._lock)  # the engine's loop waits for it
+        self._jobs: dict[str, ActiveJob] = {}
+        self._queue: list[ActiveJob] = []  # by order
         self._running: list[ActiveJob] = []
-        self._keeping = 0
+        self._saving = 0
         self._suspect: ActiveJob | None = None  # runs alone
         self._ended: deque[ActiveJob] = deque()
-        self._last_place = 0.0
-        self._problem = ""  # why nothing is taken in any more
+        self._last_order = 0.0
+        self._problem = ""  # why no job can run any more
         self._stopping = self._stopped = False
-        self._costs = RequestCosts()
-        self._line: dict[str, float] = {}  # job id -> seconds until it is done, as of `_line_time`
-        self._line_time = -LINE_SECONDS
+        self._times = RequestTimes()
+        self._estimates = QueueEstimates(self._times)
 
-    # ---- coming ----
+    # ---- submitting ----
 
     def reserve(self, resolved: ResolvedRequest, owner: str, saved: bool = True) -> ActiveJob:
-        """A new job, not seen by anyone before it is enqueued. Raises Refusal."""
+        """Return a new job, which nobody sees before it is enqueued. Raises JobRejected."""
         with self._lock:
             if self._problem:
                 raise JobRejected(self._problem)
             if self._stopping:
                 raise JobRejected("The studio is being shut down: please try again in a moment.")
-            queued = [run for run in self._runs.values() if run.job.state == "queued"]
-            if len(queued) >= self._most_waiting:
-                raise JobRejected(f"{len(queued)} jobs wait in line already: please try again in a moment.")
-            own = sum(run.job.owner == owner for run in queued)
-            if own >= self._most_per_owner:
-                raise JobRejected(f"{own} of your jobs wait in line already: please wait until some of them are done.")
-            if resolved.request.pictures() and sum(run.bytes for run in queued) > WAITING_BYTES:
+            queued = own = input_bytes = 0
+            for active in self._jobs.values():
+                if active.job.state == "queued":
+                    queued += 1
+                    own += active.job.owner == owner
+                    input_bytes += active.input_bytes
+            if queued >= self._max_queued:
+                raise JobRejected(f"{queued} jobs are in the queue already: please try again in a moment.")
+            if own >= self._max_queued_per_owner:
                 raise JobRejected(
-                    "The jobs in line hold too many large pictures already: please try again in a moment."
+                    f"{own} of your jobs are in the queue already: please wait until some of them are done."
                 )
-            self._last_place = max(time.time(), self._last_place + 1e-5)
-            return self._know(Job(resolved, owner, order=self._last_place, saved=saved))
+            if input_bytes > MAX_QUEUED_BYTES and resolved.request.pictures():
+                raise JobRejected(
+                    "The jobs in the queue hold too many large pictures already: please try again in a moment."
+                )
+            self._last_order = max(time.time(), self._last_order + 1e-5)
+            return self._add(Job(resolved, owner, order=self._last_order, saved=saved))
 
-    def forget(self, run: ActiveJob) -> None:
-        """A job that could not be written down never was."""
+    def discard(self, active: ActiveJob) -> None:
+        """Remove a reserved job that could not be stored."""
         with self._lock:
-            del self._runs[run.job.id]
+            del self._jobs[active.job.id]
 
-    def enqueue(self, run: ActiveJob) -> None:
-        """The job is written down: it stands in line."""
+    def enqueue(self, active: ActiveJob) -> None:
+        """Queue a job that is stored, and show it to its owner."""
         with self._lock:
-            run.arrived = True
-            insort(self._waiting, run, key=_place)
-            self._line_time = -LINE_SECONDS
+            active.is_visible = True
+            insort(self._queue, active, key=_order)
+            self._estimates.invalidate()
             if self._problem:
-                self.refuse(self._problem)
+                self.close(self._problem)
             self._work.notify_all()
 
-    def bring_back(self, jobs: Sequence[Job]) -> None:
-        """Put jobs that another process left unfinished back into the queue, where they were."""
+    def restore(self, jobs: Sequence[Job]) -> None:
+        """Queue jobs again that another process left unfinished, in their old order."""
         with self._lock:
             for job in jobs:
-                self._last_place = max(self._last_place, job.order)
-                if job.id not in self._runs:  # else it came just now
-                    run = self._know(job)
-                    run.again = True
-                    self.enqueue(run)
+                self._last_order = max(self._last_order, job.order)
+                if job.id not in self._jobs:  # else this process has just submitted it
+                    active = self._add(job)
+                    active.resumed = True
+                    self.enqueue(active)
 
-    def refuse(self, problem: str) -> None:
-        """Nothing can be done with what is in line, now or later; the journal keeps it for another process."""
+    def close(self, problem: str) -> None:
+        """Fail all queued jobs, and reject new ones. The journal keeps the queued ones for another process."""
         with self._lock:
             self._problem = problem
-            waiting, self._waiting = self._waiting, []
-            for run in waiting:
-                self.end(run, "failed", problem)
+            queue, self._queue = self._queue, []
+            for active in queue:
+                self.end(active, "failed", problem)
 
-    def _know(self, job: Job) -> ActiveJob:
-        run = self._runs[job.id] = ActiveJob(job, threading.Condition(self._lock))
-        return run
+    def _add(self, job: Job) -> ActiveJob:
+        active = self._jobs[job.id] = ActiveJob(job, threading.Condition(self._lock))
+        return active
 
-    # ---- going through ----
+    # ---- running ----
 
     def wait_for_work(self) -> bool:
-        """Returns when there is something to do; False if that is to stop."""
+        """Wait until a job runs or can start. Return False if the engine stops."""
         with self._lock:
-            self._work.wait_for(lambda: self._stopping or self._running or self._next() is not None)
+            while not self._stopping and not self._running and self._next_job() is None:
+                self._work.wait()
             return not self._stopping
 
     def running(self) -> list[ActiveJob]:
-        """The jobs whose pictures are not finished."""
+        """Return the jobs whose pictures are not finished."""
         with self._lock:
             return list(self._running)
 
-    def gone(self) -> list[ActiveJob]:
-        """The jobs that have ended while they ran, once each."""
+    def take_ended(self) -> list[ActiveJob]:
+        """Return the jobs that ended while they ran, each once."""
         with self._lock:
-            gone = [run for run in self._running if run.job.ended]
-            if gone:
-                self._running = [run for run in self._running if not run.job.ended]
-            return gone
+            ended = [active for active in self._running if active.job.ended]
+            if ended:
+                self._running = [active for active in self._running if not active.job.ended]
+            return ended
 
     def start_next(self) -> ActiveJob | None:
-        """The first job in line that there is room for, now running; None if there is none."""
+        """Start the first queued job that there is room for. Return None if there is none."""
         with self._lock:
-            run = None if self._stopping else self._next()
-            if run is None:
+            active = None if self._stopping else self._next_job()
+            if active is None:
                 return None
-            self._waiting.remove(run)
-            self._suspect = run if run.job.crashes >= SUSPECT else None
-            run.job.state, run.began = "running", time.perf_counter()
-            self._running.append(run)
-            run.tell()
-            return run
+            self._queue.remove(active)
+            self._suspect = active if active.job.crashes >= SUSPECT_CRASHES else None
+            active.job.state, active.started_at = "running", time.perf_counter()
+            self._running.append(active)
+            active.notify()
+            return active
 
-    def prepared(self, run: ActiveJob, seats: list[Slot], notes: tuple[str, ...]) -> None:
+    def set_slots(self, active: ActiveJob, slots: list[Slot], notes: tuple[str, ...]) -> None:
+        """Set the slots of a started job."""
         with self._lock:
-            run.seats, run.left = seats, len(seats)
-            run.in_all = sum(seat.row.num_steps for seat in seats)
-            run.job.notes, run.job.steps = notes, seats[0].row.num_steps
+            active.slots, active.pictures_left = slots, len(slots)
+            active.total_steps = sum(slot.row.num_steps for slot in slots)
+            active.job.notes, active.job.steps = notes, slots[0].row.num_steps
 
-    def stepped(self, seats: Sequence[Slot], costs: Sequence[float]) -> list[ActiveJob]:
-        """These rows came on, at so many seconds each. Returns the jobs that are finished by it."""
+    def advance(self, slots: Sequence[Slot], seconds: Sequence[float]) -> list[ActiveJob]:
+        """Note the progress of slots, and the seconds that each took. Return the jobs that it finished."""
         now, finished = time.perf_counter(), []
         with self._lock:
-            for seat, seconds in zip(seats, costs, strict=True):
-                seat.run.spent += seconds
-                seat.run.left -= seat.row.finished
-            for run in dict.fromkeys(seat.run for seat in seats):
-                if run.job.ended:  # cancelled during the call
+            advanced: dict[ActiveJob, None] = {}
+            for slot, slot_seconds in zip(slots, seconds, strict=True):
+                slot.owner.seconds += slot_seconds
+                slot.owner.pictures_left -= slot.row.finished
+                advanced[slot.owner] = None
+            for active in advanced:
+                if active.job.ended:  # cancelled during the call
                     continue
-                run.job.step = min(seat.step for seat in run.seats)
-                run.job.share = run.taken / run.in_all
-                if run.left == 0:
-                    run.keeping = True
-                    self._running.remove(run)
-                    self._keeping += 1
-                    finished.append(run)
-                elif run.followers and now - run.told >= PREVIEW_SECONDS:
-                    run.told = now
-                    run.tell()
+                active.job.step = min(slot.step for slot in active.slots)
+                active.job.share = active.steps_taken() / active.total_steps
+                if active.pictures_left == 0:
+                    active.is_saving = True
+                    self._running.remove(active)
+                    self._saving += 1
+                    finished.append(active)
+                elif active.followers and now - active.last_notified >= PREVIEW_SECONDS:
+                    active.last_notified = now
+                    active.notify()
         return finished
 
-    def end(self, run: ActiveJob, state: State, error: str | None = None) -> bool:
-        """Brings a job to its end, unless it has come to one before. The loop lets go of its seats in its next turn."""
+    def end(self, active: ActiveJob, state: State, error: str | None = None) -> bool:
+        """End a job, unless it has ended. Return whether it did. The engine's loop releases its slots later."""
         with self._lock:
-            if run.job.ended:
+            if active.job.ended:
                 return False
-            if run.keeping:
-                self._keeping -= 1
+            if active.is_saving:
+                self._saving -= 1
                 if state == "done":
-                    self._costs.learn(run.job.resolved, run.spent)
-            if state == "done":
-                run.last_seen = () if run.job.saved else run.last_seen
-            else:
-                run.last_seen = run.predictions() if run.followers else ()
-            run.job.state, run.job.error = state, error
-            self._line_time = -LINE_SECONDS
-            self._ended.append(run)
-            while len(self._ended) > ENDED or (
-                len(self._ended) > 1 and sum(ended.bytes for ended in self._ended) > ENDED_BYTES
-            ):
-                del self._runs[self._ended.popleft().job.id]
-            run.tell()
+                    self._times.add(active.job.resolved, active.seconds)
+            if state != "done":
+                active.final_previews = active.predictions() if active.followers else ()
+            elif active.job.saved:
+                active.final_previews = ()
+            active.job.state, active.job.error = state, error
+            self._estimates.invalidate()
+            self._ended.append(active)
+            self._forget_ended()
+            active.notify()
             self._work.notify_all()
             return True
 
-    def vacate(self, run: ActiveJob) -> list[Slot]:
-        """Takes its seats from a job that has ended."""
+    def release_slots(self, active: ActiveJob) -> list[Slot]:
+        """Take the slots from a job that has ended."""
         with self._lock:
-            seats, run.seats = run.seats, []
-            return seats
+            slots, active.slots = active.slots, []
+            return slots
 
-    def _next(self) -> ActiveJob | None:
-        """The job to start now. Only large ones are passed over where there is no room: a small one fits always."""
-        if not self._waiting or (self._suspect is not None and not self._suspect.job.ended):
+    def _next_job(self) -> ActiveJob | None:
+        """Return the job to start now. A large job is passed over while there is no room for it, a small one never."""
+        if not self._queue or (self._suspect is not None and not self._suspect.job.ended):
             return None
-        if self._waiting[0].job.crashes >= SUSPECT:
-            return None if self._running or self._keeping else self._waiting[0]
-        if len(self._running) >= self._most_active or self._keeping >= KEEPING:
+        if self._queue[0].job.crashes >= SUSPECT_CRASHES:
+            return None if self._running or self._saving else self._queue[0]
+        if len(self._running) >= self._max_active or self._saving >= MAX_SAVING:
             return None
-        taken = sum(run.job.resolved.pixels for run in self._runs.values() if run.job.state == "running")
-        room = RUNNING_PIXELS - taken if taken else math.inf
-        fit = (run for run in self._waiting if run.job.resolved.pixels <= max(room, SMALL_PIXELS))
-        return next((run for run in fit if run.job.crashes < SUSPECT), None)
+        used = sum(active.job.resolved.pixels for active in self._jobs.values() if active.job.state == "running")
+        room = max(MAX_RUNNING_PIXELS - used, SMALL_PIXELS) if used else math.inf
+        for active in self._queue:
+            if active.job.resolved.pixels <= room and active.job.crashes < SUSPECT_CRASHES:
+                return active
+        return None
+
+    def _forget_ended(self) -> None:
+        """Forget the jobs that ended first, beyond the limits."""
+        total = sum(active.input_bytes for active in self._ended)
+        while len(self._ended) > MAX_ENDED or (len(self._ended) > 1 and total > MAX_ENDED_BYTES):
+            forgotten = self._ended.popleft()
+            total -= forgotten.input_bytes
+            del self._jobs[forgotten.job.id]
 
     # ---- stopping ----
 
     def stop(self) -> None:
-        """No more work is given out."""
+        """Start no more jobs."""
         with self._lock:
             self._stopping = True
             self._work.notify_all()
 
-    def stopped(self) -> None:
-        """Nothing will change any more: those who follow are let go."""
+    def release_followers(self) -> None:
+        """Let all followers go: nothing changes any more."""
         with self._lock:
             self._stopping = self._stopped = True
-            for run in self._runs.values():
-                run.tell()
+            for active in self._jobs.values():
+                active.notify()
 
-    # ---- what owners see and do ----
+    # ---- for owners ----
 
     def counts(self) -> tuple[int, int]:
-        """Jobs under way, and in line."""
+        """Return how many jobs run, unsaved ones included, and how many are queued."""
         with self._lock:
-            return len(self._running) + self._keeping, len(self._waiting)
+            return len(self._running) + self._saving, len(self._queue)
 
-    def expected_seconds(self, resolved: ResolvedRequest) -> float | None:
-        """Return how long a request takes by itself, from the jobs that are done; None while none was measured."""
+    def estimate_seconds(self, resolved: ResolvedRequest) -> tuple[float, float]:
+        """Return the seconds of a request alone: by similar requests or its model, and by the most similar measured."""
         with self._lock:
-            return self._costs.expected(resolved)
-
-    def measured_seconds(self, resolved: ResolvedRequest) -> float | None:
-        """Return how long requests of this task and size took; None while none was measured."""
-        with self._lock:
-            return self._costs.measured(resolved)
+            similar = self._times.similar(resolved) or resolved.seconds
+            return similar, self._times.expected(resolved) or resolved.seconds
 
     def find(self, job_id: str, owner: str) -> ActiveJob | None:
-        """The owner's job of that id."""
+        """Return the owner's job with this id."""
         with self._lock:
-            run = self._runs.get(job_id)
-            return run if run is not None and run.job.owner == owner and run.arrived else None
+            active = self._jobs.get(job_id)
+            return active if active is not None and active.job.owner == owner and active.is_visible else None
 
-    def view(self, run: ActiveJob) -> JobView:
+    def view(self, active: ActiveJob) -> JobView:
+        """Return the present view of a job, without previews."""
         with self._lock:
-            if run.job.ended:
-                return JobView.of(run.job)
-            now = time.monotonic()
-            if not self._line or now - self._line_time >= LINE_SECONDS:
-                self._line, self._line_time = self._estimates(), now
-            seconds = self._line.get(run.job.id)
-            ahead = bisect_left(self._waiting, _place(run), key=_place) if run.job.state == "queued" else 0
-            return JobView.of(run.job, ahead, seconds and max(seconds - (now - self._line_time), 0.0))
+            if active.job.ended:
+                return JobView.of(active.job)
+            ahead = bisect_left(self._queue, _order(active), key=_order) if active.job.state == "queued" else 0
+            seconds = self._estimates.seconds_until_done(active, self._running, self._queue)
+            return JobView.of(active.job, ahead, seconds)
 
     def unfinished(self, owner: str) -> list[JobView]:
-        """The owner's jobs that are queued or running, by place."""
+        """Return the owner's queued and running jobs, in their order."""
         with self._lock:
-            runs = [r for r in self._runs.values() if r.job.owner == owner and r.arrived and not r.job.ended]
-            return [self.view(run) for run in sorted(runs, key=_place)]
+            own = [active for active in self._jobs.values() if active.job.owner == owner and active.is_visible]
+            return [self.view(active) for active in sorted(own, key=_order) if not active.job.ended]
 
-    def follow(self, run: ActiveJob) -> Iterator[JobView]:
-        """The newest view whenever something changed; the last one has ended, or everything has stopped."""
+    def follow(self, active: ActiveJob) -> Iterator[JobView]:
+        """Yield the newest view whenever it changes, until the job has ended or the engine has stopped."""
         with self._lock:
-            run.followers += 1
+            active.followers += 1
         try:
             version, shown = -1, None
             while True:
                 with self._lock:
-                    run.changed.wait_for(
-                        lambda: run.version != version or run.job.ended or self._stopped,  # noqa: B023
-                        timeout=LINE_SECONDS if run.job.state == "queued" else None,
-                    )
-                    version, stopped = run.version, self._stopped
-                    view, predictions = self.view(run), run.predictions()
-                seconds = view.eta_seconds and round(view.eta_seconds)
-                if (version, view.state, view.ahead, seconds) != shown:
-                    shown = version, view.state, view.ahead, seconds
-                    yield replace(view, previews=preview_pictures(predictions))
+                    if active.version == version and not active.job.ended and not self._stopped:
+                        active.changed.wait(QUEUE_SECONDS if active.job.state == "queued" else None)
+                    version, stopped = active.version, self._stopped
+                    view, predictions = self.view(active), active.predictions()
+                eta = None if view.eta_seconds is None else round(view.eta_seconds)
+                if (version, view.state, view.ahead, eta) != shown:
+                    shown = version, view.state, view.ahead, eta
+                    yield replace(view, previews=tuple(preview_picture(prediction) for prediction in predictions))
                 if view.ended or stopped:
                     return
         finally:
             with self._lock:
-                run.followers -= 1
-                if run.followers == 0 and run.job.saved:
-                    run.last_seen = ()
+                active.followers -= 1
+                if active.followers == 0 and active.job.saved:
+                    active.final_previews = ()
 
-    def cancel(self, run: ActiveJob) -> bool:
-        """Whether there was something to cancel."""
+    def cancel(self, active: ActiveJob) -> bool:
+        """Cancel a job. Return False if it has ended or all its steps are taken."""
         with self._lock:
-            if run.keeping:
+            if active.is_saving:
                 return False
-            if run.job.state == "queued":
-                self._waiting.remove(run)
-            return self.end(run, "cancelled")
+            if active.job.state == "queued":
+                self._queue.remove(active)
+            return self.end(active, "cancelled")
 
-    def move(self, run: ActiveJob, way: Direction) -> list[Job]:
-        """The owner's waiting jobs exchange their places, so nobody else's wait changes. Returns those that moved."""
+    def move(self, active: ActiveJob, direction: Direction) -> list[Job]:
+        """Move a job among its owner's queued jobs, by exchanging their orders. Return the jobs that moved."""
         with self._lock:
-            own = [other for other in self._waiting if other.job.owner == run.job.owner]
-            if run not in own:
+            own = [other for other in self._queue if other.job.owner == active.job.owner]
+            if active not in own:
                 return []
-            places, at = [_place(other) for other in own], own.index(run)
-            target = {"up": max(at - 1, 0), "down": at + 1, "first": 0, "last": len(own)}[way]
+            orders, at = [_order(other) for other in own], own.index(active)
+            target = {"up": max(at - 1, 0), "down": at + 1, "first": 0, "last": len(own)}[direction]
             own.insert(target, own.pop(at))
-            moved = [(other, place) for other, place in zip(own, places, strict=True) if _place(other) != place]
-            for other, place in moved:
-                other.job.order = place
-                other.tell()
-            self._waiting.sort(key=_place)
-            self._line_time = -LINE_SECONDS
-            return [other.job for other, _ in moved]
-
-    def _estimates(self) -> dict[str, float]:
-        """Seconds until each job is done, by id.
-
-        Jobs that run share the calls evenly, so that one which needs less does not wait for all that another needs;
-        one in line is taken to wait for all before it.
-        """
-        needs = {run: self._seconds_left(run) for run in (*self._running, *self._waiting)}
-        known = [seconds for seconds in needs.values() if seconds is not None]
-        if not known:
-            return {}
-        usual = sum(known) / len(known)
-        needs = {run: usual if seconds is None else seconds for run, seconds in needs.items()}
-        running = [needs[run] for run in self._running]
-        line = {run.job.id: sum(min(other, needs[run]) for other in running) for run in self._running}
-        total = sum(running)
-        for run in self._waiting:
-            total += needs[run]
-            line[run.job.id] = total
-        return line
-
-    def _seconds_left(self, run: ActiveJob) -> float | None:
-        if taken := run.taken:
-            return run.spent / taken * (run.in_all - taken)
-        return self._costs.expected(run.job.resolved)
+            moved = []
+            for other, order in zip(own, orders, strict=True):
+                if _order(other) != order:
+                    other.job.order = order
+                    other.notify()
+                    moved.append(other.job)
+            self._queue.sort(key=_order)
+            self._estimates.invalidate()
+            return moved
 
 
-def _place(run: ActiveJob) -> float:
-    return run.job.order
+def _order(active: ActiveJob) -> float:
+    return active.job.order

@@ -17,6 +17,7 @@ class ResolvedRequest:
     """
 
     request: Request
+    model_id: str  # of the model that runs it
     settings: dict[str, Any]  # `request.settings()`; read only
     caption: str  # the full prompt as requested, style and background included
     captions: tuple[str, ...]  # the text that the model reads, one per picture

@@ -1,7 +1,4 @@
-"""What is kept: finished jobs are decoded and written down on a thread of their own, so that no disk stalls the loop.
-
-Knows a sampler's `decode`, a journal and the register of jobs; makes no network call.
-"""
+"""Decode and save finished jobs on a thread of its own, so that no disk delays the network calls."""
 
 from __future__ import annotations
 
@@ -10,115 +7,123 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 
 from studio.engine.active_job import ActiveJob
 from studio.engine.backend import Backend
 from studio.engine.job import Job, JobRejected, Journal
 from studio.engine.job_table import JobTable
-from studio.engine.trace import Trace, TraceRecorder
+from studio.engine.recorder import TraceRecorder
+from studio.engine.trace import Trace
 
 log = logging.getLogger(__name__)
 
 
 class ResultWriter:
-    """Does what it is told in the order in which it is told. Journals that fail do not end it."""
+    """Run writes in first-in, first-out order. A journal that fails does not end it.
 
-    def __init__(self, journal: Journal, register: JobTable) -> None:
-        self._journal, self._register = journal, register
-        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        # Orders the small writes about one job: nobody may call a job running after another has called it cancelled.
+    backend: what decodes pictures; set before the first job is finished.
+    """
+
+    def __init__(self, journal: Journal, table: JobTable) -> None:
+        self.backend: Backend | None = None
+        self._journal, self._table = journal, table
+        self._tasks: queue.SimpleQueue[tuple[Callable[[ActiveJob], None], ActiveJob] | None] = queue.SimpleQueue()
+        # Orders the writes about one job: nobody may store that it runs after another has stored that it ended.
         self._writing = threading.Lock()
-        self.thread = threading.Thread(target=self._work, name="keeper", daemon=True)
+        self.thread = threading.Thread(target=self._work, name="result-writer", daemon=True)
 
-    # ---- at once, for whoever calls ----
+    # ---- at once, on the caller's thread ----
 
-    def write_end(self, run: ActiveJob) -> None:
-        """The job was cancelled or has failed."""
+    def write_start(self, active: ActiveJob) -> None:
+        """Store that a job runs, unless it has ended."""
         with self._writing:
-            if run.job.saved:
-                self._write(self._journal.mark_ended, run.job)
+            if active.job.state == "running":
+                self._write(self._journal.mark_started, active.job)
 
-    def write_start(self, run: ActiveJob) -> None:
+    def write_end(self, active: ActiveJob) -> None:
+        """Store that a job was cancelled or failed."""
         with self._writing:
-            if run.job.saved and run.job.state == "running":  # else its end is written down, or will be
-                self._write(self._journal.mark_started, run.job)
+            self._write(self._journal.mark_ended, active.job)
 
-    def write_move(self, job: Job) -> None:
+    def write_order(self, job: Job) -> None:
+        """Store the new order of a job."""
         with self._writing:
-            if job.saved:
-                self._write(self._journal.update_order, job)
+            self._write(self._journal.update_order, job)
 
-    # ---- later, in order ----
+    # ---- later, in order, on the writer's thread ----
 
-    def started(self, run: ActiveJob) -> None:
-        """A job that was under way before is written down at once: it may be about to kill this process, too."""
-        if run.again:
-            self.write_start(run)
+    def queue_start(self, active: ActiveJob) -> None:
+        """Store that a job runs: at once for a resumed job, since it may be about to kill this process too."""
+        if active.resumed:
+            self.write_start(active)
         else:
-            self._tasks.put(partial(self.write_start, run))
+            self._tasks.put((self.write_start, active))
 
-    def failed(self, run: ActiveJob) -> None:
-        self._tasks.put(partial(self.write_end, run))
+    def queue_end(self, active: ActiveJob) -> None:
+        """Store that a job failed."""
+        self._tasks.put((self.write_end, active))
 
-    def finished(self, run: ActiveJob, sampler: Backend) -> None:
-        self._tasks.put(partial(self._keep, run, sampler))
+    def queue_results(self, active: ActiveJob) -> None:
+        """Decode and save the pictures of a finished job."""
+        self._tasks.put((self._save, active))
 
     def stop(self) -> None:
-        """When all is done that it was told before."""
+        """Stop after all tasks that are queued now."""
         self._tasks.put(None)
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            task()
+            run, active = task
+            run(active)
 
-    def _keep(self, run: ActiveJob, sampler: Backend) -> None:
-        """Decodes a finished job and keeps its pictures. Until that is durable, the job is running."""
-        job, images, problem = run.job, [], ""
+    def _save(self, active: ActiveJob) -> None:
+        """Decode a finished job and save its pictures. The job runs until they are durable."""
+        job, images, problem = active.job, [], ""
         try:
-            images = [sampler.decode(seat.row) for seat in run.seats]
-            job.seconds = time.perf_counter() - run.began
+            assert self.backend is not None
+            for slot in active.slots:
+                images.append(self.backend.decode(slot.row))
+            job.seconds = time.perf_counter() - active.started_at
             if job.saved:
-                job.pictures = tuple(
-                    self._journal.save_results(job, images, [_trace(seat.recorder) for seat in run.seats])
-                )
+                traces = [_trace(slot.recorder) for slot in active.slots]
+                job.pictures = tuple(self._journal.save_results(job, images, traces))
             else:
-                run.last_seen = images
-        except Exception as raised:  # a full disk, or whatever else: the engine goes on
-            log.error("the pictures of a job were not kept", exc_info=raised)
-            said = (
-                str(raised)
-                if isinstance(raised, JobRejected)
-                else f"The pictures were not kept ({describe_exception(raised)})."
-            )
-            problem = f"{said} They can be made again: the same seed, {job.request.seed}, gives the same pictures."
+                active.final_previews = images
+        except Exception as raised:  # a full disk, for example: the engine goes on
+            log.error("the pictures of a job were not saved", exc_info=raised)
+            problem = str(raised)
+            if not isinstance(raised, JobRejected):
+                problem = f"The pictures were not saved ({describe_exception(raised)})."
+            problem += f" They can be made again: the same seed, {job.request.seed}, gives the same pictures."
         if problem:
-            run.last_seen = images
-            self._register.end(run, "failed", problem)
-            self.write_end(run)
+            active.final_previews = images
+            self._table.end(active, "failed", problem)
+            self.write_end(active)
         else:
-            self._register.end(run, "done")
-        for seat in self._register.vacate(run):
-            if seat.recorder:
-                seat.recorder.close()
+            self._table.end(active, "done")
+        for slot in self._table.release_slots(active):
+            if slot.recorder:
+                slot.recorder.close()
 
     def _write(self, write: Callable[[Job], None], job: Job) -> None:
-        """Where this fails, a job may be taken up once more at the next start; nothing worse."""
+        """Write about a job. Where this fails, the job may run once more after the next start; nothing worse."""
+        if not job.saved:
+            return
         try:
             write(job)
         except Exception:
-            log.exception("what became of a job was not written down")
+            log.exception("the state of a job was not stored")
 
 
 def describe_exception(problem: BaseException) -> str:
-    """An exception within a sentence."""
+    """Return an exception as a part of a sentence."""
     text = " ".join(str(problem).split()).rstrip(".")
     return f"{type(problem).__name__}: {text}" if text else type(problem).__name__
 
 
 def _trace(recorder: TraceRecorder | None) -> Trace | None:
     try:
-        return recorder and recorder.trace()
-    except Exception:  # the picture matters more
+        return recorder.trace() if recorder else None
+    except Exception:  # the picture is worth more than its trace
         log.warning("the trace of a run was not made", exc_info=True)
         return None

@@ -110,6 +110,7 @@ class Capabilities:
         rows = self._rows(request, passes)
         return ResolvedRequest(
             request=request,
+            model_id=self.model_id,
             settings=request.settings(),
             caption=caption,
             captions=captions,

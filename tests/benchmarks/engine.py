@@ -127,7 +127,7 @@ def running(sampler: Any, *, disk: bool = True, **options: Any) -> Iterator[Engi
     """An engine with room for all, its pictures kept on the disk or in memory."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Bell(Library(Path(folder)).journal if disk else MemoryJournal())
-        engine = Engine(lambda: here(sampler), journal, resolve=resolve, waiting=1000, waiting_per_owner=1000, **options).start()
+        engine = Engine(lambda: here(sampler), journal, resolve=resolve, max_queued=1000, max_queued_per_owner=1000, **options).start()
         engine.wait_until_ready()
         engine.bell = journal  # type: ignore[attr-defined]
         yield engine

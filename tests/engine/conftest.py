@@ -42,4 +42,4 @@ def start() -> Iterator[Callable[..., Engine]]:
             sampler.gate.release(100_000)
     for engine in engines:
         assert engine.shutdown(60)
-    assert not [thread.name for thread in threading.enumerate() if thread.name in ("engine", "keeper")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name in ("engine", "result-writer")]

@@ -4,12 +4,12 @@ import threading
 import pytest
 from PIL import Image
 
-from studio.engine import job_table as register
+from studio.engine import job_table
 from studio.engine.checks import InvalidRequest
 from studio.engine.engine import MAX_JOB_SECONDS, TOO_LARGE, Engine
-from studio.engine.job import Job, JobRejected
+from studio.engine.job import Job, JobRejected, StoredJob
+from studio.engine.recorder import MAX_TOTAL_BYTES
 from studio.engine.requests import Denoise, Inpaint, SuperResolve, TextToImage
-from studio.engine.trace import TOTAL_BYTES
 from tests.engine.conftest import done, eventually
 from tests.fakes import FakeBackend, MemoryJournal, resolve
 
@@ -108,7 +108,7 @@ def test_the_model_is_waited_for(start):
     gate = threading.Event()
     engine = Engine(lambda: gate.wait() and FakeBackend(), MemoryJournal(), resolve=resolve).start()
     views = engine.follow(engine.submit(TextToImage("a cat"), "me"), "me")
-    assert next(views).state == "queued" and engine.status.phase == "loading" and engine.status.waiting == 1
+    assert next(views).state == "queued" and engine.status.phase == "loading" and engine.status.queued == 1
     assert not engine.wait_until_ready(0.01) and engine.backend is None
     gate.set()
     *_, last = views
@@ -132,7 +132,7 @@ def test_notes_say_what_was_not_read(start):
 
 
 def test_steps_rise_and_previews_are_for_those_who_follow(start, monkeypatch):
-    monkeypatch.setattr(register, "PREVIEW_SECONDS", 0.0)
+    monkeypatch.setattr(job_table, "PREVIEW_SECONDS", 0.0)
     gate = threading.Semaphore(0)
     engine = start(FakeBackend(gate=gate))
     job_id = engine.submit(TextToImage("a cat", steps=20, count=2), "me")
@@ -176,7 +176,7 @@ def test_a_step_of_many_calls_is_recorded_once(start):
 
 
 def test_nobody_follows_so_no_preview_is_made(start, monkeypatch):
-    monkeypatch.setattr(register, "preview_pictures", lambda values: pytest.fail("a preview was made"))
+    monkeypatch.setattr(job_table, "preview_picture", lambda prediction: pytest.fail("a preview was made"))
     sampler = FakeBackend(gate=threading.Semaphore(0))
     engine = start(sampler)
     job_id = engine.submit(TextToImage("a cat", steps=20), "me")
@@ -204,7 +204,7 @@ def test_many_may_follow_and_leaving_does_not_stop_the_job(start):
         thread.join(60)
     assert ends == ["done"] * 4
     assert [view.state for view in engine.follow(job_id, "me")] == ["done"]  # later: its last view, once
-    assert engine._register.find(job_id, "me").followers == 0
+    assert engine._table.find(job_id, "me").followers == 0
 
 
 def test_jobs_are_seen_by_their_owner_alone(start):
@@ -224,8 +224,8 @@ def test_estimates_come_from_what_was_measured(start):
     engine = start(sampler)
     done(engine, TextToImage("a cat", steps=20))
     sampler.gate = threading.Semaphore(0)
-    first, second = (engine.submit(TextToImage("a dog", steps=steps), "me") for steps in (20, 400))
-    eventually(lambda: len(engine._register._running) == 2)
+    first, second = (engine.submit(TextToImage("a dog", steps=steps), "me") for steps in (200, 1000))
+    eventually(lambda: sampler.gate.release() or states(engine, [first, second]) == ["running"] * 2)
     short, long = (engine.view(job_id, "me").eta_seconds for job_id in (first, second))
     assert 0 < short < long
 
@@ -252,11 +252,11 @@ def test_a_short_job_behind_many_long_ones_is_served_first(start):
 
 def test_jobs_start_in_line_and_owners_move_their_own(start):
     gate = threading.Semaphore(0)
-    engine = start(FakeBackend(gate=gate), active=1)
+    engine = start(FakeBackend(gate=gate), max_active=1)
     running = engine.submit(TextToImage("running", steps=3), "me")
     eventually(lambda: engine.view(running, "me").state == "running")
     a, x, b, y, c = (engine.submit(TextToImage(name, steps=1), "xy"[name in "xy"]) for name in "axbyc")
-    assert [engine.view(i, "y").ahead for i in (x, y)] == [1, 3] and engine.status.waiting == 5
+    assert [engine.view(i, "y").ahead for i in (x, y)] == [1, 3] and engine.status.queued == 5
 
     def order() -> str:
         views = sorted(engine.jobs("x") + engine.jobs("y"), key=lambda view: view.ahead)
@@ -277,7 +277,7 @@ def test_jobs_start_in_line_and_owners_move_their_own(start):
 
 def test_a_moved_job_stands_there_after_a_restart(start):
     journal, gate = MemoryJournal(), threading.Semaphore(0)
-    engine = start(FakeBackend(gate=gate), journal, active=1)
+    engine = start(FakeBackend(gate=gate), journal, max_active=1)
     running, *ids = [engine.submit(TextToImage(name, steps=1), "me") for name in "rabc"]
     eventually(lambda: engine.view(running, "me").state == "running")
     engine.move(ids[2], "me", "first")
@@ -285,24 +285,24 @@ def test_a_moved_job_stands_there_after_a_restart(start):
 
 
 def test_the_line_is_bounded(start):
-    engine = start(FakeBackend(gate=threading.Semaphore(0)), active=1, waiting=5, waiting_per_owner=3)
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), max_active=1, max_queued=5, max_queued_per_owner=3)
     running = engine.submit(LONG, "me")
     eventually(lambda: engine.view(running, "me").state == "running")
     for _ in range(3):
         engine.submit(LONG, "me")
-    with pytest.raises(JobRejected, match=r"^3 of your jobs wait in line already"):
+    with pytest.raises(JobRejected, match=r"^3 of your jobs are in the queue already"):
         engine.submit(LONG, "me")
     for _ in range(2):
         engine.submit(LONG, "you")
-    with pytest.raises(JobRejected, match=r"^5 jobs wait in line already"):
+    with pytest.raises(JobRejected, match=r"^5 jobs are in the queue already"):
         engine.submit(LONG, "them")
     engine.cancel(engine.jobs("me")[-1].id, "me")
     assert engine.submit(LONG, "them")
 
 
 def test_large_pictures_in_line_are_bounded(start, monkeypatch):
-    monkeypatch.setattr(register, "WAITING_BYTES", 10_000)
-    engine = start(FakeBackend(gate=threading.Semaphore(0)), active=1)
+    monkeypatch.setattr(job_table, "MAX_QUEUED_BYTES", 10_000)
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), max_active=1)
     running = engine.submit(LONG, "me")
     eventually(lambda: engine.view(running, "me").state == "running")
     for _ in range(3):
@@ -314,8 +314,8 @@ def test_large_pictures_in_line_are_bounded(start, monkeypatch):
 
 def test_large_jobs_run_after_one_another_however_many_may_run(start, monkeypatch):
     large = SuperResolve(PICTURE, 4, steps=40)
-    monkeypatch.setattr(register, "RUNNING_PIXELS", 2 * resolve(large).pixels)
-    monkeypatch.setattr(register, "SMALL_PIXELS", resolve(large).pixels - 1)
+    monkeypatch.setattr(job_table, "MAX_RUNNING_PIXELS", 2 * resolve(large).pixels)
+    monkeypatch.setattr(job_table, "SMALL_PIXELS", resolve(large).pixels - 1)
     gate = threading.Semaphore(0)
     engine = start(FakeBackend(gate=gate))
     ids = [engine.submit(request, "me") for request in (large, large, large, LONG)]  # small ones do not wait for them
@@ -327,7 +327,7 @@ def test_large_jobs_run_after_one_another_however_many_may_run(start, monkeypatc
     eventually(as_expected)
     gate.release(10_000)
     eventually(lambda: set(states(engine, ids)) == {"done"})
-    monkeypatch.setattr(register, "RUNNING_PIXELS", 1)  # what is too large for company runs alone
+    monkeypatch.setattr(job_table, "MAX_RUNNING_PIXELS", 1)  # what is too large for company runs alone
     assert done(engine, large).state == "done"
 
 
@@ -351,7 +351,7 @@ def test_a_job_may_take_an_hour(start):
 
 def test_cancel_takes_a_job_out_of_the_line(start):
     journal = MemoryJournal()
-    engine = start(FakeBackend(gate=threading.Semaphore(0)), journal, active=1)
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), journal, max_active=1)
     first, second = engine.submit(LONG, "me"), engine.submit(LONG, "me")
     eventually(lambda: engine.view(first, "me").state == "running")
     assert engine.cancel(second, "me") and engine.view(second, "me").state == "cancelled"
@@ -375,7 +375,7 @@ def test_cancel_ends_a_run_within_a_step_and_shows_how_far_it_came(start):
     gate.release(50)
     eventually(lambda: engine.status.phase == "idle")
     assert len(sampler.calls) <= 4 and journal.entries[job_id].state == "cancelled"
-    eventually(lambda: engine._budget.left == TOTAL_BYTES)
+    eventually(lambda: engine._budget.left == MAX_TOTAL_BYTES)
     assert done(engine, TextToImage("a dog", steps=2)).pictures  # and the engine goes on
 
 
@@ -411,7 +411,7 @@ def test_what_is_being_kept_cannot_be_cancelled(start):
 
 
 def test_no_more_is_taken_in_than_the_keeper_can_keep(start, monkeypatch):
-    monkeypatch.setattr(register, "KEEPING", 2)
+    monkeypatch.setattr(job_table, "MAX_SAVING", 2)
 
     class SlowJournal(MemoryJournal):
         gate = threading.Semaphore(0)
@@ -421,9 +421,9 @@ def test_no_more_is_taken_in_than_the_keeper_can_keep(start, monkeypatch):
             return super().save_results(*args)
 
     journal = SlowJournal()
-    engine = start(FakeBackend(), journal, active=2)
+    engine = start(FakeBackend(), journal, max_active=2)
     ids = [engine.submit(TextToImage("a cat", steps=1, seed=i), "me") for i in range(12)]
-    eventually(lambda: states(engine, ids).count("running") >= 2 and not engine._register._running)
+    eventually(lambda: states(engine, ids).count("running") >= 2 and not engine._table._running)
     assert states(engine, ids).count("running") <= 3  # one more may have been on its way
     journal.gate.release(12)
     eventually(lambda: set(states(engine, ids)) == {"done"})
@@ -471,7 +471,7 @@ def test_only_the_job_at_fault_fails(start, problem):
     alone = done(start(FakeBackend(), other), TextToImage("a dog", steps=5, count=2))
     assert kept(journal, ids[2]) == kept(other, alone.id)
     assert done(engine, TextToImage("a cow")).state == "done"
-    eventually(lambda: engine._budget.left == TOTAL_BYTES)
+    eventually(lambda: engine._budget.left == MAX_TOTAL_BYTES)
 
 
 def test_a_row_torn_in_a_call_is_tried_again_alone(start):
@@ -501,11 +501,11 @@ def test_a_row_torn_in_a_call_is_tried_again_alone(start):
 def test_a_fault_outside_of_the_calls_does_not_end_the_engine(start, monkeypatch):
     engine = start(FakeBackend())
     assert engine.wait_until_ready(60)
-    pick = engine._schedule.pick
-    monkeypatch.setattr(engine._schedule, "pick", lambda: 1 / 0)
+    pick = engine._batcher.pick
+    monkeypatch.setattr(engine._batcher, "pick", lambda: 1 / 0)
     view = done(engine, TextToImage("a cat"))
     assert view.state == "failed" and view.error == "The job failed: ZeroDivisionError: division by zero."
-    monkeypatch.setattr(engine._schedule, "pick", pick)
+    monkeypatch.setattr(engine._batcher, "pick", pick)
     assert done(engine, TextToImage("a cat")).state == "done"
 
 
@@ -538,9 +538,9 @@ def test_a_job_that_is_not_written_down_is_not_taken(start):
     with pytest.raises(JobRejected, match="take up 1 GB"):
         engine.submit(TextToImage("a cat"), "me")
     journal.add_job = lambda job: 1 / 0
-    with pytest.raises(JobRejected, match="could not be written down .ZeroDivisionError"):
+    with pytest.raises(JobRejected, match="could not be stored .ZeroDivisionError"):
         engine.submit(TextToImage("a cat"), "me")
-    assert engine.jobs("me") == [] and engine.status.phase in ("loading", "idle") and not engine._register._runs
+    assert engine.jobs("me") == [] and engine.status.phase in ("loading", "idle") and not engine._table._jobs
 
 
 def test_pictures_that_are_not_kept_are_shown_and_can_be_made_again(start):
@@ -557,21 +557,21 @@ def test_pictures_that_are_not_kept_are_shown_and_can_be_made_again(start):
     journal.full = ""
     gate.release(100)
     assert done(engine, TextToImage("a cat", steps=2, seed=5)).state == "done"
-    eventually(lambda: engine._budget.left == TOTAL_BYTES)
+    eventually(lambda: engine._budget.left == MAX_TOTAL_BYTES)
 
 
 def test_a_journal_that_fails_does_not_end_the_engine(start):
     class BadJournal(MemoryJournal):
-        def started(self, job: Job) -> None:
+        def mark_started(self, job: Job) -> None:
             raise OSError("no")
 
-        ended = moved = started
+        mark_ended = update_order = mark_started
 
-        def unfinished(self) -> list[Job]:
+        def load_unfinished(self) -> list[StoredJob]:
             raise OSError("no")
 
     gate = threading.Semaphore(0)
-    engine = start(FakeBackend(gate=gate), BadJournal(), active=1)
+    engine = start(FakeBackend(gate=gate), BadJournal(), max_active=1)
     first, second, third = (engine.submit(TextToImage(name, steps=2), "me") for name in "abc")
     eventually(lambda: engine.view(first, "me").state == "running")
     assert engine.move(third, "me", "first") and engine.cancel(first, "me")
@@ -585,7 +585,7 @@ def test_a_journal_that_fails_does_not_end_the_engine(start):
 def test_what_is_unfinished_at_a_shutdown_is_taken_up_again_once(start):
     journal, gate = MemoryJournal(), threading.Semaphore(0)
     sampler = FakeBackend(gate=gate)
-    engine = start(sampler, journal, active=2)
+    engine = start(sampler, journal, max_active=2)
     requests = [TextToImage("a cat", steps=steps, seed=steps) for steps in (2, 30, 20, 10)]
     ids = [engine.submit(request, "me") for request in requests]
     gate.release(8)
@@ -594,7 +594,7 @@ def test_what_is_unfinished_at_a_shutdown_is_taken_up_again_once(start):
     assert next(views).state == "running"
     ender = threading.Thread(target=lambda: engine.shutdown(60))
     ender.start()
-    eventually(lambda: engine._register._stopping)
+    eventually(lambda: engine._table._stopping)
     with pytest.raises(JobRejected, match="shut down"):
         engine.submit(requests[0], "me")
     gate.release()  # the call under way
@@ -602,7 +602,7 @@ def test_what_is_unfinished_at_a_shutdown_is_taken_up_again_once(start):
     assert [view.state for view in views][-1:] in ([], ["running"])  # those who follow are let go
     assert len(sampler.calls) == 9 and [job.id for job in journal.load_unfinished()] == ids[1:]
 
-    again = start(FakeBackend(), journal, active=2)
+    again = start(FakeBackend(), journal, max_active=2)
     eventually(lambda: {entry.state for entry in journal.entries.values()} == {"done"})
     assert set(journal.kept.values()) == {1} and again.view(ids[0], "me") is None
     assert [*again.follow(ids[1], "me")][-1].state == "done" and again.view(ids[1], "you") is None
@@ -632,7 +632,7 @@ def test_what_comes_while_the_unfinished_is_taken_up_runs_once(start):
     class LateJournal(MemoryJournal):
         ask = threading.Event()
 
-        def unfinished(self) -> list[Job]:
+        def load_unfinished(self) -> list[StoredJob]:
             assert self.ask.wait(60)
             return super().load_unfinished()
 
@@ -650,11 +650,11 @@ def test_an_engine_may_be_shut_down_before_it_has_begun():
 
 
 def test_jobs_that_ended_are_forgotten_after_a_while(start, monkeypatch):
-    monkeypatch.setattr(register, "ENDED", 3)
+    monkeypatch.setattr(job_table, "MAX_ENDED", 3)
     engine = start()
     ids = [done(engine, TextToImage("a cat", steps=1)).id for _ in range(5)]
     assert [engine.view(job_id, "me") is None for job_id in ids] == [True, True, False, False, False]
-    monkeypatch.setattr(register, "ENDED_BYTES", 5_000)  # one such picture, not two
+    monkeypatch.setattr(job_table, "MAX_ENDED_BYTES", 5_000)  # one such picture, not two
     ids = [done(engine, SuperResolve(PICTURE, steps=1)).id for _ in range(3)]
     assert [engine.view(job_id, "me") is None for job_id in ids] == [True, True, False]
 
@@ -669,7 +669,7 @@ def test_every_picture_has_its_trace(start):
     assert [picture.has_trace for picture in view.pictures] == [True, True]
     traces = [journal.traces[picture.id] for picture in view.pictures]
     assert [(trace.seed, trace.num_steps, len(trace.steps)) for trace in traces] == [(3, 7, 7), (4, 7, 7)]
-    eventually(lambda: engine._budget.left == TOTAL_BYTES)
+    eventually(lambda: engine._budget.left == MAX_TOTAL_BYTES)
     assert not done(start(FakeBackend(), traces=False), TextToImage("a cat")).pictures[0].has_trace
 
 
@@ -678,7 +678,7 @@ def test_every_picture_has_its_trace(start):
 
 def test_many_threads_submit_follow_cancel_and_move(start):
     sampler, journal = FakeBackend(sample_size=8, grows=True, fits=20), MemoryJournal()
-    engine = start(sampler, journal, active=6, waiting_per_owner=1000)
+    engine = start(sampler, journal, max_active=6, max_queued_per_owner=1000)
     expected: dict[str, tuple[str, TextToImage, bool]] = {}  # job id -> owner, request, whether it was cancelled
     problems = []
 
@@ -713,5 +713,5 @@ def test_many_threads_submit_follow_cancel_and_move(start):
         assert entry.state == ("cancelled" if cancelled else "done") and journal.kept[job_id] == (not cancelled)
         seeds = [picture.seed for picture in entry.pictures]
         assert cancelled or tuple(seeds) == resolve(request).seeds
-    eventually(lambda: engine._budget.left == TOTAL_BYTES)
-    assert engine._schedule.seats == [] and engine._register._running == []
+    eventually(lambda: engine._budget.left == MAX_TOTAL_BYTES)
+    assert engine._batcher.slots == [] and engine._table._running == []

@@ -95,21 +95,22 @@ class Life(RuleBasedStateMachine):
         """A new process."""
         sampler = FakeBackend(sample_size=SIZE, fits=self.fits)
         self.engine = Engine(
-            lambda: sampler, self.journal, resolve=resolve, active=self.active, waiting=12, waiting_per_owner=8
+            lambda: sampler, self.journal, resolve=resolve, max_active=self.active, max_queued=12, max_queued_per_owner=8
         )
-        self.engine._take_up()
-        self.engine._open()
+        self.engine._restore_jobs()
+        self.engine._load_backend()
 
     def turn(self) -> bool:
         """A turn of the loop, unless it would wait for something to do."""
-        register = self.engine._register
-        return bool(register._running or register._next()) and self.engine._turn()
+        table = self.engine._table
+        return bool(table._running or table._next_job()) and self.engine._turn(self.engine.backend)
 
     def keep(self) -> bool:
         """A task of the keeper."""
-        tasks = self.engine._keeper._tasks
+        tasks = self.engine._writer._tasks
         if not tasks.empty():
-            tasks.get()()
+            run, active = tasks.get()
+            run(active)
             return True
         return False
 
@@ -180,11 +181,11 @@ class Life(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """In good order: what is finished is still kept."""
-        self.engine._register.stop()
-        assert not self.engine._turn()
+        self.engine._table.stop()
+        assert not self.engine._turn(self.engine.backend)
         while self.keep():
             pass
-        self.engine._register.stopped()
+        self.engine._table.release_followers()
         self.boot()
 
     @invariant()

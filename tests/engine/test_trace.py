@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from studio.engine import trace as module
+from studio.engine import recorder as recorder_module
+from studio.engine.recorder import MAX_KEPT_STEPS, MAX_TOTAL_BYTES, MAX_TRACE_BYTES, ByteBudget, TraceRecorder
 from studio.engine.requests import TextToImage
-from studio.engine.trace import MAX_BYTES, MAX_KEPT_STEPS, TOTAL_BYTES, ByteBudget, Trace, TraceRecorder
+from studio.engine.trace import FORMAT, Trace
 from tests.fakes import FakeBackend, FakeRow, resolve
 
 
@@ -129,13 +130,13 @@ def test_long_runs_are_thinned_evenly(steps, grows):
 @pytest.mark.parametrize(("size", "steps"), [(64, 1000), (128, 60), (256, 30), (512, 5)])
 def test_a_picture_has_at_most_so_many_bytes(size, steps):
     trace, _ = recorded(steps, size=size, guidance=1.0)
-    assert trace.bytes <= MAX_BYTES and {0, steps - 1} <= {step.step for step in trace.steps}
+    assert trace.bytes <= MAX_TRACE_BYTES and {0, steps - 1} <= {step.step for step in trace.steps}
 
 
 def test_what_is_too_large_leaves_nothing():
     budget = ByteBudget()
     assert recorded(2, size=1024, budget=budget)[0] is None
-    assert budget.left == TOTAL_BYTES
+    assert budget.left == MAX_TOTAL_BYTES
 
 
 def test_all_together_have_at_most_so_many_bytes():
@@ -159,7 +160,7 @@ def test_all_together_have_at_most_so_many_bytes():
 
 def test_what_is_held_is_what_was_taken(monkeypatch):
     """At every moment the bytes that a recorder holds are within what it took from the budget."""
-    monkeypatch.setattr(module, "MAX_BYTES", 3_000_000)
+    monkeypatch.setattr(recorder_module, "MAX_TRACE_BYTES", 3_000_000)
     for options in ({"steps": 100}, {"steps": 7, "grows": True}, {"steps": 150, "grows": True, "size": 32}):
         sampler = FakeBackend(sample_size=options.get("size", 64), grows=options.get("grows", False))
         (row,) = sampler.prepare(resolve(TextToImage("a cat", steps=options["steps"])))
@@ -169,7 +170,7 @@ def test_what_is_held_is_what_was_taken(monkeypatch):
             row.take_step()
             recorder.record()
             arrays = [a for k in recorder._kept for a in (k.x_t, k.x0, k.guidance_difference)]
-            assert sum(array.nbytes for array in arrays) <= TOTAL_BYTES - budget.left <= 3_000_000
+            assert sum(array.nbytes for array in arrays) <= MAX_TOTAL_BYTES - budget.left <= 3_000_000
         assert recorder.trace() is not None
 
 
@@ -200,10 +201,10 @@ def test_a_view_does_not_keep_its_whole_batch():
 def test_what_is_not_a_trace_is_refused():
     trace, _ = recorded(3)
     data = trace.to_bytes()
-    about = json.dumps({"format": module.FORMAT, "num_steps": 1, "seed": None, "stages": [{}]})
+    about = json.dumps({"format": FORMAT, "num_steps": 1, "seed": None, "stages": [{}]})
     other = json.dumps({"format": "another", "num_steps": 1, "seed": None, "stages": []})
     arrays = {f"0.{name}": array for name, array in trace.stages[0].arrays().items()}
-    full = {"format": module.FORMAT, "num_steps": 3, "seed": 4, "stages": [{"task": None, "noise_level": 0.0}]}
+    full = {"format": FORMAT, "num_steps": 3, "seed": 4, "stages": [{"task": None, "noise_level": 0.0}]}
     wrong = [
         b"",
         b"\x89PNG\r\n",

@@ -139,7 +139,7 @@ def test_every_request_gives_the_same_pictures(library):
         return backend
 
     requests, journal = load_requests(library), MemoryJournal()
-    engine = Engine(load, journal, resolve=resolve, waiting_per_owner=len(requests)).start()
+    engine = Engine(load, journal, resolve=resolve, max_queued_per_owner=len(requests)).start()
     try:
         submitted = {engine.submit(request, OWNER): id for id, request in requests.items()}
         for new_id, id in submitted.items():

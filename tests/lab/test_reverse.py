@@ -10,7 +10,8 @@ from PIL import Image
 from studio.diffusion.composition import parse_layout
 from studio.diffusion.pipelines import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
-from studio.engine.trace import ByteBudget, Trace, TraceRecorder
+from studio.engine.recorder import ByteBudget, TraceRecorder
+from studio.engine.trace import Trace
 from studio.lab import pack
 from studio.lab.attention import (
     inspection_pipeline,

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from studio.engine.job import Job
+from studio.engine.recorder import ByteBudget, TraceRecorder
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
-from studio.engine.trace import ByteBudget, Trace, TraceRecorder
+from studio.engine.trace import Trace
 from studio.library.store import Library
 from tests.fakes import FakeBackend, resolve
 

@@ -132,7 +132,7 @@ def through_engine(
 ) -> list[Pictures]:
     """The pictures of each request; `together`: in random order, with others that are cancelled."""
     journal = MemoryJournal()
-    engine = Engine(lambda: sampler, journal, resolve=resolve, waiting=10_000, waiting_per_owner=10_000).start()
+    engine = Engine(lambda: sampler, journal, resolve=resolve, max_queued=10_000, max_queued_per_owner=10_000).start()
     ids: dict[int, str] = {}
     try:
         if together:

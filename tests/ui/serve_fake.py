@@ -38,7 +38,7 @@ def main() -> None:
     model = write_model_folder(options.folder / "model", thumbnails=not options.plain)
     library = Library(options.folder / "data", model="Blob 64")
     capabilities = read_capabilities(model)
-    engine = Engine(load, library.journal, resolve=capabilities.resolve, active=options.active)
+    engine = Engine(load, library.journal, resolve=capabilities.resolve, max_active=options.active)
     serve(AppContext.open(model, engine, library, capabilities), host="127.0.0.1", port=options.port, auth=auth)
     library.close()
 

@@ -51,5 +51,5 @@ def _state(status: Status) -> str:
         return "no model"
     if status.phase == "idle":
         return "ready"
-    state = f"{status.running} running" if status.running > 1 or status.waiting else "painting"
-    return f"{state}, {status.waiting} waiting" if status.waiting else state
+    state = f"{status.running} running" if status.running > 1 or status.queued else "painting"
+    return f"{state}, {status.queued} waiting" if status.queued else state

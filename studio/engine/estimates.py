@@ -1,0 +1,100 @@
+"""Estimates of time: how long a request takes, and when each job of the queue is done."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+from studio.engine.active_job import ActiveJob
+from studio.engine.resolved import ResolvedRequest
+
+NEW_WEIGHT = 0.2  # of a new measurement over the older ones
+SMALL_PIXELS = 4096  # pictures of no more pixels count as one size
+REFRESH_SECONDS = 0.5  # age up to which estimates of the queue are reused
+
+
+class RequestTimes:
+    """Measured seconds per network row, by model, task and octave of picture size."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[str, str], dict[int, float]] = {}
+
+    def add(self, resolved: ResolvedRequest, seconds: float) -> None:
+        """Add the seconds of network calls that a finished request took."""
+        per_row, octave = seconds / resolved.rows, _octave(resolved)
+        by_octave = self._seconds.setdefault((resolved.model_id, resolved.request.task), {})
+        known = by_octave.get(octave, per_row)
+        by_octave[octave] = known + NEW_WEIGHT * (per_row - known)
+
+    def similar(self, resolved: ResolvedRequest) -> float | None:
+        """Return the seconds of a request from those of its task and about its size; None if there are none."""
+        by_octave = self._seconds.get((resolved.model_id, resolved.request.task), {})
+        octave = _octave(resolved)
+        near = [per_row for other, per_row in by_octave.items() if abs(other - octave) <= 1]
+        return sum(near) / len(near) * resolved.rows if near else None
+
+    def expected(self, resolved: ResolvedRequest) -> float | None:
+        """Return the seconds of a request from the most similar ones, else from all; None if nothing was measured."""
+        by_octave = self._seconds.get((resolved.model_id, resolved.request.task))
+        if by_octave:
+            octave = _octave(resolved)
+            nearest = min(by_octave, key=lambda other: abs(other - octave))
+            return by_octave[nearest] * resolved.rows
+        known = [per_row for times in self._seconds.values() for per_row in times.values()]
+        return sum(known) / len(known) * resolved.rows if known else None
+
+
+class QueueEstimates:
+    """When each unfinished job is done. Computed for all jobs at once, and reused for REFRESH_SECONDS."""
+
+    def __init__(self, times: RequestTimes) -> None:
+        self._times = times
+        self._done_in: dict[str, float] = {}  # job id -> seconds until it is done, as of `_computed`
+        self._computed = -math.inf
+
+    def invalidate(self) -> None:
+        """Compute again at the next question: the queue has changed."""
+        self._computed = -math.inf
+
+    def seconds_until_done(
+        self, active: ActiveJob, running: Sequence[ActiveJob], queued: Sequence[ActiveJob]
+    ) -> float | None:
+        """Return the seconds until a job is done; None until anything was measured."""
+        now = time.monotonic()
+        if not self._done_in or now - self._computed >= REFRESH_SECONDS:
+            self._done_in, self._computed = self._compute(running, queued), now
+        seconds = self._done_in.get(active.job.id)
+        return None if seconds is None else max(seconds - (now - self._computed), 0.0)
+
+    def _compute(self, running: Sequence[ActiveJob], queued: Sequence[ActiveJob]) -> dict[str, float]:
+        """Return the seconds until each job is done, by id.
+
+        Running jobs share the calls evenly, so a job waits for another one only as long as it needs itself. A queued
+        job waits for all jobs before it.
+        """
+        needs: dict[ActiveJob, float | None] = {}
+        for active in (*running, *queued):
+            if taken := active.steps_taken():
+                needs[active] = active.seconds / taken * (active.total_steps - taken)
+            else:
+                needs[active] = self._times.expected(active.job.resolved)
+        known = [seconds for seconds in needs.values() if seconds is not None]
+        if not known:
+            return {}
+        mean = sum(known) / len(known)
+        seconds_left = {active: mean if seconds is None else seconds for active, seconds in needs.items()}
+        running_seconds = [seconds_left[active] for active in running]
+        done_in: dict[str, float] = {}
+        for active in running:
+            done_in[active.job.id] = sum(min(other, seconds_left[active]) for other in running_seconds)
+        total = sum(running_seconds)
+        for active in queued:
+            total += seconds_left[active]
+            done_in[active.job.id] = total
+        return done_in
+
+
+def _octave(resolved: ResolvedRequest) -> int:
+    """Return the size of one picture as a power of two: 0 up to SMALL_PIXELS, then 1 more each time they double."""
+    return round(math.log2(max(1.0, resolved.pixels / resolved.request.count / SMALL_PIXELS)))
