@@ -1,25 +1,22 @@
-"""The endpoints /forward_noise and /reverse_trace, for gradio_client and any other program."""
+"""The endpoints /forward_noise and /reverse_trace."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 from studio.api.jobs import uploaded_image
 from studio.engine.job import JobRejected
-from studio.engine.requests import InvalidRequest
-from studio.services.build_request import as_int
-from studio.services.noise import NoiseService, checked_seed, picture_of, run_request
-
-if TYPE_CHECKING:
-    from studio.services.context import AppContext
+from studio.services.context import AppContext
+from studio.services.noise.data_uris import image_from_uri
+from studio.services.noise.params import NoisedParams, RunParams, read_params
 
 
-def add_noise_endpoints(studio: AppContext) -> None:
-    """/forward_noise and /reverse_trace, for gradio_client and any other program."""
-    room = NoiseService(studio)
+def add_noise_endpoints(context: AppContext) -> None:
+    """Add the endpoints to the app that is being built."""
+    service = context.noise
 
     def forward_noise(
         image: gr.FileData,
@@ -29,8 +26,8 @@ def add_noise_endpoints(studio: AppContext) -> None:
         seed: int = 0,
         standardize: bool = False,
     ) -> tuple[gr.FileData, dict]:
-        """Puts noise on a picture, x_t = alpha x0 + sigma eps, and returns it as a PNG file with its numbers: alpha,
-        sigma, alpha_bar, beta, log_snr, snr_db, mean and variance measured and expected, histogram.
+        """Add noise to a picture, x_t = alpha x0 + sigma eps. Return it as a PNG file with its numbers: alpha, sigma,
+        alpha_bar, beta, log_snr, snr_db, mean and variance measured and expected, histogram.
 
         Args:
             image: any picture; its middle square is used
@@ -40,17 +37,13 @@ def add_noise_endpoints(studio: AppContext) -> None:
             seed: of the noise, 0 to 4294967295
             standardize: bring the picture to mean 0 and variance 1 first
         """
-        room.await_imports()
-        from studio.lab.views import forward_numbers
-
+        values = {"t": t, "schedule": schedule, "size": size, "seed": seed, "standardize": standardize}
         try:
             picture = uploaded_image(image, "image")
-            noised, numbers = forward_numbers(
-                picture, as_int(t), schedule, as_int(size), checked_seed(seed), bool(standardize), room.config
-            )
+            noised, numbers = service.noised_picture(picture, read_params(NoisedParams, values))
         except (ValueError, OSError) as problem:
             raise gr.Error(str(problem), print_exception=False) from problem
-        return _file(noised, f"noise-{int(t)}.png"), numbers
+        return _png_file(noised, f"noise-{numbers['t']}.png"), numbers
 
     def reverse_trace(
         prompt: str,
@@ -60,24 +53,21 @@ def add_noise_endpoints(studio: AppContext) -> None:
         sampler: str = "studio",
         seed: int | None = None,
         style_emphasis: bool = False,
-        request: gr.Request = None,  # type: ignore[assignment]
+        request: gr.Request = None,  # type: ignore[assignment]  # Gradio passes it
     ) -> tuple[gr.FileData, dict]:
-        """Paints one picture and returns how: a PNG strip of the predictions x0, a frame a step, and for each step the
-        noise level, the scheduler's weights and the arithmetic written out.
+        """Generate one picture and return how: a PNG strip of the predictions x0, one frame per step, and for each
+        step its noise level, the scheduler's weights and the arithmetic written out.
 
         Args:
             prompt: what to paint
-            negative_prompt: what to keep away from
-            steps: denoising steps, 1 to 1000; of more than 64 not every one is kept
+            negative_prompt: what to avoid
+            steps: denoising steps, 1 to 1000; beyond 64 only some steps are kept
             guidance: how closely to follow the prompt, 0 to 30
             sampler: studio, ddim, ddpm, dpm++2m, unipc, euler or heun
-            seed: 0 to 4294967295; left out, one is drawn
-            style_emphasis: follow the words for the style more closely, by a third row
+            seed: 0 to 4294967295; omitted, it is random
+            style_emphasis: follow the words of the style more closely
         """
-        room.await_imports()
-        from studio.lab.views import reverse_view
-
-        asked = {
+        values = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
             "steps": steps,
@@ -87,25 +77,25 @@ def add_noise_endpoints(studio: AppContext) -> None:
             "style_emphasis": style_emphasis,
         }
         try:
-            painted = run_request(asked)
-            run = room.made(painted, room.owner(request, None))
-            stages = reverse_view(run.trace, run.sampler, room.config)
-        except (InvalidRequest, JobRejected, ValueError) as problem:
+            run_request = read_params(RunParams, values).request()
+            run = service.run_and_wait(run_request, context.owners.of_call(request))
+            stages = service.reverse_stages(run)
+        except (JobRejected, ValueError) as problem:
             raise gr.Error(str(problem), print_exception=False) from problem
-        strip = picture_of(stages[0]["sheets"]["x0"])
         info = {
-            "seed": painted.seed,
+            "seed": run_request.seed,
             "prompt": run.caption,
             "sampler": sampler,
-            "stages": [{"width": s["width"], "height": s["height"], "steps": s["steps"]} for s in stages],
+            "stages": [{name: stage[name] for name in ("width", "height", "steps")} for stage in stages],
         }
-        return _file(strip, "trace.png"), info
+        return _png_file(image_from_uri(stages[0]["sheets"]["x0"]), "trace.png"), info
 
     gr.api(forward_noise, api_name="forward_noise", concurrency_limit=None)
     gr.api(reverse_trace, api_name="reverse_trace", concurrency_limit=None)
 
 
-def _file(image: Image.Image, name: str) -> dict[str, Any]:
+def _png_file(image: Image.Image, name: str) -> dict[str, Any]:
+    """Store a picture where Gradio serves files from, and return its description."""
     from gradio.processing_utils import save_pil_to_cache
     from gradio.utils import get_upload_folder
 

@@ -1,1 +1,1 @@
-"""Teaching: forward noise, schedules, one's own runs taken apart, points in the plane. Arrays come out, no pages."""
+"""Teaching: forward noise, schedules, runs step by step, points in two dimensions. Results are arrays and JSON."""

@@ -1,13 +1,13 @@
-"""Looking inside the network while it works: attention to the words, and what each level holds.
+"""What the network does in a call: its attention to each word, and the channels of each block.
 
-The network's modules are only listened to: what it says is the same with a `Watch` and without. A watch belongs to one
-network object, so a network that others use at the same time is watched through its `twin`.
+Hooks record the modules' outputs and change nothing. A record belongs to one network object, so a network that others
+use at the same time is recorded through a second object over the same weights.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,91 +15,86 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from studio.diffusion.composition import parse_layout
 from studio.diffusion.conditioning import CONDITION_CHANNELS, Task
 from studio.diffusion.tiling import TileBlender, tile_corners
 from studio.diffusion.unet import StudioUNet, TransformerBlock, attention_weights
+from studio.lab.trace_protocol import Stage, Step
 
 
 @dataclass
-class Watch:
-    """What was seen in the calls so far, in the order of the network."""
+class ActivationRecord:
+    """What was recorded so far, in the order of the network."""
 
-    attention: list[tuple[str, torch.Tensor]] = field(default_factory=list)  # (block, (B, heads, h, w, L))
-    features: list[tuple[str, torch.Tensor]] = field(default_factory=list)  #  (place, (B, C, h, w))
-
-    def clear(self) -> None:
-        self.attention.clear()
-        self.features.clear()
+    attention: list[tuple[str, Tensor]] = field(default_factory=list)  # (block, (B, heads, h, w, L))
+    features: list[tuple[str, Tensor]] = field(default_factory=list)  #  (block, (B, C, h, w))
 
 
 @contextmanager
-def record_activations(unet: StudioUNet) -> Iterator[Watch]:
-    """Listens to every cross-attention and every stage of a network, until the block is left."""
-    seen, handles = Watch(), []
+def record_activations(unet: StudioUNet) -> Iterator[ActivationRecord]:
+    """Record every block and every cross-attention of a network inside a `with` statement."""
+    record, handles = ActivationRecord(), []
+
+    def record_features(name: str) -> Any:
+        return lambda module, inputs, output: record.features.append((name, output.detach().float()))
+
     for name, block in named_blocks(unet):
-        handles.append(
-            block.register_forward_hook(
-                lambda module, given, out, name=name: seen.features.append((name, out.detach().float()))
-            )
-        )
+        handles.append(block.register_forward_hook(record_features(name)))
         if block.attention is not None:
-            handles += _listen(block.attention, name, seen)
+            handles += _record_attention(block.attention, name, record)
     try:
-        yield seen
+        yield record
     finally:
         for handle in handles:
             handle.remove()
 
 
 def named_blocks(unet: StudioUNet) -> list[tuple[str, Any]]:
-    """The network's stages by name, in the order in which a picture goes through them."""
-    found = [(f"down {level}", stage) for level, stages in enumerate(unet.down) for stage in stages]
-    found += [("mid", stage) for stage in unet.mid]
-    found += [(f"up {level}", unet.up[level][i]) for level in reversed(range(len(unet.up))) for i in range(
-        len(unet.up[level])
-    )]  # fmt: skip
-    return found
+    """Return the network's blocks by name, in the order in which they run."""
+    blocks = [(f"down {level}", block) for level, down in enumerate(unet.down) for block in down]
+    blocks += [("mid", block) for block in unet.mid]
+    for level in reversed(range(len(unet.up))):
+        blocks += [(f"up {level}", block) for block in unet.up[level]]
+    return blocks
 
 
-def _listen(block: TransformerBlock, name: str, seen: Watch) -> list[Any]:
-    """Query and key are heard where they are made; the probabilities are then reckoned a second time, beside the
-    network, by its own function."""
-    heard: dict[str, torch.Tensor] = {}
+def _record_attention(block: TransformerBlock, name: str, record: ActivationRecord) -> list[Any]:
+    """Record the attention probabilities of a block, computed again from its query and key."""
+    latest: dict[str, Tensor] = {}
 
-    def on_query(module: Any, given: Any, out: torch.Tensor) -> None:
-        heard["query"] = out
+    def on_query(module: Any, inputs: Any, output: Tensor) -> None:
+        latest["query"] = output
 
-    def on_key(module: Any, given: Any, out: torch.Tensor) -> None:
-        heard["key"] = out.chunk(2, dim=-1)[0]
+    def on_key_value(module: Any, inputs: Any, output: Tensor) -> None:
+        latest["key"] = output.chunk(2, dim=-1)[0]
 
-    def on_leave(module: Any, given: tuple, out: torch.Tensor) -> None:
-        mask = given[2] if len(given) > 2 else None
-        query, key = (block._split(heard[part].detach()) for part in ("query", "key"))
+    def on_block(module: Any, inputs: tuple, output: Tensor) -> None:
+        mask = inputs[2] if len(inputs) > 2 else None
+        query, key = block._split(latest["query"].detach()), block._split(latest["key"].detach())
         weights = attention_weights(query, key, mask).float()  # (B, heads, N, L)
-        seen.attention.append((name, weights.unflatten(2, tuple(out.shape[2:]))))
+        record.attention.append((name, weights.unflatten(2, tuple(output.shape[2:]))))
 
     return [
         block.to_q.register_forward_hook(on_query),
-        block.to_kv.register_forward_hook(on_key),
-        block.register_forward_hook(on_leave),
+        block.to_kv.register_forward_hook(on_key_value),
+        block.register_forward_hook(on_block),
     ]
 
 
 def share_weights(unet: StudioUNet) -> StudioUNet:
-    """A second network over the very same weights in memory, with modules of its own to listen to."""
+    """Return a second network over the same weights in memory, with modules and hooks of its own."""
     with torch.device("meta"):
-        other = type(unet).from_config(unet.config)
+        other: Any = type(unet).from_config(unet.config)
     other.load_state_dict(unet.state_dict(), assign=True)
     return other.eval().requires_grad_(False)
 
 
 def inspection_pipeline(pipe: Any) -> Any:
-    """A pipeline over the same weights, with modules and a tokenizer of its own: the first may go on working."""
-    return type(pipe)(
-        **pipe.components | {"unet": share_weights(pipe.unet), "tokenizer": copy.deepcopy(pipe.tokenizer)}
-    )
+    """Return a pipeline over the same weights, with a network and a tokenizer of its own. `pipe` stays usable."""
+    own = {"unet": share_weights(pipe.unet), "tokenizer": copy.deepcopy(pipe.tokenizer)}
+    return type(pipe)(**pipe.components | own)
 
 
 # ---- words ----
@@ -107,38 +102,40 @@ def inspection_pipeline(pipe: Any) -> Any:
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a prompt and the tokens it was read as; text is "" for the marks of the beginning and the end."""
+    """A word of a prompt and its tokens. The text is "" for the marks of the beginning and the end."""
 
     text: str
     tokens: tuple[int, ...]
 
 
-def words(tokenizer: Any, prompt: str) -> list[Word]:
-    """The words of a prompt in order, as far as the text encoder reads it, its two marks included.
+def split_words(tokenizer: Any, prompt: str) -> list[Word]:
+    """Return the words of a prompt in order, as far as the text encoder reads it, with the marks at both ends.
 
-    Tokens of one word are those between which the prompt has no space.
+    Tokens with no space between them belong to one word.
     """
-    read = tokenizer(prompt, truncation=True, return_offsets_mapping=True, return_special_tokens_mask=True)
-    found: list[list] = []  # [begin, end, tokens]
-    for index, ((begin, end), special) in enumerate(
-        zip(read["offset_mapping"], read["special_tokens_mask"], strict=True)
-    ):
-        if special or begin == end:
-            found.append([None, None, [index]])
-        elif found and found[-1][1] == begin:
-            found[-1][1] = end
-            found[-1][2].append(index)
+    encoding = tokenizer(prompt, truncation=True, return_offsets_mapping=True, return_special_tokens_mask=True)
+    words: list[Word] = []
+    last_end = None  # where the last word ends in the prompt; None after a mark
+    for index, (begin, end) in enumerate(encoding["offset_mapping"]):
+        if encoding["special_tokens_mask"][index] or begin == end:
+            words.append(Word("", (index,)))
+            last_end = None
+            continue
+        text = prompt[begin:end].strip()
+        if last_end == begin:
+            words[-1] = Word(words[-1].text + text, (*words[-1].tokens, index))
         else:
-            found.append([begin, end, [index]])
-    return [Word("" if b is None else prompt[b:e].strip(), tuple(tokens)) for b, e, tokens in found]
+            words.append(Word(text, (index,)))
+        last_end = end
+    return words
 
 
-# ---- a step of a trace, seen again ----
+# ---- a step of a trace, computed again ----
 
 
 @dataclass(frozen=True)
-class Level:
-    """What a place of the network holds: its true shape, and the channels that vary most, each to 0 ... 1."""
+class BlockFeatures:
+    """The output of a block: its shape, and the channels that vary most, each scaled to 0 ... 1."""
 
     name: str
     channels: int
@@ -148,108 +145,153 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Insight:
-    """One network call of a trace, made again with the network listened to."""
+class StepInspection:
+    """One network call of a trace, computed again and recorded.
 
-    words: list[Word]  # of all windows that have words of their own
-    maps: dict[int, np.ndarray]  # side in px at which a block attends -> (words, H, W) in [0, 1], at the picture's size
-    levels: list[Level]
-    prediction: np.ndarray  # (3, H, W), with the words; guided only where guidance was the network's own input
-    window: tuple[int, int]  # height and width of what the network is shown at once
-    windows: int  # that the picture is seen in; the levels are of the first
+    words: of the prompts of all tiles.
+    maps: attention (words, H, W) in [0, 1] at the picture's size, by the side in px at which a block attends.
+    blocks: features of the first tile.
+    prediction: (3, H, W), with the words; guided only if guidance is an input of the network.
+    tile_size: height and width of a tile.
+    tiles: number of tiles.
+    """
+
+    words: list[Word]
+    maps: dict[int, np.ndarray]
+    blocks: list[BlockFeatures]
+    prediction: np.ndarray
+    tile_size: tuple[int, int]
+    tiles: int
 
     @property
-    def merged(self) -> np.ndarray:
-        """(words, H, W): the mean over all sizes. Over the words they sum to 1 wherever a window is."""
+    def mean_map(self) -> np.ndarray:
+        """(words, H, W): the mean over all sizes. Inside the tiles the words sum to 1."""
         return np.mean(list(self.maps.values()), axis=0)
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """The tiles of a picture (H, W). Each caption has the same number of them, in the order of the captions."""
+
+    height: int
+    width: int
+    size: int
+    corners: tuple[tuple[int, int], ...]
+    captions: tuple[str, ...]
+    is_layout: bool
+
+    @property
+    def per_caption(self) -> int:
+        return len(self.corners) // len(self.captions)
+
+    def cut(self, picture: Tensor) -> Tensor:
+        """Cut (C, H, W) into (tiles, C, h, w)."""
+        return torch.stack([picture[:, top : top + self.size, left : left + self.size] for top, left in self.corners])
+
+    def blend(self, parts: Tensor) -> list[Tensor]:
+        """Blend (tiles, C, h, w) to (C, H, W) for each caption; the sum over captions is the picture."""
+        blended = []
+        for number in range(len(self.captions)):
+            blend = TileBlender(self.height, self.width, self.size, self.corners, is_grid=not self.is_layout)
+            first = number * self.per_caption
+            for index in range(first, first + self.per_caption):
+                blend.add(parts[index].cpu(), *self.corners[index])
+            blended.append(blend.result())
+        return blended
+
+
+def _tiles_of(pipe: Any, prompt: str, stage: Stage, shape: tuple[int, int], from_words: bool, denoised: bool) -> _Tiles:
+    """Return the tiles in which the network saw a picture (height, width) of a stage."""
+    height, width = shape
+    is_large = denoised or stage.task == Task.SUPER_RESOLUTION
+    size = pipe.window_size if is_large else pipe.sample_size
+    layout = parse_layout(prompt, size) if from_words else None
+    if layout and shape == (layout.side, layout.side):
+        return _Tiles(height, width, size, tuple(layout.corners), tuple(layout.captions), is_layout=True)
+    # Runs that start from a picture have other sizes than a layout, and one caption.
+    return _Tiles(height, width, size, tuple(tile_corners(height, width, size)), (prompt,), is_layout=False)
 
 
 @torch.no_grad()
 def replay_step(
     pipe: Any,
     prompt: str,
-    stage: Any,
-    step: Any,
+    stage: Stage,
+    step: Step,
+    *,
     channels: int = 6,
     from_words: bool = True,
     denoised: bool = False,
-) -> Insight:
-    """Makes the network call of a step of a trace once more, with the prompt's words, and says what went on in it.
+) -> StepInspection:
+    """Compute a network call of a trace again, with the words of the prompt, and return what happened in it.
 
-    A prompt of several things has the words of each, which count where its window does.
+    A prompt of several things has a caption for each, which counts in its own tile.
 
-    pipe: a `StudioPipeline` that nobody else uses at the same time, such as a `listener`.
-    from_words: whether the run began as text to image: in no other have things windows of their own.
-    denoised: whether the run took the noise out of a picture, which is seen in larger windows.
+    pipe: a `StudioPipeline` that nobody else uses at the same time, such as an `inspection_pipeline`.
+    channels: shown of each block.
+    from_words: whether the run started as text to image; only then do things have tiles of their own.
+    denoised: whether the run removed the noise of a picture; it sees larger tiles.
     """
     unet = pipe.unet
     device, dtype = unet.device, unet.dtype
-    task = int(stage.task or 0)
     x_t = torch.from_numpy(np.array(step.x_t, dtype=np.float32))
     height, width = x_t.shape[1:]
     condition = torch.zeros(CONDITION_CHANNELS, height, width)
     if stage.condition is not None:
         condition = torch.from_numpy(np.array(stage.condition, dtype=np.float32))
-    window = pipe.window_size if denoised or task == Task.SUPER_RESOLUTION else pipe.sample_size
-    layout = parse_layout(prompt, window) if from_words else None
-    if layout and (height, width) != (layout.side, layout.side):  # begun from a picture that is no square, or larger
-        layout = None
-    captions = layout.captions if layout else (prompt,)
-    corners = list(layout.corners) if layout else tile_corners(height, width, window)
-    whole = torch.cat([x_t, condition])
-    tiles = [whole[:, top : top + window, left : left + window] for top, left in corners]
-    count, each = len(tiles), len(tiles) // len(captions)
-    text, mask = pipe.encode(captions)
+    tiles = _tiles_of(pipe, prompt, stage, (height, width), from_words, denoised)
+    inputs = tiles.cut(torch.cat([x_t, condition]))  # (tiles, 10, h, w)
+    count = len(inputs)
+    text, mask = pipe.encode(tiles.captions)
     one_pass = bool(unet.config.guidance_rank) and step.guidance_difference is None and step.guidance_scale != 1
-    guidance = torch.full((count,), float(step.guidance_scale), device=device) if one_pass else None
-    with record_activations(unet) as seen:
-        said = unet(
-            torch.stack(tiles).to(device, dtype),
+    with record_activations(unet) as record:
+        output = unet(
+            inputs.to(device, dtype),
             torch.full((count,), float(step.timestep), device=device),
-            text.to(device, dtype).repeat_interleave(each, 0),
-            mask.to(device).repeat_interleave(each, 0),
-            torch.full((count,), task, device=device),
+            text.to(device, dtype).repeat_interleave(tiles.per_caption, 0),
+            mask.to(device).repeat_interleave(tiles.per_caption, 0),
+            torch.full((count,), int(stage.task or 0), device=device),
             torch.full((count,), float(stage.noise_level), device=device),
-            guidance,
+            torch.full((count,), float(step.guidance_scale), device=device) if one_pass else None,
         ).sample.float()
-    spoken = [words(pipe.tokenizer, caption) for caption in captions]
-    side = tuple(tiles[0].shape[1:])
-
-    def wholes(parts: torch.Tensor) -> list[torch.Tensor]:
-        """Windows (B, C, h, w) at their own size -> (C, H, W) of each caption, as much of it as counts."""
-        of_each = []
-        for k in range(len(captions)):
-            blend = TileBlender(height, width, window, corners, is_grid=layout is None)
-            for part, corner in list(zip(parts.cpu(), corners, strict=True))[k * each : (k + 1) * each]:
-                blend.add(part, *corner)
-            of_each.append(blend.result())
-        return of_each
-
-    by_size: dict[int, list[np.ndarray]] = {}
-    for _, weights in seen.attention:  # (B, heads, h, w, L)
-        tokens = weights.mean(1).permute(0, 3, 1, 2)  # (B, L, h, w): over the heads
-        of_tokens = wholes(F.interpolate(tokens, size=side, mode="bilinear", align_corners=False))
-        of_words = [
-            part[list(word.tokens)].sum(0) for part, told in zip(of_tokens, spoken, strict=True) for word in told
-        ]
-        by_size.setdefault(weights.shape[3], []).append(torch.stack(of_words).numpy())
-    maps = {size: np.mean(found, axis=0) for size, found in sorted(by_size.items(), reverse=True)}
-    levels = [_level(name, out, channels) for name, out in seen.features]
-    return Insight(sum(spoken, []), maps, levels, sum(wholes(said)).numpy(), side, count)
+    words = [split_words(pipe.tokenizer, caption) for caption in tiles.captions]
+    tile_height, tile_width = inputs.shape[2:]
+    return StepInspection(
+        [word for of_caption in words for word in of_caption],
+        _attention_maps(record, tiles, words, (tile_height, tile_width)),
+        [_block_features(name, features, channels) for name, features in record.features],
+        torch.stack(tiles.blend(output)).sum(0).numpy(),
+        (tile_height, tile_width),
+        count,
+    )
 
 
-def _level(name: str, out: torch.Tensor, channels: int) -> Level:
-    """The first window's channels of greatest variance, each stretched to its own range."""
-    values = out[0].cpu()  # (C, h, w)
+def _attention_maps(
+    record: ActivationRecord, tiles: _Tiles, words: list[list[Word]], tile_size: tuple[int, int]
+) -> dict[int, np.ndarray]:
+    """Return the mean attention to each word, (words, H, W), by the side at which blocks attend, largest first."""
+    by_side: dict[int, list[np.ndarray]] = {}
+    for _, weights in record.attention:  # (B, heads, h, w, L)
+        of_tokens = weights.mean(1).permute(0, 3, 1, 2)  # (B, L, h, w), mean over the heads
+        blended = tiles.blend(F.interpolate(of_tokens, size=tile_size, mode="bilinear", align_corners=False))
+        of_words = []
+        for of_caption, caption_words in zip(blended, words, strict=True):
+            of_words += [of_caption[list(word.tokens)].sum(0) for word in caption_words]
+        by_side.setdefault(weights.shape[3], []).append(torch.stack(of_words).numpy())
+    return {side: np.mean(maps, axis=0) for side, maps in sorted(by_side.items(), reverse=True)}
+
+
+def _block_features(name: str, output: Tensor, channels: int) -> BlockFeatures:
+    """Return the first tile's channels of greatest variance, each scaled to its own range."""
+    values = output[0].cpu()  # (C, h, w)
     order = values.flatten(1).var(1).argsort(descending=True)[:channels]
     chosen = values[order]
     low, high = chosen.amin((1, 2), keepdim=True), chosen.amax((1, 2), keepdim=True)
     shown = (chosen - low) / (high - low).clamp(min=1e-8)
-    return Level(name, len(values), values.shape[1], values.shape[2], shown.numpy())
+    return BlockFeatures(name, len(values), values.shape[1], values.shape[2], shown.numpy())
 
 
-def stretch_contrast(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Maps (words, H, W) each stretched from its least to its largest value, for drawing; a flat one is 0."""
-    array = np.asarray(maps)
-    low, high = array.min((1, 2), keepdims=True), array.max((1, 2), keepdims=True)
-    return (array - low) / np.maximum(high - low, 1e-6)
+def stretch_contrast(maps: np.ndarray) -> np.ndarray:
+    """Scale each map of (words, H, W) from its least to its largest value; a flat map becomes 0."""
+    low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
+    return (maps - low) / np.maximum(high - low, 1e-6)

@@ -1,7 +1,6 @@
-"""Points in the plane in place of pictures: shapes to learn, and the exact answer that a network should find.
+"""Points in two dimensions instead of pictures: shapes to learn, and the exact prediction for them.
 
-Knows nothing of training (toy.py) or of pages. A point is a picture of two numbers; the schedule, the sampler and the
-prediction are the studio's own.
+A point is a picture of two numbers. Schedule, sampler and prediction type are the studio's own.
 """
 
 from __future__ import annotations
@@ -24,15 +23,16 @@ MAX_LETTERS = 3
 
 @dataclass(frozen=True)
 class PointCloud:
-    """Points (N, 2) float32 to learn, each of class 0 or 1, and how blurred they are meant to be."""
+    """Points (N, 2) float32 to learn, each of class 0 or 1."""
 
     name: str
     points: np.ndarray
     labels: np.ndarray  # (N,) int64
-    width: float = 0.05  # standard deviation of the pen
+    width: float = 0.05  # standard deviation of the blur
 
 
 def two_moons(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return points (count, 2) on two half circles, and their classes (count,)."""
     labels = np.arange(count) % 2
     angle = math.pi * generator.random(count)
     x = np.where(labels == 0, np.cos(angle), 1 - np.cos(angle))
@@ -41,6 +41,7 @@ def two_moons(count: int, generator: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def spiral(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return points (count, 2) on two spiral arms, and their classes (count,)."""
     labels = np.arange(count) % 2
     turn = 0.25 + 1.35 * np.sqrt(generator.random(count))  # evenly along the arm
     angle = 2 * math.pi * turn + math.pi * labels
@@ -48,6 +49,7 @@ def spiral(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.n
 
 
 def rings(count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return points (count, 2) on two circles, and their classes (count,)."""
     labels = (generator.random(count) < 2 / 3).astype(np.int64)  # the outer ring is twice as long
     angle = 2 * math.pi * generator.random(count)
     return (1.0 + labels)[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1), labels
@@ -57,18 +59,18 @@ SHAPES = {"two moons": two_moons, "spiral": spiral, "rings": rings}
 
 
 def make_cloud(name: str, count: int = 2048, seed: int = 0) -> PointCloud:
-    """One of SHAPES, centred and scaled to variance 1. Raises ValueError for an unknown name."""
+    """Return one of SHAPES, centred and scaled to variance 1. Raises ValueError for an unknown name."""
     if name not in SHAPES:
         raise ValueError(f"shape is {name!r}; it must be one of {', '.join(SHAPES)}")
     generator = np.random.default_rng(seed)
     points, labels = SHAPES[name](count, generator)
-    return _blurred(name, _standard(points), labels, generator)
+    return _blurred(name, _standardized(points), labels, generator)
 
 
 def cloud_from_letters(text: str, count: int = 2048, seed: int = 0) -> PointCloud:
-    """The ink of one to three letters; the first is of class 0, the others of class 1.
+    """Return points on one to three letters. The first letter is of class 0, the others of class 1.
 
-    Raises ValueError for a text that is empty, too long or leaves no ink.
+    Raises ValueError for a text that is empty, too long or has no ink.
     """
     text = str(text).strip()
     if not 1 <= len(text) <= MAX_LETTERS:
@@ -80,20 +82,21 @@ def cloud_from_letters(text: str, count: int = 2048, seed: int = 0) -> PointClou
         ImageDraw.Draw(ink).text((20, 20), letter, font=font, fill=255)
         y, x = np.nonzero(np.asarray(ink) > 127)
         if not len(x):
-            raise ValueError(f"letters is {text!r}; {letter!r} leaves no ink")
+            raise ValueError(f"letters is {text!r}; {letter!r} has no ink")
         places.append(np.stack([x - x.min() + right, -y], -1))
         labels.append(np.full(len(x), min(index, 1)))
         right += float(np.ptp(x)) + 14
-    whole, classes = np.concatenate(places), np.concatenate(labels)
-    chosen = generator.integers(len(whole), size=count)
-    points = whole[chosen] + generator.uniform(-0.5, 0.5, (count, 2))
-    return PointCloud(text, _standard(points).astype(np.float32), classes[chosen].astype(np.int64))
+    pixels, classes = np.concatenate(places), np.concatenate(labels)
+    chosen = generator.integers(len(pixels), size=count)
+    points = pixels[chosen] + generator.uniform(-0.5, 0.5, (count, 2))
+    return PointCloud(text, _standardized(points).astype(np.float32), classes[chosen].astype(np.int64))
 
 
 def cloud_from_strokes(strokes: Sequence[Mapping[str, Any]], count: int = 2048, seed: int = 0) -> PointCloud:
-    """Strokes of a hand, {"points": [[x, y], ...], "label": 0 or 1}, evenly inked at the place where they were drawn.
+    """Return points spread evenly along strokes, {"points": [[x, y], ...], "label": 0 or 1}.
 
-    One point is a blot. Raises ValueError for an empty drawing and for what are not points of the plane.
+    A stroke of one point is a dot. Raises ValueError for an empty drawing and for values that are no points of the
+    plane.
     """
     generator = np.random.default_rng(seed)
     lines, labels, weights = [], [], []
@@ -106,7 +109,7 @@ def cloud_from_strokes(strokes: Sequence[Mapping[str, Any]], count: int = 2048, 
             if len(line):
                 lines.append(line)
                 labels.append(int(label))
-    except (TypeError, ValueError, KeyError, AttributeError) as problem:
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as problem:
         raise ValueError('a drawing is a list of {"points": [[x, y], ...], "label": 0 or 1}') from problem
     if not lines:
         raise ValueError("The drawing is empty: draw at least one point.")
@@ -122,29 +125,31 @@ def cloud_from_strokes(strokes: Sequence[Mapping[str, Any]], count: int = 2048, 
 
 
 def _along(line: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """The points at these shares (N,) of the length of a polyline (M, 2)."""
+    """Return the points (N, 2) at these shares (N,) of the length of a polyline (M, 2)."""
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
     return np.stack([np.interp(share * length[-1], length, line[:, axis]) for axis in (0, 1)], -1)
 
 
-def _standard(points: np.ndarray) -> np.ndarray:
+def _standardized(points: np.ndarray) -> np.ndarray:
+    """Centre points and scale them to variance 1."""
     centred = points - points.mean(0)
     return centred / centred.std()
 
 
 def _blurred(name: str, points: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> PointCloud:
+    """Return a cloud with Gaussian noise of the standard width added."""
     width = PointCloud.width
     points = points + width * generator.standard_normal(points.shape)
     return PointCloud(name, points.astype(np.float32), labels.astype(np.int64), width)
 
 
-# ---- the exact answer ----
+# ---- the exact prediction ----
 
 
 class ExactField:
-    """v = E[v | x_t] of a mixture of round Gaussians, in closed form: what a perfectly trained network would say.
+    """v = E[v | x_t] for a mixture of round Gaussians, in closed form: the output of a perfectly trained network.
 
-    means: (N, 2); width: their standard deviation; labels: (N,), classes for conditional predictions, or None.
+    means: (N, 2). width: their standard deviation. labels: (N,), classes for conditional predictions, or None.
     """
 
     def __init__(self, means: Any, width: float, schedule: NoiseSchedule, labels: Any = None) -> None:
@@ -152,8 +157,11 @@ class ExactField:
         self.labels = None if labels is None else torch.as_tensor(labels)
 
     def posterior_mean(self, x_t: torch.Tensor, t: torch.Tensor, label: int | None = None) -> torch.Tensor:
-        """x0 as expected from x_t (B, 2) at t (B,) or (1,): sum_i w_i (mu_i + alpha h^2 / s^2 (x_t - alpha mu_i)) with
-        s^2 = alpha^2 h^2 + sigma^2 and w the softmax of -|x_t - alpha mu_i|^2 / 2 s^2."""
+        """Return E[x0 | x_t] (B, 2) for x_t (B, 2) at t (B,) or (1,).
+
+        It is sum_i w_i (mu_i + alpha h^2 / s^2 (x_t - alpha mu_i)) with s^2 = alpha^2 h^2 + sigma^2 and w the softmax
+        of -|x_t - alpha mu_i|^2 / 2 s^2.
+        """
         means = self.means if label is None or self.labels is None else self.means[self.labels == label]
         means = means.to(x_t)
         alpha, sigma = (part.to(x_t).view(-1, 1) for part in self.schedule.alpha_sigma(t))
@@ -163,16 +171,18 @@ class ExactField:
         return mean + alpha * self.width**2 / spread * (x_t - alpha * mean)
 
     def __call__(self, x_t: torch.Tensor, t: torch.Tensor, label: int | None = None) -> torch.Tensor:
-        """The velocity (B, 2)."""
+        """Return the velocity (B, 2)."""
         x0 = self.posterior_mean(x_t, t, label)
         alpha, sigma = (part.to(x_t).view(-1, 1) for part in self.schedule.alpha_sigma(t))
         return velocity(x0, (x_t - alpha * x0) / sigma, alpha, sigma)
 
 
-def density(cloud: PointCloud, alphas: np.ndarray, sigmas: np.ndarray, side: int = 48, most: int = 768) -> np.ndarray:
-    """p_t on a grid, (len(alphas), side, side), rows from the top of the plane; each frame's largest value is 1."""
+def density(
+    cloud: PointCloud, alphas: np.ndarray, sigmas: np.ndarray, side: int = 48, max_points: int = 768
+) -> np.ndarray:
+    """Return p_t on a grid, (len(alphas), side, side), rows from the top. The largest value of each frame is 1."""
     axis = torch.linspace(-EXTENT, EXTENT, side)
-    means = torch.from_numpy(cloud.points[:most])  # (M, 2)
+    means = torch.from_numpy(cloud.points[:max_points])  # (M, 2)
     frames = []
     for alpha, sigma in zip(alphas, sigmas, strict=True):
         spread = float(max(alpha**2 * cloud.width**2 + sigma**2, (1.5 * EXTENT / side) ** 2))
@@ -184,10 +194,10 @@ def density(cloud: PointCloud, alphas: np.ndarray, sigmas: np.ndarray, side: int
 
 
 def energy_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """2 E|x - y| - E|x - x'| - E|y - y'| (Székely & Rizzo 2013), 0 if and only if the distributions are the same."""
+    """Return 2 E|x - y| - E|x - x'| - E|y - y'| (Székely & Rizzo 2013). It is 0 only for equal distributions."""
     a, b = (torch.as_tensor(np.asarray(points, dtype=np.float32)) for points in (one, other))
 
-    def among(points: torch.Tensor) -> float:
+    def mean_distance(points: torch.Tensor) -> float:
         return float(torch.cdist(points, points).sum()) / (len(points) * (len(points) - 1))
 
-    return 2 * float(torch.cdist(a, b).mean()) - among(a) - among(b)
+    return 2 * float(torch.cdist(a, b).mean()) - mean_distance(a) - mean_distance(b)

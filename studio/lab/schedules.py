@@ -1,7 +1,4 @@
-"""Noise schedules side by side: how fast a picture drowns in noise.
-
-All come from `StudioScheduler`, which reckons them as every diffusers scheduler does; nothing is computed twice.
-"""
+"""Noise schedules to compare. `StudioScheduler` computes them all, as every diffusers scheduler does."""
 
 from __future__ import annotations
 
@@ -10,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 
-# Each is a change to a model's config. "model" changes nothing: it is the schedule the model was trained with.
+# Changes to a model's config, by name. "model" is the schedule that the model was trained with.
 SCHEDULES: dict[str, dict[str, Any]] = {
     "model": {},
     "linear": {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},  # Ho et al. 2020
@@ -35,7 +33,7 @@ class Curves:
 
     name: str
     beta: np.ndarray  #       variance of the noise that step t adds
-    alpha_bar: np.ndarray  #  alpha^2: what is left of the picture's variance
+    alpha_bar: np.ndarray  #  alpha^2: the share of the picture's variance that remains
     alpha: np.ndarray
     sigma: np.ndarray  #      alpha^2 + sigma^2 = 1
     log_snr: np.ndarray  #    log(alpha^2 / sigma^2)
@@ -44,9 +42,10 @@ class Curves:
         return len(self.beta)
 
 
-def scheduler(name: str, model: Mapping[str, Any] | None = None) -> StudioScheduler:
-    """The scheduler of that name in SCHEDULES, for a model whose scheduler has this config (None: the bundled one).
+def make_schedule(name: str, model: Mapping[str, Any] | None = None) -> StudioScheduler:
+    """Return the scheduler of a name in SCHEDULES.
 
+    model: the config of the model's own scheduler; None: of the bundled model.
     Raises ValueError for an unknown name.
     """
     if name not in SCHEDULES:
@@ -55,19 +54,27 @@ def scheduler(name: str, model: Mapping[str, Any] | None = None) -> StudioSchedu
     change = SCHEDULES[name]
     if change:  # a table of betas, or their rescaling, belongs to the model's own schedule
         config |= {"trained_betas": None, "rescale_betas_zero_snr": False}
-    return StudioScheduler.from_config(config | change)
+    scheduler = StudioScheduler.from_config(config | change)
+    assert isinstance(scheduler, StudioScheduler)
+    return scheduler
 
 
 def curves(name: str, model: Mapping[str, Any] | None = None) -> Curves:
-    """All that the plots show of a schedule."""
-    made = scheduler(name, model)
-    alpha_bar = made.alphas_cumprod.double()
-    # alpha and sigma at the train steps themselves, where NoiseSchedule agrees with alphas_cumprod exactly
-    alpha, sigma = made.schedule.alpha_sigma(alpha_bar.new_tensor(range(len(alpha_bar))))
-    log_snr = made.schedule.log_snr(alpha_bar.new_tensor(range(len(alpha_bar))))
-    return Curves(name, *(value.numpy() for value in (made.betas.double(), alpha**2, alpha, sigma, log_snr)))
+    """Return the curves of a schedule. Parameters and errors as for `make_schedule`."""
+    scheduler = make_schedule(name, model)
+    # At the train steps themselves NoiseSchedule agrees exactly with alphas_cumprod.
+    times = torch.arange(len(scheduler.alphas_cumprod), dtype=torch.float64)
+    alpha, sigma = scheduler.schedule.alpha_sigma(times)
+    return Curves(
+        name,
+        beta=scheduler.betas.double().numpy(),
+        alpha_bar=(alpha**2).numpy(),
+        alpha=alpha.numpy(),
+        sigma=sigma.numpy(),
+        log_snr=scheduler.schedule.log_snr(times).numpy(),
+    )
 
 
 def decibels(log_snr: Any) -> np.ndarray:
-    """log(power ratio) -> dB."""
+    """Convert the natural logarithm of a power ratio to dB."""
     return np.asarray(log_snr) * (10 / np.log(10))

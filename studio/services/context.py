@@ -13,6 +13,7 @@ from studio.library.store import JobRecord, Library
 from studio.models.capabilities import Capabilities
 from studio.models.folder import ModelInfo, model_info
 from studio.prompts.vocabulary import Vocabulary
+from studio.services.noise.service import NoiseService
 from studio.services.owners import Owners
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -47,6 +48,11 @@ class AppContext:
     def drafts(self) -> Drafts:
         """The pictures and masks that owners work on."""
         return Drafts(self.library.folder, self.library.key)
+
+    @cached_property
+    def noise(self) -> NoiseService:
+        """The service of the noise tab and the noise endpoints."""
+        return NoiseService(self.engine, self.library, self.examples)
 
     @property
     def device_name(self) -> str:

@@ -19,7 +19,7 @@ import torch
 from playwright.sync_api import Page, sync_playwright
 
 from studio.lab.plane import SHAPES, energy_distance, make_cloud
-from studio.lab.toy import PointModel, reverse_paths
+from studio.lab.point_model import PointModel, reverse_paths
 from tests.benchmarks.machine import heading, spread, table
 from tests.ui.conftest import BROWSER, free_port, generate, open_tab, serving, set_steps
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from studio.lab.toy import one_thread
+from studio.lab.point_model import one_thread
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,7 +11,7 @@ from PIL import Image
 from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG
 from studio.lab import pack
 from studio.lab.forward import BINS, EDGES, add_noise, forward, noise_like, prepare
-from studio.lab.schedules import LABELS, SCHEDULES, SOURCES, curves, decibels, scheduler
+from studio.lab.schedules import LABELS, SCHEDULES, SOURCES, curves, decibels, make_schedule
 
 
 def gradient(width: int = 40, height: int = 30) -> Image.Image:
@@ -37,7 +37,7 @@ def test_the_models_own_schedule_is_its_configs():
     own = {**STUDIO_CONFIG, "beta_schedule": "linear", "beta_end": 0.04, "trained_betas": [0.01, 0.02, 0.03]}
     np.testing.assert_allclose(curves("model", own).beta, [0.01, 0.02, 0.03], rtol=1e-6)
     assert curves("linear", own).beta[-1] == pytest.approx(0.02)  # the name says which: nothing of the model's stays
-    assert torch.equal(scheduler("model").alphas_cumprod, scheduler("cosine").alphas_cumprod)
+    assert torch.equal(make_schedule("model").alphas_cumprod, make_schedule("cosine").alphas_cumprod)
     with pytest.raises(ValueError, match="schedule is 'sigmoid'; it must be one of model, linear"):
         curves("sigmoid")
 
@@ -111,10 +111,12 @@ def test_a_step_of_the_rail_adds_up():
 
 def test_packed_arrays_come_back():
     values = np.random.default_rng(0).standard_normal((3, 5, 7))
-    pack_ = pack.packed(values)
-    np.testing.assert_allclose(pack.unpack(pack_), values, atol=0.5 * pack_["scale"] * 1.001)
-    assert not pack.unpack(pack.packed(np.zeros(3))).any() and pack.unpack(pack.packed([])).shape == (0,)
+    pack_ = pack.pack_array(values)
+    np.testing.assert_allclose(pack.unpack_array(pack_), values, atol=0.5 * pack_["scale"] * 1.001)
+    assert not pack.unpack_array(pack.pack_array(np.zeros(3))).any() and pack.unpack_array(
+        pack.pack_array([])
+    ).shape == (0,)
     with pytest.raises(ValueError, match="finite"):
-        pack.packed([np.nan])
-    assert pack.sheet(np.zeros((4, 3, 8, 6))).startswith("data:image/png;base64,")
+        pack.pack_array([np.nan])
+    assert pack.picture_sheet(np.zeros((4, 3, 8, 6))).startswith("data:image/png;base64,")
     assert np.array_equal(pack.to_bytes([-2, -1, 0.0, 1]), [0, 0, 128, 255])

@@ -19,7 +19,7 @@ from studio.lab.plane import (
     energy_distance,
     make_cloud,
 )
-from studio.lab.toy import GuidanceTarget, PointModel, flow_arrows, forward_paths, near_share, reverse_paths
+from studio.lab.point_model import GuidanceTarget, PointModel, flow_arrows, forward_paths, near_share, reverse_paths
 
 
 def studio(**overrides) -> StudioScheduler:

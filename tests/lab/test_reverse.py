@@ -19,11 +19,12 @@ from studio.lab.attention import (
     record_activations,
     replay_step,
     share_weights,
+    split_words,
     stretch_contrast,
-    words,
 )
-from studio.lab.reverse import UNKNOWN, Weights, distance_to_final, explain_steps, format_step, recompute_step
-from studio.lab.views import inspection_view
+from studio.lab.reverse import distance_to_final, explain_steps
+from studio.lab.views.reverse import inspection_view
+from studio.lab.weights import UNKNOWN, Weights, format_step, recompute_step
 from tests.diffusion.conftest import random_pipeline
 from tests.diffusion.test_solver_tables import with_tables
 
@@ -134,8 +135,8 @@ def test_a_picture_of_two_stages_and_of_every_task(pipe):
             assert first.weights.b == (pytest.approx(taken[0].alpha),)
             assert first.weights.rest == pytest.approx(taken[0].sigma, rel=0.05)
         seen = replay_step(inspection_pipeline(pipe), PROMPT, stage, next(iter(stage)))
-        assert seen.merged.shape[1:] == stage.x_t.shape[2:]
-        np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)
+        assert seen.mean_map.shape[1:] == stage.x_t.shape[2:]
+        np.testing.assert_allclose(seen.mean_map.sum(0), 1, atol=1e-4)
 
 
 def test_a_fitted_solver_is_shown_with_its_own_weights(pipe):
@@ -193,6 +194,8 @@ def test_the_arithmetic_as_it_is_written():
     assert format_step(Weights(0.5, (0.5,), "exact", 0.1, drawn=True)).endswith("+ 0.1000 · noise")
     assert format_step(Weights(0.5, (0.5,), "exact", drawn=True)).endswith("+ noise")
     coarse = Weights(0.5, (0.5,), "fitted", 0, coarse=(-0.25, 0.125))
+    many = format_step(Weights(0.0, (*[0.0] * 4, 0.5, 0.0, 0.25, *[0.0] * 5, 0.125), "measured"))
+    assert many == "x_next = 0.5000 · x̂0⁗ + 0.2500 · x̂0⁽⁶⁾ + 0.1250 · x̂0⁽¹²⁾"
     assert format_step(coarse) == "x_next = 0.5000 · x_t + 0.5000 · x̂0 + smoothed(−0.2500 · x_t + 0.1250 · x̂0)"
 
 
@@ -258,13 +261,16 @@ def test_a_twin_shares_the_weights_and_nothing_else(pipe):
 
 
 def test_tokens_are_merged_to_words(pipe):
-    found = words(pipe.tokenizer, PROMPT)
+    found = split_words(pipe.tokenizer, PROMPT)
     assert [word.text for word in found] == ["", "a", "red", "apple,", "on", "a", "boat", ""]
     count = int(pipe.encode([PROMPT])[1].sum())
     assert sorted(token for word in found for token in word.tokens) == list(range(count))
-    assert [word.text for word in words(pipe.tokenizer, "")] == ["", ""]
-    assert words(pipe.tokenizer, "zebra")[1].text == "zebra" and len(words(pipe.tokenizer, "zebra")[1].tokens) > 1
-    assert len(words(pipe.tokenizer, "a red apple " * 99)) < 100  # as far as it is read
+    assert [word.text for word in split_words(pipe.tokenizer, "")] == ["", ""]
+    assert (
+        split_words(pipe.tokenizer, "zebra")[1].text == "zebra"
+        and len(split_words(pipe.tokenizer, "zebra")[1].tokens) > 1
+    )
+    assert len(split_words(pipe.tokenizer, "a red apple " * 99)) < 100  # as far as it is read
 
 
 def test_insight_into_a_step(pipe):
@@ -273,10 +279,10 @@ def test_insight_into_a_step(pipe):
         stage = trace.stages[-1]
         step = list(stage)[1]
         seen = replay_step(inspection_pipeline(pipe), PROMPT, stage, step, channels=4)
-        assert len(seen.words) == 8 and seen.merged.shape == (8, size, size)
-        np.testing.assert_allclose(seen.merged.sum(0), 1, atol=1e-4)
-        assert stretch_contrast(seen.merged).max() == 1
-        assert seen.levels[0].channels == 16 and seen.levels[0].shown.shape[0] == 4
+        assert len(seen.words) == 8 and seen.mean_map.shape == (8, size, size)
+        np.testing.assert_allclose(seen.mean_map.sum(0), 1, atol=1e-4)
+        assert stretch_contrast(seen.mean_map).max() == 1
+        assert seen.blocks[0].channels == 16 and seen.blocks[0].shown.shape[0] == 4
         if size == 16:  # what is larger was sharpened last, and held to its colours
             # without a second row the call says what the trace has: v from x_t and x0
             for options in ({"guidance_scale": 1.0}, {"guidance_scale": 3.0, "one_pass": True}):
@@ -296,7 +302,7 @@ def test_insight_into_a_step(pipe):
                         )
                         assert own.sum() > 300  # pixels that are as the network said, not joined to the others
                     np.testing.assert_allclose(seen.prediction * own, v * own, atol=2e-4)
-                    np.testing.assert_allclose(seen.merged.sum(0), shown, atol=1e-4)
+                    np.testing.assert_allclose(seen.mean_map.sum(0), shown, atol=1e-4)
 
 
 @pytest.mark.parametrize("side", [30, 60])
@@ -305,10 +311,10 @@ def test_what_is_enlarged_is_not_laid_out(pipe, side):
     upscale = StudioUpscalePipeline(**pipe.components)
     picture = Image.effect_noise((side // 2, side // 2), 60).convert("RGB")
     trace = traced(upscale, upscale.prepare([picture], 2, prompts=[PAIR], seeds=[1], noise_level=0.05)[0])
-    view = inspection_view(inspection_pipeline(pipe), PAIR, trace, most=1)
-    assert view["words"] == [word.text for word in words(pipe.tokenizer, PAIR)]
+    view = inspection_view(inspection_pipeline(pipe), PAIR, trace, max_steps=1)
+    assert view["words"] == [word.text for word in split_words(pipe.tokenizer, PAIR)]
     (pair,) = pipe.prepare([PAIR], seeds=[3], size=32, num_inference_steps=2)
     painted = traced(pipe, pair)
-    apart = [word.text for caption in ("a red apple", "a boat") for word in words(pipe.tokenizer, caption)]
+    apart = [word.text for caption in ("a red apple", "a boat") for word in split_words(pipe.tokenizer, caption)]
     for number in range(2):
-        assert inspection_view(inspection_pipeline(pipe), PAIR, painted, number, most=1)["words"] == apart
+        assert inspection_view(inspection_pipeline(pipe), PAIR, painted, number, max_steps=1)["words"] == apart

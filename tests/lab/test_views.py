@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.lab import views
 from studio.lab.attention import inspection_pipeline
-from studio.lab.pack import pack_exact, unpack
-from studio.lab.toy import GuidanceTarget, PointModel
+from studio.lab.pack import pack_exact, unpack_array
+from studio.lab.point_model import GuidanceTarget, PointModel
+from studio.lab.views.compare import ComparedRun, compare_view
+from studio.lab.views.forward import forward_numbers, forward_view
+from studio.lab.views.plane import PARTICLES, flow_view, parse_cloud, plane_view
+from studio.lab.views.reverse import inspection_view, reverse_view
 from tests.lab.test_reverse import PROMPT, pipe, run  # noqa: F401  the fixture
 
 
@@ -26,22 +29,22 @@ PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3),
 
 
 def test_forward_view_and_numbers_agree():
-    view = json.loads(json.dumps(views.forward_view(PICTURE, 32, seed=5)))
-    picture, numbers = views.forward_numbers(PICTURE, 321, "linear", 32, seed=5)
-    log_snr = unpack(view["schedules"]["linear"]["log_snr"])[321]
+    view = json.loads(json.dumps(forward_view(PICTURE, 32, seed=5)))
+    picture, numbers = forward_numbers(PICTURE, 321, "linear", size=32, seed=5)
+    log_snr = unpack_array(view["schedules"]["linear"]["log_snr"])[321]
     alpha, sigma = np.sqrt(1 / (1 + np.exp([-log_snr, log_snr])))
     assert (alpha, sigma) == pytest.approx((numbers["alpha"], numbers["sigma"]), abs=1e-6)
-    x_t = alpha * unpack(view["x0"]) + sigma * unpack(view["eps"])  # what the browser does
+    x_t = alpha * unpack_array(view["x0"]) + sigma * unpack_array(view["eps"])  # what the browser does
     assert x_t.var() == pytest.approx(numbers["measured"]["variance"], rel=1e-3)
     assert np.abs((np.clip(x_t, -1, 1) + 1) * 127.5 - np.asarray(picture).transpose(2, 0, 1)).max() < 1
     assert view["last"] == 999 and json.dumps(numbers, allow_nan=False)
-    assert views.forward_numbers(Image.new("RGB", (8, 8), (128, 128, 128)), 0, size=16)[1]["snr_db"] > 20
-    np.testing.assert_allclose(unpack(pack_exact([1.5, -2])), [1.5, -2])
+    assert forward_numbers(Image.new("RGB", (8, 8), (128, 128, 128)), 0, size=16)[1]["snr_db"] > 20
+    np.testing.assert_allclose(unpack_array(pack_exact([1.5, -2])), [1.5, -2])
 
 
 def test_reverse_and_looking_views(pipe):  # noqa: F811
     trace = run(pipe, 5, size=32)
-    stages = json.loads(json.dumps(views.reverse_view(trace)))
+    stages = json.loads(json.dumps(reverse_view(trace)))
     assert [(stage["width"], len(stage["steps"])) for stage in stages] == [(16, 5), (32, 2)]
     sheet = opened(stages[0]["sheets"]["x0"])
     assert sheet.shape == (16, 5 * 16, 3)
@@ -49,7 +52,7 @@ def test_reverse_and_looking_views(pipe):  # noqa: F811
     assert np.abs(sheet[:, -16:].transpose(2, 0, 1) - last).max() <= 0.51
     assert "difference" in stages[0]["sheets"] and "difference" not in stages[1]["sheets"]
     assert list(stages[1]["condition"]) == ["low-resolution picture"]
-    look = json.loads(json.dumps(views.inspection_view(inspection_pipeline(pipe), PROMPT, trace, most=3)))
+    look = json.loads(json.dumps(inspection_view(inspection_pipeline(pipe), PROMPT, trace, max_steps=3)))
     assert [found["index"] for found in look["looks"]] == [0, 2, 4] and len(look["words"]) == 8
     assert opened(look["looks"][0]["maps"]).shape == (16, 8 * 16)
     assert sum(look["looks"][0]["shares"]) == pytest.approx(1, abs=1e-4)
@@ -61,32 +64,30 @@ def test_compare_view(pipe):  # noqa: F811
     goal, other = (run(pipe, 40, guidance_scale=scale).stages[0].x0[-1] for scale in (3.0, 1.0))
     runs = [(4, "studio", 3.0, goal), (12, "ddim", 1.0, other), (5, "heun", 3.0, goal), (50, "heun", 3.0, goal)]
     compared = [
-        views.ComparedRun(
-            sampler, run(pipe, steps, sampler=sampler, guidance_scale=scale).stages[0], end, sampler, "id"
-        )
+        ComparedRun(sampler, run(pipe, steps, sampler=sampler, guidance_scale=scale).stages[0], end, sampler, "id")
         for steps, sampler, scale, end in runs
     ]
-    entries = json.loads(json.dumps(views.compare_view(compared)))["runs"]
+    entries = json.loads(json.dumps(compare_view(compared)))["runs"]
     assert [entry["calls"] for entry in entries] == [4, 12, 9, 99]
     assert [entry["rows"] for entry in entries] == [8, 12, 18, None]  # of the last not every call was kept
-    (third,) = views.compare_view([replace(compared[0], windows=2, passes=3)])["runs"]
+    (third,) = compare_view([replace(compared[0], tiles=2, passes=3)])["runs"]
     assert third["rows"] == 4 * 2 * 3
     assert all(entry["called"][-1] == entry["calls"] and len(entry["t"]) == len(entry["called"]) for entry in entries)
     assert all(entry["t"][-1] == 0 for entry in entries) and not any(entry["fitted"] for entry in entries)
     assert all(entry["distance"][-1] < 0.2 * entry["distance"][0] for entry in entries)
     with pytest.raises(ValueError, match="of one size"):
-        views.compare_view([views.ComparedRun("", compared[0].stage, np.zeros((3, 4, 4), np.float32))])
+        compare_view([ComparedRun("", compared[0].stage, np.zeros((3, 4, 4), np.float32))])
 
 
 def test_plane_views():
-    toy = PointModel(views.parse_cloud("letters", "A"))
-    still = json.loads(json.dumps(views.plane_view(toy)))
+    toy = PointModel(parse_cloud("letters", "A"))
+    still = json.loads(json.dumps(plane_view(toy)))
     assert still["times"][0] == 999 and still["times"][-1] == 0 and len(still["times"]) == 41
-    assert np.abs(unpack(still["forward"])[-1] - toy.cloud.points[: views.PARTICLES]).max() < 1e-3
+    assert np.abs(unpack_array(still["forward"])[-1] - toy.cloud.points[:PARTICLES]).max() < 1e-3
     list(toy.train(steps=3))
-    moving = json.loads(json.dumps(views.flow_view(toy, GuidanceTarget(1, 0, 2.0))))
+    moving = json.loads(json.dumps(flow_view(toy, GuidanceTarget(1, 0, 2.0))))
     assert moving["steps"] == 3 and len(moving["losses"]) == 3
-    assert unpack(moving["reverse"]).shape == (41, views.PARTICLES, 2)
-    assert unpack(moving["arrows"]).shape == (40, 225, 2)
+    assert unpack_array(moving["reverse"]).shape == (41, PARTICLES, 2)
+    assert unpack_array(moving["arrows"]).shape == (40, 225, 2)
     with pytest.raises(ValueError, match="shape is 'cube'; it must be one of two moons, spiral, rings, letters"):
-        views.parse_cloud("cube")
+        parse_cloud("cube")

@@ -16,7 +16,7 @@ from studio.api.noise import add_noise_endpoints
 from studio.engine.engine import Engine
 from studio.library.store import Library
 from studio.models.families.studio import StudioBackend, reserve_torch_threads
-from studio.services.noise import ASSETS
+from studio.services.noise.service import ASSETS, NoiseService
 from studio.services.owners import Owners
 from studio.ui.scripts import STATIC, module_routes
 from studio.ui.tabs.noise.tab import build_noise
@@ -35,7 +35,8 @@ def main() -> None:
         return sampler
 
     engine = Engine(load, library.journal, resolve=CAPABILITIES.resolve)
-    studio = SimpleNamespace(capabilities=CAPABILITIES, engine=engine, library=library, examples=ASSETS / "examples", owners=Owners())
+    noise = NoiseService(engine, library, ASSETS / "examples")
+    studio = SimpleNamespace(capabilities=CAPABILITIES, noise=noise, owners=Owners())
     with gr.Blocks(fill_width=True, analytics_enabled=False) as page:
         token = gr.BrowserState("", storage_key="noise", secret=library.secret)
         with gr.Tabs(elem_id="tabs"):

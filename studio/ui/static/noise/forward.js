@@ -1,110 +1,274 @@
-// Forward: a picture on its way into noise, at any time, by any schedule.
+// Forward: a picture and its noise, mixed at any time by any schedule.
+import { factsHtml, formatNumber, newCanvas, unpackArray } from "./arrays.js";
+import { Chart, CURVE_COLOURS } from "./charts.js";
 
-const forward = {
-  chosen: 0,
-  source: 0,
-  take(view) {
-    this.view = view;
-    this.x0 = unpack(view.x0);
-    this.eps = unpack(view.eps);
-    this.image = new ImageData(view.size, view.size);
-    this.tables = Object.fromEntries(
-      Object.entries(view.schedules).map(([name, s]) => [name, { log_snr: unpack(s.log_snr), beta: unpack(s.beta) }]),
-    );
-    const select = slot("schedule");
-    if (!select.options.length) for (const [name, s] of Object.entries(view.schedules)) select.add(new Option(s.label, name));
-    const rows = [["file, 0 to 1", "pixels"], ["scaled to −1 … 1", "scaled"], ["standardized", "standardized"]];
-    slot("preparation").innerHTML =
-      `<table><thead><tr><th></th><th>mean</th><th>variance</th></tr></thead>${rows
-        .map(([label, key]) => `<tr><td>${label}</td><td>${fixed(view.moments[key].mean, 3)}</td><td>${fixed(view.moments[key].variance, 3)}</td></tr>`)
-        .join("")}</table>`;
-    this.charts();
-    draw();
-  },
-  charts() {
-    const chosen = slot("schedule").value;
+/** @import { ForwardData, View } from "./types.d.ts" */
+/** @import { NoiseTab } from "./tab.js" */
+
+const BINS = 61, BIN_RANGE = 4; // of the histogram, from -4 to 4
+const DRAWN_EVERY = 4; // train steps between points of a curve
+const SHORTER_SIDE = 512, LONGER_SIDE = 2048; // px of an uploaded picture at most
+const NORMAL_CURVE = Array.from({ length: 81 }, (_, i) => -4 + i / 10);
+
+/** @param {number} logSnr */
+const sigmoid = (logSnr) => 1 / (1 + Math.exp(-logSnr));
+
+/** @implements {View} */
+export class ForwardView {
+  fields = {
+    schedule: "[data-slot=schedule]",
+    size: "[data-slot=size]",
+    seed: "[data-slot=noise-seed]",
+    standardize: "[data-slot=standardize]",
+  };
+  /** Number of an example, or a data URI. @type {number | string} */
+  source = 0;
+  /** Id of the library picture that is the source. @type {string | null} */
+  pictureId = null;
+  /** @type {ForwardData} */
+  data = null;
+  /** @type {Record<string, { logSnr: Float32Array, beta: Float32Array }>} */
+  tables = {};
+  /** @type {Chart[]} */
+  #curves = [];
+  /** @type {Chart} */
+  #histogram = null;
+  /** @type {object} */
+  #latestParams = null;
+
+  /** @param {NoiseTab} tab */
+  constructor(tab) {
+    this.tab = tab;
+  }
+
+  /** @param {ForwardData} data */
+  show(data) {
+    this.data = data;
+    this.x0 = unpackArray(data.x0);
+    this.eps = unpackArray(data.eps);
+    this.image = new ImageData(data.size, data.size);
+    this.tables = {};
+    const select = this.tab.select("schedule"), isEmpty = !select.options.length;
+    for (const [name, schedule] of Object.entries(data.schedules)) {
+      this.tables[name] = { logSnr: unpackArray(schedule.log_snr), beta: unpackArray(schedule.beta) };
+      if (isEmpty) select.add(new Option(schedule.label, name));
+    }
+    this.#showPreparation();
+    this.drawCharts();
+    this.tab.draw();
+  }
+
+  #showPreparation() {
+    const { pixels, scaled, standardized } = this.data.moments;
+    const rows = [
+      ["file, 0 to 1", pixels],
+      ["scaled to −1 … 1", scaled],
+      ["standardized", standardized],
+    ].map(([label, moments]) => {
+      const { mean, variance } = /** @type {import("./types.d.ts").Moments} */ (moments);
+      return `<tr><td>${label}</td><td>${formatNumber(mean, 3)}</td><td>${formatNumber(variance, 3)}</td></tr>`;
+    });
+    this.tab.slot("preparation").innerHTML =
+      `<table><thead><tr><th></th><th>mean</th><th>variance</th></tr></thead>${rows.join("")}</table>`;
+  }
+
+  /** Draw the curves of all schedules. The model's own stands for the one that it equals, where it is chosen. */
+  drawCharts() {
+    const chosen = this.tab.select("schedule").value;
     const names = Object.keys(this.tables).filter((name) => name !== "model" || chosen === "model");
-    const lines = (get) =>
-      names.map((name, i) => {
-        const y = get(this.tables[name]).filter((_, k) => k % 4 === 0);
-        return { x: y.map((_, k) => 4 * k), y, ink: INKS[i % 4], chosen: name === chosen };
-      }).sort((a, b) => a.chosen - b.chosen);
-    const xs = [0, this.view.last];
-    const bar = (table) => Array.from(table.log_snr, (l) => 1 / (1 + Math.exp(-l)));
-    this.plots = [
-      chart("alpha_bar", lines(bar), { xs, ys: [0, 1], label: "alpha-bar over t" }),
-      chart("log_snr", lines((t) => Array.from(t.log_snr)), { xs, ys: [-12, 12], label: "log SNR over t" }),
-      chart("beta", lines((t) => Array.from(t.beta)), { xs, ys: [0.0001, 1], log: true, label: "beta over t, logarithmic" }),
+    const colourOf = (/** @type {number} */ i) => CURVE_COLOURS[i % CURVE_COLOURS.length];
+
+    /** @param {(table: { logSnr: Float32Array, beta: Float32Array }) => Float32Array} values */
+    const lines = (values) => {
+      const all = names.map((name, i) => {
+        const y = values(this.tables[name]).filter((_, t) => t % DRAWN_EVERY === 0);
+        return { x: Array.from(y, (_, k) => DRAWN_EVERY * k), y, colour: colourOf(i), chosen: name === chosen };
+      });
+      return all.sort((a, b) => Number(a.chosen) - Number(b.chosen)); // the chosen curve lies on top
+    };
+    /** @type {[number, number]} */
+    const xs = [0, this.data.last];
+    this.#curves = [
+      new Chart(this.tab.chart("alpha_bar"), lines((table) => table.logSnr.map(sigmoid)), { xs, ys: [0, 1], label: "alpha-bar over t" }),
+      new Chart(this.tab.chart("log_snr"), lines((table) => table.logSnr), { xs, ys: [-12, 12], label: "log SNR over t" }),
+      new Chart(this.tab.chart("beta"), lines((table) => table.beta), { xs, ys: [0.0001, 1], log: true, label: "beta over t, logarithmic" }),
     ];
-    slot("key").innerHTML = names
-      .map((name, i) => `<span><i style="--c:var(${INKS[i % 4]})"></i>${this.view.schedules[name].label} · ${this.view.schedules[name].source}</span>`)
+    this.tab.slot("legend").innerHTML = names
+      .map((name, i) => `<span><i style="--c:var(${colourOf(i)})"></i>${this.data.schedules[name].label} · ${this.data.schedules[name].source}</span>`)
       .join("");
-    const normal = Array.from({ length: 81 }, (_, i) => -4 + i / 10);
-    this.histogram = chart(
-      "histogram",
-      [{ x: normal, y: normal.map((x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI)), ink: "--body-text-color" }],
-      { xs: [-4, 4], ys: [0, 1], bars: true, label: "histogram of pixel values" },
+    const density = NORMAL_CURVE.map((x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI));
+    this.#histogram = new Chart(
+      this.tab.chart("histogram"),
+      [{ x: NORMAL_CURVE, y: density, colour: "--body-text-color" }],
+      { xs: [-BIN_RANGE, BIN_RANGE], ys: [0, 1], bars: true, label: "histogram of pixel values" },
     );
-  },
-  paint(name, scale0, scale1) {
-    const { x0, eps, image, view } = this;
-    const canvas = canvasOf(name), area = view.size * view.size, data = image.data;
-    if (canvas.width !== view.size) canvas.width = canvas.height = view.size;
-    for (let p = 0; p < area; p++) {
-      for (let c = 0; c < 3; c++) data[4 * p + c] = (scale0 * x0[c * area + p] + scale1 * eps[c * area + p] + 1) * 127.5;
-      data[4 * p + 3] = 255;
+  }
+
+  /**
+   * Draw alpha x0 + sigma eps.
+   * @param {string} name
+   * @param {number} alpha
+   * @param {number} sigma
+   */
+  #drawMixture(name, alpha, sigma) {
+    const { x0, eps, image, data } = this;
+    const canvas = this.tab.canvas(name), area = data.size * data.size;
+    if (canvas.width !== data.size) canvas.width = canvas.height = data.size;
+    for (let pixel = 0; pixel < area; pixel++) {
+      for (let channel = 0; channel < 3; channel++) {
+        const i = channel * area + pixel;
+        image.data[4 * pixel + channel] = (alpha * x0[i] + sigma * eps[i] + 1) * 127.5;
+      }
+      image.data[4 * pixel + 3] = 255;
     }
     canvas.getContext("2d").putImageData(image, 0, 0);
-  },
+  }
+
   draw() {
-    if (!this.view) return;
-    const name = slot("schedule").value, table = this.tables[name], t = Math.min(state.t, this.view.last);
-    const l = table.log_snr[t], alpha = Math.sqrt(1 / (1 + Math.exp(-l))), sigma = Math.sqrt(1 / (1 + Math.exp(l)));
-    this.paint("x_t", alpha, sigma);
-    this.paint("signal", alpha, 0);
-    this.paint("noise", 0, sigma);
-    const bins = new Array(61).fill(0), n = this.x0.length;
-    let sum = 0, square = 0, power = 0, noise = 0;
-    for (let i = 0; i < n; i++) {
-      const a = alpha * this.x0[i], e = sigma * this.eps[i], v = a + e;
-      sum += v; square += v * v; power += a * a; noise += e * e;
-      const bin = Math.floor(((v + 4) * 61) / 8);
-      if (bin >= 0 && bin < 61) bins[bin]++;
-    }
-    this.histogram.bars(bins.map((count) => (count * 61) / (8 * n)), -4, 8 / 61);
-    const mean = sum / n, clean = this.view.moments[this.view.standardized ? "standardized" : "scaled"];
-    slot("formula").innerHTML = `x<sub>t</sub> = <b>${fixed(alpha)}</b> · x<sub>0</sub> + <b>${fixed(sigma)}</b> · ε`;
-    slot("facts").innerHTML = facts([
-      ["ᾱ = α²", fixed(alpha * alpha)],
+    if (!this.data) return;
+    const table = this.tables[this.tab.select("schedule").value], t = Math.min(this.tab.time, this.data.last);
+    const logSnr = table.logSnr[t], alpha = Math.sqrt(sigmoid(logSnr)), sigma = Math.sqrt(sigmoid(-logSnr));
+    this.#drawMixture("x_t", alpha, sigma);
+    this.#drawMixture("signal", alpha, 0);
+    this.#drawMixture("noise", 0, sigma);
+    const statistics = this.#measure(alpha, sigma), { mean, variance, signalPower, noisePower } = statistics;
+    this.#histogram.drawBars(statistics.density, -BIN_RANGE, (2 * BIN_RANGE) / BINS);
+    const clean = this.data.moments[this.data.standardized ? "standardized" : "scaled"];
+    const pictureSnr = signalPower > 0 ? `${formatNumber(10 * Math.log10(signalPower / noisePower), 1)} dB` : "no signal";
+    const expected = alpha * alpha * clean.variance + sigma * sigma;
+    this.tab.slot("formula").innerHTML =
+      `x<sub>t</sub> = <b>${formatNumber(alpha)}</b> · x<sub>0</sub> + <b>${formatNumber(sigma)}</b> · ε`;
+    this.tab.slot("facts").innerHTML = factsHtml([
+      ["ᾱ = α²", formatNumber(alpha * alpha)],
       ["β", table.beta[t].toPrecision(3)],
-      ["SNR of the schedule", `${fixed((10 / Math.LN10) * l, 1)} dB`],
-      ["SNR of this picture", power > 0 ? `${fixed(10 * Math.log10(power / noise), 1)} dB` : "no signal"],
-      ["mean (expected)", `${fixed(mean, 3)} (${fixed(alpha * clean.mean, 3)})`],
-      ["variance (expected)", `${fixed(square / n - mean * mean, 3)} (${fixed(alpha * alpha * clean.variance + sigma * sigma, 3)})`],
+      ["SNR of the schedule", `${formatNumber((10 / Math.LN10) * logSnr, 1)} dB`],
+      ["SNR of this picture", pictureSnr],
+      ["mean (expected)", `${formatNumber(mean, 3)} (${formatNumber(alpha * clean.mean, 3)})`],
+      ["variance (expected)", `${formatNumber(variance, 3)} (${formatNumber(expected, 3)})`],
     ]);
-    for (const plot of this.plots) plot.mark(t);
-  },
-  async fetch() {
-    const asked = { picture: this.source, size: Number(slot("size").value), seed: Number(slot("noise-seed").value), standardize: slot("standardize").checked };
-    this.asked = asked;
-    const view = await ask("forward", asked);
-    if (view && this.asked === asked) this.take(view); // a slower answer to what was asked before is out of date
-  },
-  async file(file) {
-    if (!file) return;
-    try {
-      const bitmap = await createImageBitmap(file);
-      const shrink = Math.min(1, 512 / Math.min(bitmap.width, bitmap.height), 2048 / Math.max(bitmap.width, bitmap.height));
-      const canvas = Object.assign(document.createElement("canvas"), {
-        width: Math.max(1, Math.round(bitmap.width * shrink)), height: Math.max(1, Math.round(bitmap.height * shrink)),
-      });
-      canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-      this.source = canvas.toDataURL("image/png");
-      this.kept = null;
-    } catch {
-      return say("This file is not a picture that the browser can read.", true);
+    for (const curve of this.#curves) curve.markAt(t);
+  }
+
+  /**
+   * Mean, variance, powers and histogram of alpha x0 + sigma eps.
+   * @param {number} alpha
+   * @param {number} sigma
+   */
+  #measure(alpha, sigma) {
+    const counts = new Array(BINS).fill(0), count = this.x0.length;
+    let sum = 0, squares = 0, signalPower = 0, noisePower = 0;
+    for (let i = 0; i < count; i++) {
+      const signal = alpha * this.x0[i], noise = sigma * this.eps[i], value = signal + noise;
+      sum += value;
+      squares += value * value;
+      signalPower += signal * signal;
+      noisePower += noise * noise;
+      const bin = Math.floor(((value + BIN_RANGE) * BINS) / (2 * BIN_RANGE));
+      if (bin >= 0 && bin < BINS) counts[bin]++;
     }
-    for (const button of $$('[data-slot="examples"] button')) button.setAttribute("aria-pressed", "false");
-    this.fetch();
-  },
-};
+    const mean = sum / count, variance = squares / count - mean * mean;
+    const density = counts.map((inBin) => (inBin * BINS) / (2 * BIN_RANGE * count));
+    return { mean, variance, signalPower, noisePower, density };
+  }
+
+  // ---- sources ----
+
+  /** Ask for the view of the source with the settings of the form. An answer to earlier settings is dropped. */
+  async update() {
+    const params = {
+      picture: this.source,
+      size: Number(this.tab.select("size").value),
+      seed: Number(this.tab.input("noise-seed").value),
+      standardize: this.tab.input("standardize").checked,
+    };
+    this.#latestParams = params;
+    const data = await this.tab.request("forward", params);
+    if (data && this.#latestParams === params) this.show(data);
+  }
+
+  /**
+   * Use an example, an uploaded picture or a picture of the library.
+   * @param {number | string} source
+   * @param {string | null} [pictureId]
+   */
+  setSource(source, pictureId = null) {
+    this.source = source;
+    this.pictureId = pictureId;
+    for (const [i, button] of this.exampleButtons().entries()) button.setAttribute("aria-pressed", String(i === source));
+    return this.update();
+  }
+
+  exampleButtons() {
+    return this.tab.all('[data-slot="examples"] button');
+  }
+
+  /** @param {string[]} uris the example pictures */
+  addExamples(uris) {
+    for (const [index, uri] of uris.entries()) {
+      const button = Object.assign(document.createElement("button"), { type: "button" });
+      button.setAttribute("aria-pressed", String(index === 0));
+      button.setAttribute("aria-label", `Example ${index + 1}`);
+      button.append(Object.assign(document.createElement("img"), { src: uri, alt: "" }));
+      button.addEventListener("click", () => this.setSource(index));
+      this.tab.slot("examples").append(button);
+    }
+  }
+
+  /** @param {File} file */
+  async openFile(file) {
+    if (!file) return;
+    let uri;
+    try {
+      const bitmap = await createImageBitmap(file), { width, height } = bitmap;
+      const scale = Math.min(1, SHORTER_SIDE / Math.min(width, height), LONGER_SIDE / Math.max(width, height));
+      const canvas = newCanvas(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
+      canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+      uri = canvas.toDataURL("image/png");
+    } catch {
+      return this.tab.showProblem("This file is not a picture that the browser can read.");
+    }
+    await this.setSource(uri);
+  }
+
+  // ---- what every view offers ----
+
+  /** @returns {undefined} */
+  stops() {}
+
+  canvases() {
+    return ["x_t", "signal", "noise"].map((name) => this.tab.canvas(name));
+  }
+
+  rows() {
+    if (!this.data) return [];
+    const table = this.tables[this.tab.select("schedule").value];
+    return Array.from(table.logSnr, (logSnr, t) => {
+      const alphaBar = sigmoid(logSnr);
+      return { t, alpha: Math.sqrt(alphaBar), sigma: Math.sqrt(1 - alphaBar), alpha_bar: alphaBar, beta: table.beta[t], log_snr: logSnr };
+    });
+  }
+
+  towardNoise() {
+    return true;
+  }
+
+  /** @param {URLSearchParams} params */
+  writeLink(params) {
+    if (typeof this.source === "number") params.set("example", String(this.source));
+    else if (this.pictureId) params.set("kept", this.pictureId);
+  }
+
+  linkNote() {
+    if (this.pictureId) return "The picture opens only for its owner.";
+    return typeof this.source === "number" ? "" : "It does not hold your own picture.";
+  }
+
+  /** @param {URLSearchParams} params */
+  async readLink(params) {
+    const example = this.exampleButtons()[Number(params.get("example"))];
+    if (params.has("kept")) this.tab.events.open({ picture: params.get("kept"), view: "forward" });
+    else if (params.has("example") && example) example.click();
+    else await this.update();
+    this.drawCharts();
+  }
+}

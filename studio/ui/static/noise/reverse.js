@@ -1,144 +1,229 @@
-// Reverse: a run taken apart, step by step, with what the network looked at.
+// Reverse: one run, step by step, with the sampler's arithmetic and the network's insides.
+import { find } from "../dom.js";
+import { drawFrame, formatNumber, loadImage, mathHtml, nearestIndex } from "./arrays.js";
+import { Inspector } from "./inspection.js";
 
-const reverse = {
-  stage: 0,
-  async take(view) {
-    this.taking = view; // whatever comes while its pictures are unpacked comes later
-    for (const stage of view.stages) {
-      stage.images = {};
-      for (const [name, uri] of Object.entries(stage.sheets)) stage.images[name] = await picture(uri);
-    }
-    if (this.taking !== view) return;
-    this.view = view;
-    this.looks = {};
-    slot("caption").textContent = view.caption || "no prompt";
-    for (const [name, value] of Object.entries(view.asked ?? {})) {
-      const field = $(`[data-form=run] [name=${name}]`);
-      if (field.type === "checkbox") field.checked = value;
-      else field.value = value;
-    }
-    const choices = slot("stages");
-    choices.replaceChildren();
-    for (const [index, stage] of view.stages.entries()) {
-      const button = Object.assign(document.createElement("button"), { type: "button", textContent: `${stage.width} × ${stage.height} px` });
-      button.addEventListener("click", () => this.choose(index));
-      choices.append(button);
-    }
-    await this.choose(0);
-  },
-  async choose(index) {
-    const view = this.view;
-    this.stage = index;
-    for (const [i, button] of [...slot("stages").children].entries()) button.setAttribute("aria-pressed", String(i === index));
-    const told = Object.entries(view.stages[index].condition);
-    slot("told").replaceChildren(...told.map(([name, uri]) => {
-      const figure = document.createElement("figure");
-      const image = Object.assign(document.createElement("img"), { src: uri, alt: name });
-      figure.append(image, Object.assign(document.createElement("figcaption"), { textContent: `also shown: ${name}` }));
-      return figure;
-    }));
-    slot("maps").textContent = this.looks[index] ? "" : "Looking into the network …";
-    slot("unet").replaceChildren();
-    draw();
-    if (!this.looks[index]) {
-      const given = view.looks?.[index] ?? (view.key && (await ask("look", { key: view.key, stage: index })));
-      if (given) for (const look of given.looks) {
-        look.attention = pixels(await picture(look.maps));
-        look.images = await Promise.all(look.levels.map(picture));
-      }
-      if (this.view !== view) return; // another run was opened meanwhile
-      this.looks[index] = given;
-    }
-    if (this.stage !== index) return;
-    if (this.looks[index]) this.furnish(this.looks[index]);
-    else slot("maps").textContent = "The network could not be looked into.";
-    draw();
-  },
-  furnish(look) {
-    slot("maps").innerHTML = look.words.map(() => '<figure class="nv-fig"><canvas role="img"></canvas><figcaption><b></b> <span></span></figcaption></figure>').join("");
-    for (const [i, figure] of [...slot("maps").children].entries()) {
-      const marks = look.words.slice(0, i).filter((word) => !word).length; // of several windows each has a start and an end
-      const name = look.words[i] || (marks % 2 ? "(end)" : "(start)");
-      $("b", figure).textContent = name;
-      $("canvas", figure).setAttribute("aria-label", `attention to ${name}`);
-    }
-    const [height, width] = look.window, last = look.levels.length + 2, windows = look.windows > 1 ? `, first of ${look.windows} windows` : "";
-    const card = (column, depth, name, shape, canvas) => `<div class="nv-level" style="--column:${column};--depth:${depth}"><b>${name}</b><span>${shape}</span>${canvas}</div>`;
-    const side = (level) => Math.round(Math.log2(look.levels[0].shape[1] / level.shape[1]));
-    const skips = look.levels.map((level, i) => {
-      const other = look.levels.findIndex((up) => up.name === level.name.replace("down", "up"));
-      return level.name.startsWith("down") && other > i ? `<i class="nv-skip" style="--depth:${side(level)};--from:${i + 2};--count:${other - i + 1}"></i>` : "";
-    });
-    slot("unet").style.setProperty("--columns", last);
-    slot("unet").innerHTML = card(1, 0, "in", `10 × ${height} × ${width}${windows}`, '<canvas data-at="x_t" role="img" aria-label="x_t, the input"></canvas><small>x<sub>t</sub> 3, known picture 3, mask 1, low resolution 3</small>')
-      + look.levels.map((level, i) => card(i + 2, side(level), level.name, level.shape.join(" × "), `<canvas role="img" aria-label="channels of ${level.name}"></canvas>`)).join("")
-      + card(last, 0, "out", `3 × ${height} × ${width}`, '<canvas data-at="x0" role="img" aria-label="the predicted picture"></canvas><small>v, and from it x̂<sub>0</sub></small>')
-      + skips.join("");
-  },
-  stops() {
-    // Heun calls the network twice at one time: a rail has one place for each call
-    return this.view?.stages[this.stage].steps.map((step, i, all) => (i && step.t === all[i - 1].t ? step.t - 1 : step.t));
-  },
-  draw() {
-    if (!this.view) return;
-    const stage = this.view.stages[this.stage], index = nearest(this.stops(), state.t), step = stage.steps[index];
-    for (const [name, at] of [["rx_t", "x_t"], ["reps", "eps"], ["rx0", "x0"], ["rx_next", "x_next"], ["rdiff", "difference"]]) {
-      const canvas = canvasOf(name), image = at === "x_next" && !step.next ? null : stage.images[at];
-      canvas.closest("figure").style.visibility = image ? "" : "hidden";
-      if (image) frame(canvas, image, index, stage.width, stage.height);
-    }
-    const guidance = Number(step.guidance.toFixed(2));
-    const guided = step.difference === null ? (step.guidance === 1 ? "guidance did not act here" : `guidance ${guidance}, which the network took as an input: one pass, no difference`) : `guidance ${guidance}: the words change x̂0 by ${fixed(step.difference, 3)}${this.view.emphasized && step.guidance > 1 ? ", what those for the style change counted 1.25 times" : ""}, added ${fixed(step.guidance - 1, 1)} times more`;
-    const how = {
-      exact: "the sampler's own weights", fitted: "the sampler's weights, fitted to this network for so many calls",
-      measured: "weights measured from the arrays", unknown: "of a long run only a part of the steps is kept",
-    }[step.how];
-    const left = step.drawn ? "noise drawn anew" : step.rest === null ? "not known" : step.rest < 1e-6 ? "nothing" : step.rest.toExponential(1);
-    slot("arithmetic").className = "nv-lines";
-    slot("arithmetic").innerHTML =
-      `<p>step ${step.step + 1}, t = ${fixed(step.t, 0)}</p><p>${printed(step.splitting)}</p><p>${printed(step.arithmetic)}</p>` +
-      `<p>${printed(guided)}</p><p>${how}${step.how === "unknown" ? "" : `; left over: ${left}`}</p>`;
-    const named = (numbers, more) => numbers.map((number, i) => [(["x_t", "x̂0 now", "x̂0 before", "x̂0 before that"][i] ?? `x̂0 ${i - 1} steps before`) + more, number]);
-    const weights = step.how === "unknown" ? [] : [...named([step.a, ...step.b], ""), ...named(step.coarse, ", smoothed")];
-    const largest = Math.max(1, ...weights.map(([, w]) => Math.abs(w)));
-    slot("weights").innerHTML = weights.map(([name, w]) => {
-      const half = (50 * Math.abs(w)) / largest;
-      return `<div class="nv-weight"><span>${printed(name)}</span><span class="track"><i style="width:${half}%;left:${w < 0 ? 50 - half : 50}%"></i></span><b>${fixed(w)}</b></div>`;
-    }).join("");
-    const look = this.looks[this.stage];
-    if (look && slot("maps").children.length) this.inside(look, stage, index);
-  },
-  inside(look, stage, index) {
-    const at = look.looks[nearest(look.looks.map((l) => l.index), index)];
-    const { width, height } = look, ink = [255, 196, 0];
-    const overlay = this.overlay ??= document.createElement("canvas");
-    Object.assign(overlay, { width, height });
-    for (const [w, figure] of [...slot("maps").children].entries()) {
-      const canvas = $("canvas", figure), context = canvas.getContext("2d");
-      if (canvas.width !== 4 * width) Object.assign(canvas, { width: 4 * width, height: 4 * height });
-      const image = new ImageData(width, height);
-      for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
-        const value = at.attention.data[4 * (y * at.attention.width + w * width + x)], p = 4 * (y * width + x);
-        image.data.set([...ink, value * 0.9], p);
-      }
-      overlay.getContext("2d").putImageData(image, 0, 0);
-      context.imageSmoothingEnabled = false;
-      context.filter = "grayscale(1) brightness(0.55)";
-      context.drawImage(stage.images.x0, index * width, 0, width, height, 0, 0, 4 * width, 4 * height);
-      context.filter = "none";
-      context.imageSmoothingEnabled = true;
-      context.drawImage(overlay, 0, 0, 4 * width, 4 * height);
-      $("span", figure).textContent = `${(100 * at.shares[w]).toFixed(1)} %`;
-    }
-    for (const canvas of $$("[data-at]", slot("unet"))) frame(canvas, stage.images[canvas.dataset.at], index, stage.width, stage.height);
-    for (const [i, canvas] of $$("canvas:not([data-at])", slot("unet")).entries()) {
-      const level = look.levels[i], [, h, w] = level.shape;
-      if (canvas.width !== 3 * w) Object.assign(canvas, { width: 3 * w, height: 2 * h });
-      for (let k = 0; k < level.shown; k++) {
-        canvas.getContext("2d").drawImage(at.images[i], k * w, 0, w, h, (k % 3) * w, Math.floor(k / 3) * h, w, h);
-      }
-    }
-  },
+/** @import { ReverseData, StepData, View } from "./types.d.ts" */
+/** @import { NoiseTab } from "./tab.js" */
+
+const RUN_FIELDS = ["prompt", "negative_prompt", "steps", "guidance", "sampler", "seed", "one_pass", "style_emphasis"];
+/** The canvases of the diagram, and the sheets that they show. @type {[string, string][]} */
+const DIAGRAM = [["rx_t", "x_t"], ["reps", "eps"], ["rx0", "x0"], ["rx_next", "x_next"], ["rdiff", "difference"]];
+const WEIGHTS_FROM = {
+  exact: "the sampler's own weights",
+  fitted: "the sampler's weights, fitted to this network for this number of calls",
+  measured: "weights measured from the arrays",
+  unknown: "of a long run only some steps are kept",
 };
 
-const nearest = (values, wanted) => values.reduce((best, value, i) => (Math.abs(value - wanted) < Math.abs(values[best] - wanted) ? i : best), 0);
+/** @param {string} name */
+const runField = (name) => `[data-form=run] [name=${name}]`;
+
+/** @implements {View} */
+export class ReverseView {
+  fields = Object.fromEntries(RUN_FIELDS.map((name) => [name, runField(name)]));
+  /** @type {ReverseData} */
+  data = null;
+  stageIndex = 0;
+  /** The run whose pictures are loading: only the latest is shown. @type {ReverseData} */
+  #loading = null;
+  /** Where a link leads, until its run arrives. @type {{ t: number, stage: number, canRepeat: boolean } | null} */
+  #linkTarget = null;
+
+  /** @param {NoiseTab} tab */
+  constructor(tab) {
+    this.tab = tab;
+    this.inspector = new Inspector(tab);
+  }
+
+  /** @param {ReverseData} data */
+  async show(data) {
+    this.#loading = data;
+    for (const stage of data.stages) {
+      stage.images = {};
+      for (const [name, uri] of Object.entries(stage.sheets)) stage.images[name] = await loadImage(uri);
+    }
+    if (this.#loading !== data) return;
+    this.data = data;
+    this.inspector.openRun(data);
+    this.tab.slot("caption").textContent = data.caption || "no prompt";
+    for (const [name, value] of Object.entries(data.params ?? {})) this.#fill(name, value);
+    this.tab.slot("stages").replaceChildren(...data.stages.map((stage, index) => {
+      const text = `${stage.width} × ${stage.height} px`;
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+      button.addEventListener("click", () => this.chooseStage(index));
+      return button;
+    }));
+    await this.chooseStage(0);
+  }
+
+  /**
+   * @param {string} name
+   * @param {string | number | boolean} value
+   */
+  #fill(name, value) {
+    const field = this.tab.field(runField(name));
+    if (field instanceof HTMLInputElement && field.type === "checkbox") field.checked = Boolean(value);
+    else field.value = String(value);
+  }
+
+  /** @param {number} index */
+  async chooseStage(index) {
+    const { data, tab } = this;
+    this.stageIndex = index;
+    for (const [i, button] of [...tab.slot("stages").children].entries()) button.setAttribute("aria-pressed", String(i === index));
+    tab.slot("conditions").replaceChildren(...Object.entries(data.stages[index].condition).map(([name, uri]) => {
+      const figure = document.createElement("figure"), caption = document.createElement("figcaption");
+      caption.textContent = `also given: ${name}`;
+      figure.append(Object.assign(document.createElement("img"), { src: uri, alt: name }), caption);
+      return figure;
+    }));
+    tab.draw();
+    await this.inspector.openStage(index);
+    tab.draw();
+  }
+
+  draw() {
+    if (!this.data) return;
+    const stage = this.data.stages[this.stageIndex], index = nearestIndex(this.stops(), this.tab.time);
+    const step = stage.steps[index];
+    for (const [name, sheet] of DIAGRAM) {
+      const canvas = this.tab.canvas(name), image = sheet === "x_next" && !step.next ? null : stage.images[sheet];
+      canvas.closest("figure").style.visibility = image ? "" : "hidden";
+      if (image) drawFrame(canvas, image, index, stage.width, stage.height);
+    }
+    this.tab.slot("arithmetic").innerHTML = this.#arithmeticHtml(step);
+    this.tab.slot("weights").innerHTML = weightsHtml(step);
+    this.inspector.draw(stage, index);
+  }
+
+  /** @param {StepData} step */
+  #arithmeticHtml(step) {
+    const residual = step.drawn ? "new noise" : step.rest === null ? "not known" : step.rest < 1e-6 ? "nothing" : step.rest.toExponential(1);
+    const source = WEIGHTS_FROM[step.how] + (step.how === "unknown" ? "" : `; left over: ${residual}`);
+    return [`step ${step.step + 1}, t = ${formatNumber(step.t, 0)}`, step.splitting, step.arithmetic, this.#guidanceText(step), source]
+      .map((line) => `<p>${mathHtml(line)}</p>`)
+      .join("");
+  }
+
+  /** @param {StepData} step */
+  #guidanceText(step) {
+    const guidance = Number(step.guidance.toFixed(2));
+    if (step.difference === null) {
+      if (step.guidance === 1) return "guidance has no effect here";
+      return `guidance ${guidance}, an input of the network: one pass, no difference`;
+    }
+    const emphasis = this.data.emphasized && step.guidance > 1 ? ", where the words of the style count 1.25 times" : "";
+    return `guidance ${guidance}: the words change x̂0 by ${formatNumber(step.difference, 3)}${emphasis}; ${formatNumber(step.guidance - 1, 1)} times that is added`;
+  }
+
+  // ---- running ----
+
+  /** @param {FormData} form */
+  run(form) {
+    this.tab.events.run({ params: {
+      prompt: String(form.get("prompt")),
+      negative_prompt: String(form.get("negative_prompt")),
+      steps: Number(form.get("steps")),
+      guidance: Number(form.get("guidance")),
+      sampler: String(form.get("sampler")),
+      seed: Number(form.get("seed")),
+      one_pass: form.has("one_pass"),
+      style_emphasis: form.has("style_emphasis"),
+    } });
+  }
+
+  onShow() {
+    if (this.#loading) return;
+    this.tab.request("example_run").then((data) => data && !this.#loading && this.show(data));
+  }
+
+  // ---- what every view offers ----
+
+  /** Heun calls the network twice at one time: the second call gets a time of its own on the slider. */
+  stops() {
+    return this.data?.stages[this.stageIndex].steps.map((step, i, steps) => (i && step.t === steps[i - 1].t ? step.t - 1 : step.t));
+  }
+
+  canvases() {
+    return ["rx_t", "reps", "rx0", "rx_next"].map((name) => this.tab.canvas(name));
+  }
+
+  rows() {
+    if (!this.data) return [];
+    return this.data.stages.flatMap((stage) => stage.steps.map(({ b, ...step }) => ({
+      size: `${stage.width}x${stage.height}`,
+      ...step,
+      ...Object.fromEntries(b.map((weight, i) => [`b${i}`, weight])),
+    })));
+  }
+
+  towardNoise() {
+    return false;
+  }
+
+  /** @param {URLSearchParams} params */
+  writeLink(params) {
+    for (const name of RUN_FIELDS) params.delete(name); // the form may differ from the run on the page
+    if (!this.data?.picture) return;
+    params.set("stage", String(this.stageIndex));
+    params.set("run", this.data.picture);
+    for (const [name, value] of Object.entries(this.data.params ?? {})) {
+      params.set(name, String(typeof value === "boolean" ? Number(value) : value));
+    }
+  }
+
+  linkNote() {
+    return this.data?.picture && !this.data.params ? "It opens only for the owner of this run." : "";
+  }
+
+  /**
+   * @param {URLSearchParams} params
+   * @param {number} t
+   */
+  readLink(params, t) {
+    if (!params.get("run")) return;
+    this.#linkTarget = { t, stage: Number(params.get("stage")), canRepeat: params.has("prompt") };
+    this.tab.events.open({ picture: params.get("run") });
+  }
+
+  /** Start the run of a link anew if it is not kept for this visitor. Returns whether it can. */
+  repeatFromLink() {
+    if (!this.#linkTarget?.canRepeat) return false;
+    this.#linkTarget.canRepeat = false;
+    /** @type {HTMLFormElement} */ (find("[data-form=run]", this.tab.element)).requestSubmit();
+    return true;
+  }
+
+  /** Go to the stage and time of the link whose run is now shown. */
+  async goToLinkTarget() {
+    if (!this.#linkTarget) return;
+    const { t, stage } = this.#linkTarget;
+    this.#linkTarget = null;
+    if (stage && this.data.stages[stage]) await this.chooseStage(stage);
+    if (Number.isFinite(t)) this.tab.goTo(t);
+  }
+}
+
+/**
+ * The name of a term of the sampler's sum: x_t, then the predictions, newest first.
+ * @param {number} index
+ */
+function termName(index) {
+  if (index === 0) return "x_t";
+  return index === 1 ? "x̂0 now" : `x̂0 ${index - 1} before`;
+}
+
+/** @param {StepData} step */
+function weightsHtml(step) {
+  if (step.how === "unknown") return "";
+  /** @type {(numbers: number[], suffix: string) => [string, number][]} */
+  const named = (numbers, suffix) => numbers.map((number, i) => [termName(i) + suffix, number]);
+  const weights = [...named([step.a, ...step.b], ""), ...named(step.coarse, ", smoothed")];
+  const largest = Math.max(1, ...weights.map(([, weight]) => Math.abs(weight)));
+  return weights.map(([name, weight]) => {
+    const width = (50 * Math.abs(weight)) / largest, left = weight < 0 ? 50 - width : 50;
+    const bar = `<span class="track"><i style="width:${width}%;left:${left}%"></i></span>`;
+    return `<div class="nv-weight"><span>${mathHtml(name)}</span>${bar}<b>${formatNumber(weight)}</b></div>`;
+  }).join("");
+}

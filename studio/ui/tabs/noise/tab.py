@@ -1,94 +1,99 @@
-"""The tab "Noise": its parts, what the browser may call, and what other tabs put into it.
+"""The Noise tab: its components, what its scripts may call, and what other tabs send to it.
 
-What is asked for is answered by noise_room.py; what is drawn is drawn by the scripts in noise_views.
+`studio.services.noise` answers; the modules in static/noise draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
-from studio.services.noise import NoiseService
+from studio.services.context import AppContext
 from studio.ui.components.parts import PRIVATE
-from studio.ui.tabs.noise.panels import panels
+from studio.ui.scripts import on_load
+from studio.ui.tabs.noise.panels import panels_html
 
-if TYPE_CHECKING:
-    from studio.services.context import AppContext
-
-# One script, to which Gradio gives `element`, `trigger` and `server`.
-_PARTS = ("drawing", "forward", "reverse", "compare", "plane", "rail", "take", "tour")
-_SCRIPT = "\n".join(
-    (Path(__file__).parents[2] / "static" / "noise" / f"{name}.js").read_text("utf-8") for name in _PARTS
+# Gradio knows the tab's events by their names in this script.
+_MOUNT = on_load(
+    "noise/main.js",
+    """mountNoise(element, server, {
+  open: (data) => trigger("open", data),
+  run: (data) => trigger("run", data),
+  compare: (data) => trigger("compare", data),
+})""",
 )
-# What is put in before the tab was ever opened is there when this first runs.
-_INBOX = """const post = () => {
-  window.noiseLetter = props.value;
-  window.dispatchEvent(new Event("noise-letter"));
-};
-watch("value", post);
-post();"""
+_INBOX = on_load("noise/main.js", "watchInbox(props, watch)")
 
 
 @dataclass(frozen=True)
 class NoiseTab:
-    """The tab's parts that others reach: any event may put what these say of an owner's picture into `inbox`.
+    """The tab's components that others use.
 
-    open: how it was made, taken apart.  drown: the picture on its way into noise.
+    inbox: takes messages for the tab's scripts, from any event.
+    open: returns the message that shows how an owner's picture was made, step by step.
+    open_forward: returns the message that adds noise to an owner's picture.
     """
 
     view: gr.HTML
     inbox: gr.HTML
     open: Callable[[str, str], str]
-    drown: Callable[[str, str], str]
+    open_forward: Callable[[str, str], str]
 
 
-def build_noise(studio: AppContext, token: gr.BrowserState) -> NoiseTab:
-    """The tab's parts; call it inside a gr.Tab. token: the browser's own, see owner.py."""
-    room = NoiseService(studio)
+def build_noise(context: AppContext, token: gr.BrowserState) -> NoiseTab:
+    """Build the tab's components, inside a gr.Tab.
+
+    token: the browser's own, see `studio.services.owners`.
+    """
+    service = context.noise
+    methods = (
+        service.first_view,
+        service.example_run,
+        service.forward,
+        service.plane_start,
+        service.plane_train,
+        service.inspect,
+        service.animate,
+    )
     view = gr.HTML(
-        panels(studio.capabilities.samplers),
+        panels_html(context.capabilities.samplers),
         elem_id="noise",
         apply_default_css=False,
-        js_on_load=_SCRIPT,
-        server_functions=[
-            _function(method)
-            for method in (
-                room.first,
-                room.example_run,
-                room.forward,
-                room.plane_start,
-                room.plane_train,
-                room.look,
-                room.animate,
-            )
-        ],
+        js_on_load=_MOUNT,
+        server_functions=[_function(method) for method in methods],
     )
     inbox = gr.HTML("", visible="hidden", html_template="<i></i>", js_on_load=_INBOX, elem_id="noise-inbox")
 
+    def owner_of(request: gr.Request, browser: str) -> str:
+        return context.owners.of_page(request, browser)[0]
+
     def run(browser: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        yield from room.run(getattr(event, "asked", None), room.owner(request, browser))
+        yield from service.run(_data(event).get("params"), owner_of(request, browser))
 
     def compare(browser: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        yield from room.compare(getattr(event, "asked", None), room.owner(request, browser))
+        yield from service.compare(_data(event).get("params"), owner_of(request, browser))
 
-    def fetch(browser: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        show = room.drown if getattr(event, "into", "") == "forward" else room.open
-        yield show(room.owner(request, browser), str(getattr(event, "asked", "")))
+    def open_picture(browser: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
+        open_ = service.open_forward if _data(event).get("view") == "forward" else service.open
+        yield open_(owner_of(request, browser), str(_data(event).get("picture")))
 
-    for event, answer in ((view.fetch, fetch), (view.run, run), (view.compare, compare)):
+    for event, answer in ((view.open, open_picture), (view.run, run), (view.compare, compare)):
         event(answer, [token], [inbox], concurrency_limit=None, **PRIVATE)
-    return NoiseTab(view, inbox, room.open, room.drown)
+    return NoiseTab(view, inbox, service.open, service.open_forward)
 
 
-def _function(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Gradio marks what it may serve, which a bound method does not bear."""
+def _data(event: gr.EventData) -> dict[str, Any]:
+    return event._data if isinstance(event._data, dict) else {}
 
-    def function(asked: Any) -> Any:
-        return method(asked)
+
+def _function(method: Callable[[object], dict[str, Any]]) -> Callable[[object], dict[str, Any]]:
+    """Return a function that calls a method: Gradio sets an attribute on it, which methods do not allow."""
+
+    def function(params: object) -> dict[str, Any]:
+        return method(params)
 
     function.__name__ = method.__name__
     return function

@@ -1,7 +1,4 @@
-"""A small network that learns points in the plane within seconds, by the studio's own schedule, loss and sampler.
-
-Knows clouds of points (plane.py); knows nothing of pages, or of who holds the training between two looks at it.
-"""
+"""A small network that learns points in two dimensions within seconds, with the studio's schedule, loss and sampler."""
 
 from __future__ import annotations
 
@@ -17,16 +14,16 @@ from torch import nn
 from studio.diffusion.guidance import apply_guidance
 from studio.diffusion.noise_process import to_original_and_noise, velocity
 from studio.diffusion.schedulers.sampling_plan import SamplingPlan, multistep_update
-from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.lab.plane import EXTENT, PointCloud
+from studio.lab.schedules import make_schedule
 
-ANYTHING = 2  # the class of a point whose class is not told
+UNCONDITIONAL = 2  # the class input of a point without a class
 Field = Callable[[torch.Tensor, torch.Tensor, "int | None"], torch.Tensor]  # (x_t (B, 2), t, label) -> v (B, 2)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Matrices this small are fastest on one thread, by far so on a busy machine. Other threads keep their own."""
+    """Run torch on one thread, the fastest for matrices this small. Other Python threads keep their setting."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -36,38 +33,41 @@ def one_thread() -> Iterator[None]:
 
 
 class PointNetwork(nn.Module):
-    """v for points (B, 2) at log-SNR (B,) and class (B,): an MLP over waves of the position (arXiv 2006.10739)."""
+    """v for points (B, 2) at log-SNR (B,) and class (B,): an MLP over Fourier features of the position (arXiv
+    2006.10739)."""
 
-    def __init__(self, width: int = 128, waves: int = 32) -> None:
+    position_frequencies: torch.Tensor
+    level_frequencies: torch.Tensor
+
+    def __init__(self, width: int = 128, frequencies: int = 32) -> None:
         super().__init__()
-        self.register_buffer("waves", 1.5 * torch.randn(2, waves))
-        self.register_buffer("beats", torch.linspace(0.1, 1.2, 8))
-        self.of_class = nn.Embedding(3, 16)
-        self.enter = nn.Linear(2 + 2 * waves + 2 * 8 + 16, width)
+        self.register_buffer("position_frequencies", 1.5 * torch.randn(2, frequencies))
+        self.register_buffer("level_frequencies", torch.linspace(0.1, 1.2, 8))
+        self.class_embedding = nn.Embedding(3, 16)
+        self.input = nn.Linear(2 + 2 * frequencies + 2 * 8 + 16, width)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
-        self.leave = nn.Linear(width, 2)
-        nn.init.zeros_(self.leave.weight)
+        self.output = nn.Linear(width, 2)
+        nn.init.zeros_(self.output.weight)
 
     def forward(self, x: torch.Tensor, log_snr: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        place, beat = x @ self.waves, log_snr[:, None] * self.beats
-        told = torch.cat([x, place.sin(), place.cos(), beat.sin(), beat.cos(), self.of_class(label)], -1)
-        h = self.enter(told)
+        """Return v (B, 2)."""
+        position, level = x @ self.position_frequencies, log_snr[:, None] * self.level_frequencies
+        features = [x, position.sin(), position.cos(), level.sin(), level.cos(), self.class_embedding(label)]
+        hidden = self.input(torch.cat(features, -1))
         for layer in self.layers:
-            h = h + layer(nn.functional.silu(h))
-        return self.leave(nn.functional.silu(h))
+            hidden = hidden + layer(nn.functional.silu(hidden))
+        return self.output(nn.functional.silu(hidden))
 
 
 class PointModel:
-    """A training that can be left and taken up again: the object is its state.
+    """A network and its training, which can pause and continue at any step.
 
-    Args:
-        cloud: what to learn.
-        seed: of the weights, the times and the noise.
+    seed: of the weights, the times and the noise.
     """
 
     def __init__(self, cloud: PointCloud, seed: int = 0, batch: int = 512, learning_rate: float = 2e-3) -> None:
         self.cloud, self.batch = cloud, batch
-        self.scheduler = StudioScheduler.from_config(STUDIO_CONFIG)
+        self.scheduler = make_schedule("model")
         self.schedule = self.scheduler.schedule
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
@@ -80,24 +80,25 @@ class PointModel:
 
     @property
     def steps(self) -> int:
+        """Training steps so far."""
         return len(self.losses)
 
     def train(self, seconds: float = 1.0, steps: int | None = None) -> Iterator[float]:
-        """The loss of one step after another, for so long or for so many; leave it any time."""
-        until = time.monotonic() + seconds
-        while (time.monotonic() < until) if steps is None else steps > 0:
-            steps = None if steps is None else steps - 1
+        """Train for so many seconds, or for so many steps, and yield the loss of each step."""
+        end, done = time.monotonic() + seconds, 0
+        while done < steps if steps is not None else time.monotonic() < end:
             self.losses.append(self._step())
+            done += 1
             yield self.losses[-1]
 
     @one_thread()
     def _step(self) -> float:
-        """The mean squared error of the velocity, as studio.training.train has it, in two dimensions."""
+        """Make one step and return its loss: the mean squared error of the velocity, as in studio.training.train."""
         g, size = self.generator, self.batch
         chosen = torch.randint(len(self.points), (size,), generator=g)
         x0 = self.points[chosen]
-        dropped = torch.rand(size, generator=g) < 0.2  # these are learned without their class
-        label = torch.where(dropped, ANYTHING, self.labels[chosen])
+        dropped = torch.rand(size, generator=g) < 0.2  # learned without their class
+        label = torch.where(dropped, UNCONDITIONAL, self.labels[chosen])
         # logit-normal times (arXiv 2403.03206), a tenth of them uniform
         normal = torch.sigmoid(1.2 * torch.randn(size, generator=g))
         t = torch.where(torch.rand(size, generator=g) < 0.1, torch.rand(size, generator=g), normal)
@@ -119,14 +120,17 @@ class PointModel:
     @one_thread()
     @torch.no_grad()
     def field(self, x_t: torch.Tensor, t: torch.Tensor, label: int | None = None) -> torch.Tensor:
-        """The velocity (B, 2) that the averaged network sees at x_t (B, 2) and t (B,) or (1,)."""
-        classes = torch.full((len(x_t),), ANYTHING if label is None else label)
+        """Return the velocity (B, 2) of the averaged network at x_t (B, 2) and t (B,) or (1,)."""
+        classes = torch.full((len(x_t),), UNCONDITIONAL if label is None else label)
         return self.average(x_t, self.schedule.log_snr(t.float()).expand(len(x_t)), classes)
 
 
 @dataclass(frozen=True)
 class GuidanceTarget:
-    """Which class to paint, and how hard: v = v_away + scale (v_label - v_away); None stands for either class."""
+    """The class to generate, the class to avoid, and the guidance: v = v_away + scale (v_label - v_away).
+
+    None stands for both classes. Raises ValueError for other classes than 0 and 1, and for a scale outside 0 to 20.
+    """
 
     label: int | None = None
     away: int | None = None
@@ -140,22 +144,26 @@ class GuidanceTarget:
             raise ValueError(f"guidance is {self.scale}; it must be between 0 and 20")
 
     def __call__(self, field: Field, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Return the guided velocity (B, 2) of a field."""
         toward = field(x_t, t, self.label)
         if self.scale == 1 or self.label == self.away:
             return toward
-        return apply_guidance(field(x_t, t, self.away), toward, self.scale)
+        return apply_guidance(field(x_t, t, self.away), toward, torch.tensor(self.scale))
 
 
 ANY_POINT = GuidanceTarget()
 
 
 def reverse_paths(
-    field: Field, plan: SamplingPlan, start: torch.Tensor, aim: GuidanceTarget = ANY_POINT
+    field: Field, plan: SamplingPlan, start: torch.Tensor, target: GuidanceTarget = ANY_POINT
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """From noise (P, 2) to points by the studio's multistep sampler: x (N + 1, P, 2) and predictions x0 (N, P, 2)."""
+    """Follow the studio's multistep sampler from noise (P, 2) to points.
+
+    Returns x (N + 1, P, 2) and the predictions x0 (N, P, 2) of N steps.
+    """
     x, xs, predictions = start, [start], []
     for i in range(len(plan)):
-        v = aim(field, x, plan.timesteps[i : i + 1])
+        v = target(field, x, plan.timesteps[i : i + 1])
         alpha, sigma = (level[i].to(x) for level in (plan.alphas, plan.sigmas))
         x0, _ = to_original_and_noise(v, x, alpha, sigma, "v_prediction")
         predictions.append(x0)
@@ -165,8 +173,11 @@ def reverse_paths(
 
 
 def forward_paths(plan: SamplingPlan, x0: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """From points (P, 2) to noise, (N + 1, P, 2), along the same levels: a random walk, x_t = r x_s + q eps with
-    r = alpha_t / alpha_s and q^2 = sigma_t^2 - r^2 sigma_s^2 (Kingma et al. 2021, arXiv 2107.00630, equation 20)."""
+    """Return random walks (N + 1, P, 2) from points (P, 2) to noise, along the same levels.
+
+    A step is x_t = r x_s + q eps with r = alpha_t / alpha_s and q^2 = sigma_t^2 - r^2 sigma_s^2 (Kingma et al. 2021,
+    arXiv 2107.00630, equation 20).
+    """
     levels = list(zip(plan.alphas.tolist(), plan.sigmas.tolist(), strict=True))[::-1]
     (alpha_s, sigma_s), x = levels[0], x0
     if sigma_s:
@@ -182,19 +193,19 @@ def forward_paths(plan: SamplingPlan, x0: torch.Tensor, generator: torch.Generat
 
 
 def flow_arrows(
-    field: Field, plan: SamplingPlan, side: int = 15, aim: GuidanceTarget = ANY_POINT
+    field: Field, plan: SamplingPlan, side: int = 15, target: GuidanceTarget = ANY_POINT
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The flow on a grid (side^2, 2), and -v there at every step (N, side^2, 2).
+    """Return a grid (side^2, 2) and the flow there at every step, -v (N, side^2, 2).
 
-    With alpha = cos phi and sigma = sin phi the flow that carries points from data to noise is dx / dphi = v
-    (Salimans & Ho 2022, arXiv 2202.00512, appendix D), so that -v is where a point goes next.
+    With alpha = cos phi and sigma = sin phi the flow from data to noise is dx / dphi = v (Salimans & Ho 2022, arXiv
+    2202.00512, appendix D). So -v points toward the data.
     """
     axis = torch.linspace(-EXTENT * 0.92, EXTENT * 0.92, side)
     grid = torch.cartesian_prod(axis, axis)  # (side^2, 2)
-    return grid, torch.stack([-aim(field, grid, plan.timesteps[i : i + 1]) for i in range(len(plan))])
+    return grid, torch.stack([-target(field, grid, plan.timesteps[i : i + 1]) for i in range(len(plan))])
 
 
 def near_share(samples: np.ndarray, cloud: PointCloud, within: float = 0.15) -> float:
-    """The share of samples (P, 2) that lie within a distance of some point of the cloud."""
+    """Return the share of samples (P, 2) within a distance of some point of the cloud."""
     distance = torch.cdist(torch.as_tensor(samples, dtype=torch.float32), torch.from_numpy(cloud.points))
     return float((distance.min(1).values <= within).float().mean())

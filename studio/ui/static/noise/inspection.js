@@ -1,0 +1,173 @@
+// The network at a step of a run: attention to each word, and channels of each block of the U-Net.
+import { find, findAll, findCanvas } from "../dom.js";
+import { drawFrame, loadImage, nearestIndex, newCanvas, pixelsOf } from "./arrays.js";
+
+/** @import { InspectionData, Look, ReverseData, StageData } from "./types.d.ts" */
+/** @import { NoiseTab } from "./tab.js" */
+
+const OVERLAY_COLOUR = [255, 196, 0];
+const OVERLAY_OPACITY = 0.9;
+const MAP_SCALE = 4; // px of a map per px of the picture
+const CHANNEL_COLUMNS = 3;
+
+export class Inspector {
+  /** @type {ReverseData} */
+  #run = null;
+  /** By stage; null where the network cannot be inspected. @type {Record<number, InspectionData | null>} */
+  #stages = {};
+  #stageIndex = 0;
+  /** What is on the page. @type {InspectionData | null} */
+  #shown = null;
+  #overlay = newCanvas(1, 1);
+
+  /** @param {NoiseTab} tab */
+  constructor(tab) {
+    this.tab = tab;
+  }
+
+  /** @param {ReverseData} run */
+  openRun(run) {
+    this.#run = run;
+    this.#stages = {};
+  }
+
+  /** @param {number} index */
+  async openStage(index) {
+    const run = this.#run, maps = this.tab.slot("maps");
+    this.#stageIndex = index;
+    this.#shown = null;
+    maps.textContent = index in this.#stages ? "" : "Inspecting the network …";
+    this.tab.slot("unet").replaceChildren();
+    if (!(index in this.#stages)) {
+      const data = await this.#load(run, index);
+      if (this.#run !== run) return; // another run was opened meanwhile
+      this.#stages[index] = data;
+      if (this.#stageIndex !== index) return; // another stage was chosen meanwhile
+    }
+    if (this.#stages[index]) this.#build(this.#stages[index]);
+    else maps.textContent = "The network cannot be inspected.";
+  }
+
+  /**
+   * @param {ReverseData} run
+   * @param {number} index
+   * @returns {Promise<InspectionData | null>}
+   */
+  async #load(run, index) {
+    const data = run.looks?.[index] ?? (run.key && (await this.tab.request("inspect", { key: run.key, stage: index })));
+    if (!data) return null;
+    for (const look of data.looks) {
+      look.attention = pixelsOf(await loadImage(look.maps));
+      look.images = await Promise.all(look.levels.map(loadImage));
+    }
+    return data;
+  }
+
+  // ---- building the parts of the page ----
+
+  /** @param {InspectionData} data */
+  #build(data) {
+    this.#shown = data;
+    const maps = this.tab.slot("maps");
+    maps.innerHTML = data.words
+      .map(() => '<figure class="nv-fig"><canvas role="img"></canvas><figcaption><b></b> <span></span></figcaption></figure>')
+      .join("");
+    for (const [i, figure] of [...maps.children].entries()) {
+      // The start and the end of a prompt have no word; each tile's prompt has both.
+      const marksBefore = data.words.slice(0, i).filter((word) => !word).length;
+      const name = data.words[i] || (marksBefore % 2 ? "(end)" : "(start)");
+      find("b", figure).textContent = name;
+      find("canvas", figure).setAttribute("aria-label", `attention to ${name}`);
+    }
+    this.#buildUNet(data);
+  }
+
+  /** @param {InspectionData} data */
+  #buildUNet(data) {
+    const [height, width] = data.window, columns = data.levels.length + 2;
+    const depthOf = (/** @type {InspectionData["levels"][0]} */ level) => Math.round(Math.log2(data.levels[0].shape[1] / level.shape[1]));
+    const card = (/** @type {number} */ column, /** @type {number} */ depth, /** @type {string} */ name, /** @type {string} */ shape, /** @type {string} */ content) =>
+      `<div class="nv-level" style="--column:${column};--depth:${depth}"><b>${name}</b><span>${shape}</span>${content}</div>`;
+    const tiles = data.windows > 1 ? `, first of ${data.windows} tiles` : "";
+    const cards = [
+      card(1, 0, "in", `10 × ${height} × ${width}${tiles}`,
+        '<canvas data-sheet="x_t" role="img" aria-label="x_t, the input"></canvas>' +
+        "<small>x<sub>t</sub> 3, known picture 3, mask 1, low resolution 3</small>"),
+    ];
+    for (const [i, level] of data.levels.entries()) {
+      const canvas = `<canvas role="img" aria-label="channels of ${level.name}"></canvas>`;
+      cards.push(card(i + 2, depthOf(level), level.name, level.shape.join(" × "), canvas));
+    }
+    cards.push(
+      card(columns, 0, "out", `3 × ${height} × ${width}`,
+        '<canvas data-sheet="x0" role="img" aria-label="the predicted picture"></canvas>' +
+        "<small>v, and from it x̂<sub>0</sub></small>"),
+    );
+    for (const [i, level] of data.levels.entries()) {
+      const other = data.levels.findIndex((up) => up.name === level.name.replace("down", "up"));
+      if (!level.name.startsWith("down") || other <= i) continue;
+      cards.push(`<i class="nv-skip" style="--depth:${depthOf(level)};--from:${i + 2};--count:${other - i + 1}"></i>`);
+    }
+    this.tab.slot("unet").style.setProperty("--columns", String(columns));
+    this.tab.slot("unet").innerHTML = cards.join("");
+  }
+
+  // ---- drawing ----
+
+  /**
+   * Draw the inspected step that is nearest to a step of the run.
+   * @param {StageData} stage
+   * @param {number} index
+   */
+  draw(stage, index) {
+    const data = this.#shown;
+    if (!data) return;
+    const look = data.looks[nearestIndex(data.looks.map((each) => each.index), index)];
+    for (const [word, figure] of [...this.tab.slot("maps").children].entries()) {
+      this.#drawMap(findCanvas("canvas", figure), stage, index, look, word);
+      find("span", figure).textContent = `${(100 * look.shares[word]).toFixed(1)} %`;
+    }
+    const unet = this.tab.slot("unet");
+    for (const part of findAll("canvas[data-sheet]", unet)) {
+      drawFrame(/** @type {HTMLCanvasElement} */ (part), stage.images[part.dataset.sheet], index, stage.width, stage.height);
+    }
+    for (const [i, part] of findAll("canvas:not([data-sheet])", unet).entries()) {
+      const canvas = /** @type {HTMLCanvasElement} */ (part), [, height, width] = data.levels[i].shape;
+      if (canvas.width !== CHANNEL_COLUMNS * width) Object.assign(canvas, { width: CHANNEL_COLUMNS * width, height: 2 * height });
+      for (let k = 0; k < data.levels[i].shown; k++) {
+        const x = (k % CHANNEL_COLUMNS) * width, y = Math.floor(k / CHANNEL_COLUMNS) * height;
+        canvas.getContext("2d").drawImage(look.images[i], k * width, 0, width, height, x, y, width, height);
+      }
+    }
+  }
+
+  /**
+   * The predicted picture, dark and gray, and over it the attention to a word.
+   * @param {HTMLCanvasElement} canvas
+   * @param {StageData} stage
+   * @param {number} index
+   * @param {Look} look
+   * @param {number} word
+   */
+  #drawMap(canvas, stage, index, look, word) {
+    const { width, height } = this.#shown, attention = look.attention;
+    const shownWidth = MAP_SCALE * width, shownHeight = MAP_SCALE * height;
+    if (canvas.width !== shownWidth) Object.assign(canvas, { width: shownWidth, height: shownHeight });
+    const image = new ImageData(width, height);
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        const value = attention.data[4 * (y * attention.width + word * width + x)];
+        image.data.set([...OVERLAY_COLOUR, value * OVERLAY_OPACITY], 4 * (y * width + x));
+      }
+    }
+    if (this.#overlay.width !== width || this.#overlay.height !== height) Object.assign(this.#overlay, { width, height });
+    this.#overlay.getContext("2d").putImageData(image, 0, 0);
+    const context = canvas.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.filter = "grayscale(1) brightness(0.55)";
+    context.drawImage(stage.images.x0, index * width, 0, width, height, 0, 0, shownWidth, shownHeight);
+    context.filter = "none";
+    context.imageSmoothingEnabled = true;
+    context.drawImage(this.#overlay, 0, 0, shownWidth, shownHeight);
+  }
+}
