@@ -53,10 +53,12 @@ def record_activations(unet: StudioUNet) -> Iterator[ActivationRecord]:
 
 def named_blocks(unet: StudioUNet) -> list[tuple[str, Any]]:
     """Return the network's blocks by name, in the order in which they run."""
-    blocks = [(f"down {level}", block) for level, down in enumerate(unet.down) for block in down]
+    levels: Any = unet.down, unet.up  # each a list of lists of blocks
+    down_levels, up_levels = levels
+    blocks = [(f"down {level}", block) for level, of_level in enumerate(down_levels) for block in of_level]
     blocks += [("mid", block) for block in unet.mid]
-    for level in reversed(range(len(unet.up))):
-        blocks += [(f"up {level}", block) for block in unet.up[level]]
+    for level in reversed(range(len(up_levels))):
+        blocks += [(f"up {level}", block) for block in up_levels[level]]
     return blocks
 
 

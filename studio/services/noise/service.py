@@ -246,7 +246,8 @@ class NoiseService:
 
         compared = []
         for label, request, reference in zip(labels, requests, references, strict=True):
-            run, layout = finished[request], parse_layout(run.caption, 16)
+            run = finished[request]
+            layout = parse_layout(run.caption, 16)
             compared.append(
                 ComparedRun(
                     label,
