@@ -1,4 +1,4 @@
-"""What the noise tab costs: opening a trace and a tick of the rail in a real browser, and learning points.
+"""What the noise tab costs: opening a trace and drawing a time in a real browser, and learning points.
 
     python -m tests.benchmarks.noise [--repeats 5]
 
@@ -30,12 +30,12 @@ VIEWS = {"forward": "Forward", "reverse": "Reverse", "compare": "Compare", "plan
 SHOWN = """caption => document.querySelector("#noise [data-slot=caption]")?.innerText === caption
   && document.querySelector("#noise [data-panel=reverse]").checkVisibility()"""
 DRAG = """([ticks, last]) => new Promise((done) => {
-  const rail = document.querySelector("#noise [data-slot=rail]"), costs = [];
+  const slider = document.querySelector("#noise [data-slot=time-slider]"), costs = [];
   const next = () => {
     if (costs.length) costs[costs.length - 1] = Number(document.querySelector("#noise [data-cost]").dataset.cost);
     if (costs.length === ticks) return done(costs);
-    rail.value = Math.round((costs.length / (ticks - 1)) * last);
-    rail.dispatchEvent(new Event("input", { bubbles: true }));
+    slider.value = Math.round((costs.length / (ticks - 1)) * last);
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
     costs.push(0);
     requestAnimationFrame(() => requestAnimationFrame(next));
   };
@@ -70,7 +70,7 @@ def opening(page: Page, repeats: int) -> tuple[list[float], list[float]]:
 
 
 def ticks(page: Page) -> dict[str, list[float]]:
-    """Milliseconds that a tick of the rail takes in the browser, by view: all that it computes and draws."""
+    """Return the milliseconds that a view takes for one time in the browser: all that it computes and draws."""
     costs = {}
     for panel in VIEWS:
         page.click(f"[data-go={panel}]")
@@ -123,7 +123,7 @@ def main() -> None:
     print(f"A trace of {STEPS} steps and the finish at 64 px, from the click until it is shown.\n")
     rows = [("right after the run", spread(after), max(after)), ("from the library", spread(kept), max(kept))]
     print(table(("opened", "s, median (least to most)", "most"), [(n, s, f"{m:.2f}") for n, s, m in rows]))
-    print(f"{TICKS} ticks of the rail from one end to the other: all that a tick computes and draws.\n")
+    print(f"{TICKS} times from one end of the slider to the other: all that a view computes and draws for each.\n")
     p95 = {panel: statistics.quantiles(values, n=20)[-1] for panel, values in costs.items()}
     print(
         table(

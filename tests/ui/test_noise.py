@@ -48,10 +48,10 @@ def noise(noise_url, open_page):
 
 
 def at(page, t: int) -> None:
-    """Takes the rail there, and waits until it is drawn."""
+    """Move the time slider there, and wait until the view is drawn."""
     page.evaluate(
-        """t => { const rail = document.querySelector('#noise [data-slot=rail]');
-        rail.value = t; rail.dispatchEvent(new Event('input', { bubbles: true }));
+        """t => { const slider = document.querySelector('#noise [data-slot=time-slider]');
+        slider.value = t; slider.dispatchEvent(new Event('input', { bubbles: true }));
         return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))); }""",
         t,
     )
@@ -71,7 +71,7 @@ def message(page) -> str:
     return page.inner_text("#noise [data-slot=message]")
 
 
-def test_the_rail_drives_the_forward_view_without_asking_anybody(noise):
+def test_the_time_slider_moves_the_forward_view_without_a_request(noise):
     assert pixels(noise, "x_t").std() > 10  # nothing is empty on first sight
     asked = []
     noise.on("request", lambda request: asked.append(request.url))
@@ -87,7 +87,7 @@ def test_the_rail_drives_the_forward_view_without_asking_anybody(noise):
 
 
 @pytest.mark.parametrize("panel", ["forward", "reverse", "compare", "plane"])
-def test_a_tick_of_the_rail_costs_less_than_a_frame_of_the_screen(noise, panel):
+def test_drawing_a_time_takes_less_than_a_frame_of_the_screen(noise, panel):
     noise.click(f"[data-go={panel}]")
     if panel == "compare":
         compare(noise)
@@ -107,20 +107,20 @@ def press(noise, key: str) -> None:
     noise.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
-def test_the_keyboard_moves_the_rail(noise):
+def test_the_keyboard_moves_the_time(noise):
     at(noise, 500)
-    noise.focus("[data-slot=rail]")
+    noise.focus("[data-slot=time-slider]")
     press(noise, "ArrowRight")
     assert noise.inner_text("[data-slot=time]") == "t = 510"
     press(noise, "Shift+ArrowLeft")
     assert noise.inner_text("[data-slot=time]") == "t = 509"
     press(noise, "End")
-    assert noise.get_attribute("[data-slot=rail]", "aria-valuetext") == "t = 999"
+    assert noise.get_attribute("[data-slot=time-slider]", "aria-valuetext") == "t = 999"
     press(noise, "Home")
     noise.check("[data-slot=loop]")  # where the machine is slow, it would be at the end before the next key is pressed
-    noise.focus("[data-slot=rail]")
+    noise.focus("[data-slot=time-slider]")
     press(noise, " ")
-    noise.wait_for_function("Number(document.querySelector('#noise [data-slot=rail]').value) > 20")
+    noise.wait_for_function("Number(document.querySelector('#noise [data-slot=time-slider]').value) > 20")
     press(noise, " ")
     assert noise.get_attribute("[data-act=play]", "aria-pressed") == "false"
 
@@ -140,7 +140,7 @@ def test_ones_own_picture_and_what_is_not_one(noise, tmp_path):
     noise.wait_for_function("document.querySelector('#noise [data-slot=facts]').innerText.includes('1.000')")
 
 
-def test_a_run_taken_apart(noise):
+def test_a_run_step_by_step(noise):
     noise.click("[data-go=reverse]")
     noise.wait_for_function("document.querySelector('#noise [data-slot=maps]').children.length > 4")  # the shipped run
     noise.fill("[data-form=run] [name=prompt]", "a red boat")
@@ -154,7 +154,7 @@ def test_a_run_taken_apart(noise):
     shares = [float(text.split()[-2]) for text in noise.locator("[data-slot=maps] figcaption").all_inner_texts()]
     assert sum(shares) == pytest.approx(100, abs=0.5)
     seen = []
-    noise.focus("[data-slot=rail]")
+    noise.focus("[data-slot=time-slider]")
     press(noise, "End")
     for _ in range(6):
         seen.append(noise.inner_text("[data-slot=arithmetic]").splitlines()[0])
@@ -168,7 +168,7 @@ def test_a_run_taken_apart(noise):
     assert np.array_equal(pixels(noise, "rx0"), pixels(noise, "rx_next"))  # the last prediction is the picture
     assert noise.locator("[data-slot=stages] button").count() == 2
     noise.click("[data-slot=stages] button >> nth=1")
-    noise.wait_for_selector("text=also shown: low-resolution picture")
+    noise.wait_for_selector("text=also given: low-resolution picture")
     noise.fill("[data-form=run] [name=prompt]", "x" * 400)
     noise.eval_on_selector(
         "[data-form=run] [name=steps]", "field => { field.removeAttribute('min'); field.value = 0; }"
@@ -178,7 +178,7 @@ def test_a_run_taken_apart(noise):
     assert noise.inner_text("[data-slot=caption]") == "a red boat"  # the view stays
 
 
-def test_every_call_of_heun_has_its_place_on_the_rail_and_one_pass_is_said(noise):
+def test_every_call_of_heun_has_a_time_and_one_pass_is_named(noise):
     noise.click("[data-go=reverse]")
     noise.fill("[data-form=run] [name=prompt]", "a blue boat")
     noise.fill("[data-form=run] [name=steps]", "3")
@@ -187,12 +187,12 @@ def test_every_call_of_heun_has_its_place_on_the_rail_and_one_pass_is_said(noise
     noise.click("[data-form=run] [type=submit]")
     noise.wait_for_function("document.querySelector('#noise [data-slot=caption]').innerText == 'a blue boat'")
     assert noise.is_checked("[data-form=run] [name=one_pass]")  # the form says what was run
-    noise.focus("[data-slot=rail]")
+    noise.focus("[data-slot=time-slider]")
     press(noise, "End")
     seen = []
     for _ in range(5):
         text = noise.inner_text("[data-slot=arithmetic]")
-        assert "took as an input" in text
+        assert "an input of the network" in text
         seen.append(text.partition(",")[0])
         press(noise, "ArrowLeft")
     assert seen == [f"step {number}" for number in range(1, 6)]
@@ -208,11 +208,11 @@ def compare(page) -> list[str]:
 
 def test_runs_compared(noise):
     noise.click("[data-go=compare]")
-    noise.select_option("[name=what]", "steps")
+    noise.select_option("[name=compare_by]", "steps")
     captions = compare(noise)
     assert [text.splitlines()[0] for text in captions] == ["4 steps", "8 steps", "16 steps", "50 steps"]
     assert [re.search(r"(\d+) network calls", text).group(1) for text in captions] == ["4", "8", "16", "50"]
-    ends = [float(re.search(r"ends ([\d.]+)", text).group(1)) for text in captions]
+    ends = [float(re.search(r"final error ([\d.]+)", text).group(1)) for text in captions]
     assert ends[0] > ends[1] > ends[3]
 
 
@@ -220,7 +220,7 @@ def test_two_runs_freely_chosen_each_against_the_end_of_its_own_flow(noise):
     noise.click("[data-go=compare]")
     noise.click("[data-act=drop] >> nth=3")
     noise.click("[data-act=drop] >> nth=1")
-    lanes = "fieldset[data-lane]:visible"
+    lanes = "fieldset[data-entry]:visible"
     assert noise.locator(lanes).count() == 2 and noise.locator("[data-act=drop]:enabled:visible").count() == 0
     noise.click("[data-act=add]")
     assert noise.locator(lanes).count() == 3
@@ -229,11 +229,11 @@ def test_two_runs_freely_chosen_each_against_the_end_of_its_own_flow(noise):
         noise.select_option(f"{lanes} >> nth={lane} >> [name=sampler]", sampler)
         noise.fill(f"{lanes} >> nth={lane} >> [name=steps]", str(steps))
         noise.fill(f"{lanes} >> nth={lane} >> [name=guidance]", str(guidance))
-    assert noise.input_value("[name=what]") == "own"
+    assert noise.input_value("[name=compare_by]") == "own"
     one, other = compare(noise)
     assert one.startswith("Heun, 5 steps, guidance 1") and "9 network calls;" in one  # two of a step, but of the last
     assert "40 network calls on 80 pictures" in other
-    assert all(float(re.search(r"ends ([\d.]+)", text).group(1)) < 0.2 for text in (one, other))
+    assert all(float(re.search(r"final error ([\d.]+)", text).group(1)) < 0.2 for text in (one, other))
     noise.click("[data-slot=runs] button >> nth=1")
     noise.wait_for_function("document.querySelector('#noise [data-form=run] [name=guidance]').value === '4'")
     assert noise.get_attribute("#noise [data-go][aria-selected=true]", "data-go") == "reverse"
@@ -298,7 +298,7 @@ def test_a_trace_that_cannot_be_read_is_a_sentence_and_the_view_stays(noise, noi
     noise.wait_for_function("document.querySelector('#noise [data-slot=caption]').innerText == 'a red boat'")
     before = pixels(noise, "rx0")
     noise.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    noise.click("[data-take=link]")
+    noise.click("[data-export=link]")
     noise.wait_for_function("window.copied")
     picture = parse_qs(noise.evaluate("window.copied").partition("?")[2])["run"][0]
     (path,) = (noise_folder / "traces").glob(f"*{picture}*")
@@ -339,7 +339,7 @@ def test_endpoints(noise_url, tmp_path):
         ({"t": 1000}, "t is 1000; it must be a whole number from 0 to 999"),
         ({"schedule": "sigmoid"}, "schedule is 'sigmoid'; it must be one of"),
         ({"size": 7}, "size is 7; it must be one of 16, 32"),
-        ({"seed": -1}, "seed is '-1'; it must be"),
+        ({"seed": -1}, "The seed must be a whole number from 0 to 4294967295; it was -1."),
         ({"image": {"path": "assets/examples/1.png"}}, "The image must be an uploaded file"),
     ):
         with pytest.raises(AppError, match=re.escape(sentence)):
@@ -391,7 +391,7 @@ def test_a_view_is_taken_along(noise, tmp_path):
     at(noise, 300)
     for kind in ("strip", "webp", "gif", "csv", "json"):
         with noise.expect_download() as coming:
-            noise.click(f"[data-take={kind}]")
+            noise.click(f"[data-export={kind}]")
         path = tmp_path / coming.value.suggested_filename
         coming.value.save_as(path)
         if kind == "csv":
@@ -403,14 +403,14 @@ def test_a_view_is_taken_along(noise, tmp_path):
         else:
             with Image.open(path) as made:
                 assert getattr(made, "n_frames", 1) == (1 if kind == "strip" else 41)
-    assert noise.inner_text("#noise [data-slot=time]") == "t = 300"  # the rail is where it was
+    assert noise.inner_text("#noise [data-slot=time]") == "t = 300"  # as before the export
 
 
 def test_a_link_restores_the_view_for_whoever_made_it(noise, noise_url, open_page):
     noise.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
     noise.select_option("[data-slot=schedule]", "linear")
     at(noise, 300)
-    noise.click("[data-take=link]")
+    noise.click("[data-export=link]")
     noise.wait_for_function("window.copied")
     page = open_page(noise.evaluate("window.copied"))
     page.click("button[role=tab]:has-text('Noise')")
@@ -430,7 +430,7 @@ def test_a_link_restores_the_view_for_whoever_made_it(noise, noise_url, open_pag
     assert message(stranger) == "No trace was kept of how this picture was made."
     nonsense = open_page(f"{noise_url}#noise?view=sideways")
     nonsense.click("button[role=tab]:has-text('Noise')")
-    assert message(nonsense) == "This link names no view that there is."
+    assert message(nonsense) == "This link names a view that does not exist."
 
 
 def test_the_tour_leads_through_all_views(noise):
