@@ -207,6 +207,6 @@ def _noise_targets(noise: NoiseTab) -> list[SendTarget]:
             "Add noise",
             NOISE_TAB,
             [noise.inbox],
-            lambda owner, picture: {noise.inbox: noise.drown(owner, picture.id)},
+            lambda owner, picture: {noise.inbox: noise.open_forward(owner, picture.id)},
         ),
     ]
