@@ -47,7 +47,7 @@ def import_settings(
     notes: list[str] = []
     for name, value in stored.items():
         try:
-            build_request(TextToImage, {"prompt": "", name: value})
+            capabilities.check(build_request(TextToImage, {"prompt": "", name: value}))
         except InvalidRequest as problem:
             notes.append(f"Not loaded: {str(problem)[0].lower()}{str(problem)[1:]}")
         else:

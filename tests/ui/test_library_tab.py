@@ -100,7 +100,7 @@ def test_the_keyboard_moves_chooses_opens_and_deletes(library):
     page.wait_for_selector("#viewer[open]")
     assert page.inner_text("#viewer .title") == "a cat"
     page.keyboard.press("ArrowRight")
-    assert page.inner_text("#viewer .title") == "a blue fish" and page.is_disabled("#viewer [data-do=on]")
+    assert page.inner_text("#viewer .title") == "a blue fish" and page.is_disabled("#viewer [data-do=older]")
     page.keyboard.press("f")
     page.keyboard.press("Escape")
     page.wait_for_selector("#viewer", state="hidden")

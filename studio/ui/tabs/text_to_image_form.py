@@ -146,13 +146,12 @@ def _advanced_controls(capabilities: Capabilities) -> dict[str, Control]:
         elem_id="resolution",
         elem_classes="joined",
     )
-    with gr.Row(elem_id="ways", elem_classes="seeds"):
-        controls["one_pass"] = gr.Checkbox(
-            TextToImage.one_pass, label="Faster guidance (slightly worse)", elem_id="one-pass", min_width=120
-        )
-        controls["style_emphasis"] = gr.Checkbox(
-            TextToImage.style_emphasis, label="Emphasize the style", elem_id="emphasis", min_width=120
-        )
+    controls["one_pass"] = gr.Checkbox(
+        TextToImage.one_pass, label="Faster guidance (slightly worse)", elem_id="one-pass", min_width=120
+    )
+    controls["style_emphasis"] = gr.Checkbox(
+        TextToImage.style_emphasis, label="Emphasize the style", elem_id="emphasis", min_width=120
+    )
     controls["randomize_style"] = gr.Checkbox(
         capabilities.vocabulary is not None,  # a model without one may not know the words for styles
         label="Vary style and background",
