@@ -1,7 +1,4 @@
-"""Runs that a solver is fitted on, and measured on: pictures from one noise by few calls of the network, and by many.
-
-Knows a problem by its noise and what is predicted along the way; knows nothing of how a solver is found (solver.py).
-"""
+"""Sampling trajectories that a solver is fitted to and measured on: from one noise, by few network calls and by many."""
 
 from __future__ import annotations
 
@@ -20,26 +17,35 @@ from studio.diffusion.schedulers.sampling_plan import smooth_3x3
 from studio.diffusion.schedulers.solver_tables import SolverTable
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
 from studio.prompts.nouns import with_article, without_style
-from studio.training.data.scenes import default_prompt
+from studio.training.data.captions import default_prompt
 
-TEACHER_STEPS = 48  # of third order: about 0.01 from 160 of them (root mean square, of values in [-1, 1])
-TEACHER_SPACING = 1.3  # nearer to those 160 than 1, by a fifth
-ROWS = 16  # pictures in one call
+REFERENCE_STEPS = 48  # of third order
+REFERENCE_SPACING = 1.3  # power of the reference's times, see `power_spacing`
+BATCH_SIZE = 16  # pictures in one network call
 
 
 class Problem(Protocol):
-    """Runs to fit on: where they start, and the prediction (as the scheduler's config has it) along the way."""
+    """Trajectories to fit to: their noise, and the network's prediction along the way."""
 
     noise: Tensor  # (B, ...)
 
     def predict(self, x_t: Tensor, t: Tensor, rows: Sequence[int], share: Tensor | float = 1.0) -> Tensor:
-        """For samples (len(rows), ...) of those runs at one time (), guided by this share; differentiable in all."""
+        """Return the prediction, of the type in the scheduler's config, differentiable in x_t, t and share.
+
+        Args:
+            x_t: samples (len(rows), ...) of these trajectories.
+            t: one time, ().
+            share: of the guidance.
+        """
         ...
 
 
-class Painting:
-    """Text-to-image runs of a pipeline at one guidance scale, the words for the style emphasized by so much or not: a
-    table that was fitted without is as near with."""
+class TextToImageProblem:
+    """Text-to-image trajectories of a pipeline at one guidance scale.
+
+    Args:
+        style_emphasis: additional guidance towards the style words, see `guidance_baseline`.
+    """
 
     def __init__(
         self,
@@ -47,34 +53,35 @@ class Painting:
         prompts: Sequence[str],
         seeds: Iterable[int],
         guidance_scale: float,
-        style: float = 0.0,
+        style_emphasis: float = 0.0,
     ) -> None:
-        size, self.unet, self.scale, self.style = pipe.sample_size, pipe.unet, guidance_scale, style
+        size, self.unet, self.scale, self.style_emphasis = pipe.sample_size, pipe.unet, guidance_scale, style_emphasis
         text, mask = pipe.encode([*prompts, *map(without_style, prompts), ""])
         self.text, self.mask = text.to(pipe.unet.dtype), mask
-        drawn = [torch.randn((3, size, size), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        self.noise = torch.stack(drawn).to(pipe.device)
+        noise = [torch.randn((3, size, size), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        self.noise = torch.stack(noise).to(pipe.device)
 
     def predict(self, x_t: Tensor, t: Tensor, rows: Sequence[int], share: Tensor | float = 1.0) -> Tensor:
-        words = list(rows)
+        """Return the guided velocity (len(rows), 3, S, S)."""
+        text_rows = list(rows)
         if self.scale != 1:
-            words += [-1] * len(rows)
-            words += [len(self.noise) + row for row in rows] if self.style and self.scale > 1 else []
-        x = torch.cat([x_t] * (len(words) // len(rows)))
-        given = x.new_zeros(len(x), self.unet.config.in_channels - 3, *x.shape[2:])  # nothing known, nothing small
-        sample = torch.cat([x, given], 1).to(self.unet.dtype)
-        prediction = self.unet(sample, t.expand(len(x)), self.text[words], self.mask[words]).sample.float()
+            text_rows += [-1] * len(rows)
+            if self.style_emphasis and self.scale > 1:
+                text_rows += [len(self.noise) + row for row in rows]
+        x = torch.cat([x_t] * (len(text_rows) // len(rows)))
+        condition = x.new_zeros(len(x), self.unet.config.in_channels - 3, *x.shape[2:])
+        sample = torch.cat([x, condition], 1).to(self.unet.dtype)
+        prediction = self.unet(sample, t.expand(len(x)), self.text[text_rows], self.mask[text_rows]).sample.float()
         if self.scale == 1:
             return prediction
         conditional, *others = prediction.split(len(rows))
-        return apply_guidance(
-            guidance_baseline(conditional, *others, style=self.style), conditional, 1 + (self.scale - 1) * share
-        )
+        baseline = guidance_baseline(conditional, *others, style=self.style_emphasis)
+        return apply_guidance(baseline, conditional, 1 + (self.scale - 1) * torch.as_tensor(share))
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Where a problem's runs lead: samples and x0 predictions at the times of a long run, and its end."""
+    """A reference solution: samples and x0 predictions at each time, and the final pictures."""
 
     times: Tensor  # (M,) decreasing
     samples: Tensor  # (M, B, ...)
@@ -84,110 +91,123 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Solver:
-    """times (N,), guidance's share (N,), and of each step the factors (2, i + 2) of x_i, x0_i, x0_{i-1} ... x0_0 and
-    of the same, smoothed."""
+    """Times and coefficients of N steps (arXiv 2510.17699).
 
-    times: Tensor
-    guidance: Tensor
-    factors: list[Tensor]
+    Row 0 of a step's coefficients applies to x_i, x0_i, x0_{i-1} ... x0_0, row 1 to the same, smoothed.
+    """
+
+    times: Tensor  # (N,) decreasing
+    guidance: Tensor  # (N,) share of the guidance in each call
+    coefficients: list[Tensor]  # step i: (2, i + 2)
 
     @classmethod
-    def of(cls, table: SolverTable, like: Tensor) -> Solver:
-        """A table's, where and in what precision another tensor is."""
-        fine, coarse = (zip(*part, strict=True) for part in ((table.a, table.b), (table.coarse_a, table.coarse_b)))
-        factors = [
-            torch.tensor([[a, *b[: i + 1]] for a, b in pair]).to(like)
-            for i, pair in enumerate(zip(fine, coarse, strict=True))
-        ]
-        return cls(*(torch.tensor(column).to(like) for column in (table.timesteps, table.guidance)), factors)
+    def from_table(cls, table: SolverTable, like: Tensor) -> Solver:
+        """Return a table's solver with the device and dtype of `like`."""
+        coefficients = []
+        for i in range(len(table)):
+            fine = [table.a[i], *table.b[i][: i + 1]]
+            coarse = [table.coarse_a[i], *table.coarse_b[i][: i + 1]]
+            coefficients.append(torch.tensor([fine, coarse]).to(like))
+        return cls(torch.tensor(table.timesteps).to(like), torch.tensor(table.guidance).to(like), coefficients)
 
-    def table(self, guidance_scale: float) -> SolverTable:
-        """With seven digits, which is as much as float32 has."""
+    def to_table(self, guidance_scale: float) -> SolverTable:
+        """Return the table with seven digits, the precision of float32."""
         count = len(self.times)
 
         def rounded(values: Tensor) -> list[float]:
             return [float(f"{value:.7g}") for value in values.tolist()]
 
-        def columns(which: int) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
-            numbers = [rounded(step[which]) for step in self.factors]
-            b = tuple((*step[1:], *[0.0] * (count - len(step) + 1)) for step in numbers)
-            return tuple(step[0] for step in numbers), b
+        def columns(row: int) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+            steps = [rounded(step[row]) for step in self.coefficients]
+            b = tuple((*step[1:], *[0.0] * (count - len(step) + 1)) for step in steps)
+            return tuple(step[0] for step in steps), b
 
-        times, guidance = (tuple(rounded(values)) for values in (self.times, self.guidance))
+        times, guidance = tuple(rounded(self.times)), tuple(rounded(self.guidance))
         return SolverTable(guidance_scale, times, *columns(0), *columns(1), guidance)
 
 
-def distance(x: Tensor, y: Tensor) -> Tensor:
-    """(B,) root mean square difference."""
+def rms_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Return the root mean square difference of each row, (B,)."""
     return (x - y).flatten(1).square().mean(1).sqrt()
 
 
-def split_prompts(
-    vocabulary: dict[str, list], count: int, seed: int, unseen: bool, backgrounds: bool = True
+def fitting_prompts(
+    vocabulary: dict[str, list], count: int, seed: int, *, held_out: bool, backgrounds: bool = True
 ) -> list[str]:
-    """Prompts of the vocabulary. One in five concepts is `unseen`: no table is fitted on it.
+    """Return random prompts of the vocabulary.
 
-    grounds: whether they say the ground. Where they do not, a small error can turn the whole picture's colour: such
-    pictures are no measure of a solver, and the few that turn would outweigh all others in least squares.
+    Args:
+        held_out: use the fifth of the concepts that no table is fitted to, or only the others.
+        backgrounds: name a background. Without one, a small error can change the colour of the whole picture: such
+            pictures say little of a solver, and would outweigh all others in least squares.
     """
-    rng, found = random.Random(seed), []
-    while len(found) < count:
+    rng = random.Random(seed)
+    prompts: list[str] = []
+    while len(prompts) < count:
         concept = rng.randrange(len(vocabulary["concepts"]))
-        if (concept % 5 == 0) == unseen:
-            name = with_article(vocabulary["concepts"][concept]["name"])
+        if (concept % 5 == 0) == held_out:
+            subject = with_article(vocabulary["concepts"][concept]["name"])
             style, background = rng.choice(vocabulary["styles"]), rng.choice(vocabulary["backgrounds"])
-            found.append(default_prompt(name, style, background if backgrounds else None))
-    return found
+            prompts.append(default_prompt(subject, style, background if backgrounds else None))
+    return prompts
 
 
-def denoised(
+def predict_x0(
     problem: Problem,
     scheduler: StudioScheduler,
     x_t: Tensor,
     t: Tensor,
     rows: Sequence[int],
+    *,
     share: Tensor | float = 1.0,
-    all_at_once: bool = False,
+    with_gradients: bool = False,
 ) -> Tensor:
-    """x0 as predicted for samples (len(rows), ...) at time t (), with this share of the guidance: some at a time and
-    without gradients, or all at once and with them."""
-    if not all_at_once:
-        parts = [slice(begin, begin + ROWS) for begin in range(0, len(rows), ROWS)]
-        with torch.no_grad():
-            said = [denoised(problem, scheduler, x_t[part], t, rows[part], share, True) for part in parts]
-        return torch.cat(said)
-    alpha, sigma = scheduler.schedule.alpha_sigma(t)
-    prediction = problem.predict(x_t, t, rows, share)
-    return to_original_and_noise(prediction, x_t, alpha, sigma, scheduler.config.prediction_type)[0]
+    """Return x0 predicted for samples (len(rows), ...) at one time, with this share of the guidance.
+
+    With gradients it is one network call; without, batches of BATCH_SIZE.
+    """
+    if with_gradients:
+        alpha, sigma = scheduler.schedule.alpha_sigma(t)
+        prediction = problem.predict(x_t, t, rows, share)
+        return to_original_and_noise(prediction, x_t, alpha, sigma, scheduler.config["prediction_type"])[0]
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(rows), BATCH_SIZE):
+            part = slice(start, start + BATCH_SIZE)
+            parts.append(
+                predict_x0(problem, scheduler, x_t[part], t, rows[part], share=share, with_gradients=True)
+            )
+    return torch.cat(parts)
 
 
-def spaced(scheduler: StudioScheduler, count: int, power: float) -> list[float]:
-    """Times that fall from the last train step as (1 - i / count) to a power."""
+def power_spacing(scheduler: StudioScheduler, count: int, power: float) -> list[float]:
+    """Return times that fall from the last train step as (1 - i / count) to a power."""
     return [(len(scheduler.schedule) - 1) * (1 - i / count) ** power for i in range(count)]
 
 
-def mixed(factors: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Of factors (2, K) and K parts: their sum by the first, and by the second smoothed."""
-    fine, coarse = (sum(factor * part for factor, part in zip(row, parts, strict=True)) for row in factors)
+def combine(coefficients: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Return the sum of K parts weighted by row 0 of (2, K), plus their smoothed sum weighted by row 1."""
+    fine, coarse = (sum(weight * part for weight, part in zip(row, parts, strict=True)) for row in coefficients)
     return fine + smooth_3x3(coarse)
 
 
 @torch.no_grad()
-def teach(problem: Problem, scheduler: StudioScheduler, num_steps: int | None = None) -> Trajectory:
-    """A long run of third order from the problem's noise."""
+def solve_reference(problem: Problem, scheduler: StudioScheduler, num_steps: int | None = None) -> Trajectory:
+    """Solve all trajectories in many steps of DPM-Solver++ of third order."""
     scheduler = StudioScheduler.from_config(scheduler.config, solver_order=3)
-    times = spaced(scheduler, num_steps or TEACHER_STEPS, TEACHER_SPACING)
-    solver, rows = formula(scheduler, problem.noise, timesteps=times), range(len(problem.noise))
+    times = power_spacing(scheduler, num_steps or REFERENCE_STEPS, REFERENCE_SPACING)
+    solver, rows = dpm_solver(scheduler, problem.noise, timesteps=times), range(len(problem.noise))
     x, samples, predictions = problem.noise, [], []
-    for t, factors in zip(solver.times, solver.factors, strict=True):
+    for t, coefficients in zip(solver.times, solver.coefficients, strict=True):
         samples.append(x)
-        predictions.append(denoised(problem, scheduler, x, t, rows))
-        x = sum(factor * part for factor, part in zip(factors[0, :4], [x, *predictions[::-1]], strict=False))
+        predictions.append(predict_x0(problem, scheduler, x, t, rows))
+        terms = [x, *predictions[:-4:-1]]  # x_i, x0_i and at most two older predictions
+        x = sum(weight * term for weight, term in zip(coefficients[0, : len(terms)], terms, strict=True))
     return Trajectory(solver.times, torch.stack(samples), torch.stack(predictions), x)
 
 
 def sample_at(path: Trajectory, scheduler: StudioScheduler, t: Tensor, rows: Sequence[int]) -> Tensor:
-    """The path's samples at any time: a step of second order from the path's last time before it."""
+    """Return the reference samples at any time, by one step of second order from the last stored time before it."""
     k = max(int((path.times >= t).sum()) - 1, 0)
     x0 = path.predictions[k, rows]
     if k + 1 < len(path.times):
@@ -198,22 +218,25 @@ def sample_at(path: Trajectory, scheduler: StudioScheduler, t: Tensor, rows: Seq
     return ratio * path.samples[k, rows] + (alpha - ratio * alpha_k) * x0
 
 
-def solve(problem: Problem, scheduler: StudioScheduler, solver: Solver, rows: Sequence[int], all_at_once: bool = False):
-    """The pictures (len(rows), ...) that a solver makes; with gradients if all at once."""
+def solve(
+    problem: Problem, scheduler: StudioScheduler, solver: Solver, rows: Sequence[int], *, with_gradients: bool = False
+) -> Tensor:
+    """Return the final pictures (len(rows), ...) by a solver."""
     x, history = problem.noise[rows], []
-    for t, share, factors in zip(solver.times, solver.guidance, solver.factors, strict=True):
-        history.insert(0, denoised(problem, scheduler, x, t, rows, share, all_at_once))
-        x = mixed(factors, [x, *history])
+    for t, share, coefficients in zip(solver.times, solver.guidance, solver.coefficients, strict=True):
+        x0 = predict_x0(problem, scheduler, x, t, rows, share=share, with_gradients=with_gradients)
+        history.insert(0, x0)
+        x = combine(coefficients, [x, *history])
     return x
 
 
-def formula(scheduler: StudioScheduler, like: Tensor, **given: Any) -> Solver:
-    """DPM-Solver++ as the scheduler has it: `num_inference_steps` or `timesteps`."""
-    plan = scheduler.plan(**given)
+def dpm_solver(scheduler: StudioScheduler, like: Tensor, **plan_options: Any) -> Solver:
+    """Return DPM-Solver++ as the scheduler plans it for `num_inference_steps` or `timesteps`."""
+    plan = scheduler.plan(**plan_options)
     depth = plan.b.shape[1]
-    factors = [torch.zeros(2, i + 2, dtype=torch.float64) for i in range(len(plan))]
-    for i, step in enumerate(factors):
+    coefficients = [torch.zeros(2, i + 2, dtype=torch.float64) for i in range(len(plan))]
+    for i, step in enumerate(coefficients):
         step[0, 0] = plan.a[i]
         step[0, 1 : 1 + depth] = plan.b[i, : min(depth, i + 1)]
     times = plan.timesteps.to(like)
-    return Solver(times, torch.ones_like(times), [step.to(like) for step in factors])
+    return Solver(times, torch.ones_like(times), [step.to(like) for step in coefficients])

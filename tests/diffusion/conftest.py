@@ -8,7 +8,7 @@ import torch
 import studio.diffusion  # noqa: F401  registers with diffusers
 from studio.diffusion.pipelines import StudioTextToImagePipeline
 from studio.diffusion.unet import StudioUNet
-from studio.training.data.text import new_text_encoder, train_tokenizer
+from studio.training.text_encoder import new_text_encoder, train_tokenizer
 from studio.training.export import build_pipeline
 
 CAPTIONS = [f"a {colour} {thing}" for colour in ("red", "blue") for thing in ("apple", "cat", "boat", "house")]

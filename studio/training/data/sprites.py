@@ -1,7 +1,6 @@
-"""Emoji artwork as sprites: four hands drew each concept; here their SVG becomes one tensor of RGBA pictures.
+"""Render emoji artwork to sprites: every concept in four styles, as one tensor of RGBA pictures.
 
-Knows the icon packages' files (`icons.json`, `metadata.json`, as npm lays them down) and how to render them.
-Knows nothing of scenes, captions or networks. Run once, at preparation time:
+The SVG comes from npm packages (`icons.json`, `metadata.json`). Run once, before training:
 
     npm install --prefix CACHE @iconify-json/noto @iconify-json/twemoji \
         @iconify-json/fluent-emoji @iconify-json/fluent-emoji-flat emojibase-data
@@ -15,6 +14,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-# Style word in captions -> npm package of the hand that draws so.
+# Style word in captions -> npm package of the icon set in that style.
 PACKAGES = {"noto": "noto", "twemoji": "twemoji", "flat": "fluent-emoji-flat", "glossy": "fluent-emoji"}
 STYLES = tuple(PACKAGES)
 CATEGORIES = (
@@ -34,36 +34,45 @@ CATEGORIES = (
     "Travel & Places",
     "Smileys & Emotion",
 )
-SIZE = 128  # px: twice the bundled model's picture, so that super-resolution has something to learn from
-HELD_OUT_SHARE = 0.03  # of (concept, style) pairs: never trained on, for measuring generalization
+EXCLUDED_ENDINGS = ("oclock", "thirty", "button", "keycap", "skin-tone")  # of icon names
+SPRITE_SIZE = 128  # px: twice the bundled model's picture, so that super-resolution has detail to learn from
+HELD_OUT_SHARE = 0.03  # of (concept, style) pairs: never trained on, to measure generalization
+TENSORS = ("rgba", "concept", "style", "held_out")
 
 
 @dataclass(frozen=True)
 class Sprites:
-    """Pictures `rgba` (N, 4, SIZE, SIZE) uint8, premultiplied by alpha; sprite i shows `concept[i]` in `style[i]`."""
+    """RGBA pictures of concepts in styles; sprite i shows `concepts[concept[i]]` in `STYLES[style[i]]`."""
 
-    rgba: torch.Tensor
+    rgba: torch.Tensor  # (N, 4, SPRITE_SIZE, SPRITE_SIZE) uint8, premultiplied by alpha
     concept: torch.Tensor  # (N,) index into `concepts`
     style: torch.Tensor  # (N,) index into STYLES
-    held_out: torch.Tensor  # (N,) bool
+    held_out: torch.Tensor  # (N,) bool: not for training
     concepts: tuple[str, ...]  # names with spaces
     categories: tuple[str, ...]  # category of each concept
-    synonyms: tuple[tuple[str, ...], ...]  # other words for each concept, each naming no other one
+    synonyms: tuple[tuple[str, ...], ...]  # other words for each concept; no word belongs to two concepts
 
     def __len__(self) -> int:
         return len(self.rgba)
 
+    def held_out_pairs(self) -> list[tuple[int, int]]:
+        """Return the held-out (concept, style) pairs, sorted."""
+        rows = self.held_out.nonzero()[:, 0]
+        return sorted(zip(self.concept[rows].tolist(), self.style[rows].tolist(), strict=True))
+
     def save(self, folder: Path) -> None:
+        """Write `sprites.safetensors` into the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         names = {name: json.dumps(getattr(self, name)) for name in ("concepts", "categories", "synonyms")}
-        tensors = {name: getattr(self, name).contiguous() for name in ("rgba", "concept", "style", "held_out")}
+        tensors = {name: getattr(self, name).contiguous() for name in TENSORS}
         save_file(tensors, folder / "sprites.safetensors", metadata=names)
 
     @classmethod
     def load(cls, folder: str | Path) -> Sprites:
+        """Read what `save` wrote."""
         with safe_open(Path(folder) / "sprites.safetensors", "pt") as file:
             names = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in ("rgba", "concept", "style", "held_out")}
+            tensors = {name: file.get_tensor(name) for name in TENSORS}
         return cls(
             **tensors,
             concepts=tuple(json.loads(names["concepts"])),
@@ -72,31 +81,30 @@ class Sprites:
         )
 
 
-def held_out(concept: str, style: str) -> bool:
-    """Whether the pair is kept from training: a property of its names, so that it never moves between runs."""
+def is_held_out(concept: str, style: str) -> bool:
+    """Return whether the pair is kept from training. It depends on the names alone and never changes between runs."""
     digest = hashlib.sha256(f"{concept}/{style}".encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32 < HELD_OUT_SHARE
 
 
-def common_concepts(icons: Path) -> dict[str, str]:
-    """Icon name -> category, of the concepts that all four packages draw."""
-    drawn = []
+def find_common_concepts(icons: Path) -> dict[str, str]:
+    """Return {icon name: category} of the concepts that all four packages contain."""
+    names_by_package = []
     for package in PACKAGES.values():
-        book = json.loads((icons / package / "icons.json").read_text())
-        drawn.append(set(book["icons"]) | set(book.get("aliases", {})))
-    everywhere = set.intersection(*drawn)
+        icon_set = json.loads((icons / package / "icons.json").read_text())
+        names_by_package.append(set(icon_set["icons"]) | set(icon_set.get("aliases", {})))
+    common = set.intersection(*names_by_package)
     categories = json.loads((icons / "fluent-emoji-flat" / "metadata.json").read_text())["categories"]
-    left_out = ("oclock", "thirty", "button", "keycap", "skin-tone")
     return {
         name: category
         for category in CATEGORIES
         for name in categories[category]
-        if name in everywhere and not name.endswith(left_out)
+        if name in common and not name.endswith(EXCLUDED_ENDINGS)
     }
 
 
-def cldr_synonyms(packages: Path, names: list[str]) -> tuple[tuple[str, ...], ...]:
-    """CLDR keywords of each icon name, kept where they belong to one of `names` alone and are no part of any."""
+def find_synonyms(packages: Path, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the CLDR keywords of each icon name that belong to no other of `names` and are no part of any name."""
     by_code = json.loads((packages / "@iconify-json" / "fluent-emoji-flat" / "chars.json").read_text())
     tags: dict[str, list[str]] = {name: [] for name in names}
     for emoji in json.loads((packages / "emojibase-data" / "en" / "data.json").read_text()):
@@ -104,67 +112,68 @@ def cldr_synonyms(packages: Path, names: list[str]) -> tuple[tuple[str, ...], ..
         name = by_code.get(code) or by_code.get(f"{code}-fe0f")
         if name in tags:
             tags[name] = [tag.lower() for tag in emoji.get("tags", [])]
-    taken = {word for name in names for word in name.split("-")}
-    owners = Counter(tag for words in tags.values() for tag in set(words))
-    usable = {tag for tag, count in owners.items() if count == 1 and tag.isalpha() and tag not in taken}
+    words_in_names = {word for name in names for word in name.split("-")}
+    tag_counts = Counter(tag for words in tags.values() for tag in set(words))
+    usable = {tag for tag, count in tag_counts.items() if count == 1 and tag.isalpha() and tag not in words_in_names}
     return tuple(tuple(tag for tag in tags[name] if tag in usable) for name in names)
 
 
-def svg_of(book: dict, name: str) -> str:
-    """One icon as an SVG document; an alias is drawn as its parent."""
-    icon = book["icons"].get(name) or book["icons"][book["aliases"][name]["parent"]]
-    width = icon.get("width", book.get("width", 16))
-    height = icon.get("height", book.get("height", 16))
+def icon_svg(icon_set: dict, name: str) -> str:
+    """Return one icon as an SVG document. An alias gives its parent's drawing."""
+    icon = icon_set["icons"].get(name) or icon_set["icons"][icon_set["aliases"][name]["parent"]]
+    width = icon.get("width", icon_set.get("width", 16))
+    height = icon.get("height", icon_set.get("height", 16))
     left, top = icon.get("left", 0), icon.get("top", 0)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{left} {top} {width} {height}" width="{SIZE}" height="{SIZE}">{icon["body"]}</svg>'
+        f'viewBox="{left} {top} {width} {height}" width="{SPRITE_SIZE}" height="{SPRITE_SIZE}">{icon["body"]}</svg>'
     )
 
 
-def render(svg: str) -> torch.Tensor:
-    """(4, SIZE, SIZE) uint8, premultiplied: resizing straight alpha would leave white fringes."""
+def render_svg(svg: str) -> torch.Tensor:
+    """Return (4, SPRITE_SIZE, SPRITE_SIZE) uint8, premultiplied: resizing straight alpha would leave white fringes."""
     import resvg_py
     from PIL import Image
 
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE)
-    rgba = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), dtype=np.float32)
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=SPRITE_SIZE, height=SPRITE_SIZE)
+    rgba = np.array(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), dtype=np.float32)
     rgba[..., :3] *= rgba[..., 3:] / 255
     return torch.from_numpy(rgba.round().astype(np.uint8)).permute(2, 0, 1)
 
 
-def prepare(packages: Path, chosen: list[str] | None = None) -> Sprites:
-    """Render `chosen` concepts (default: all common ones) in every style.
+def render_sprites(packages: Path, names: Sequence[str] | None = None) -> Sprites:
+    """Render the named concepts in every style; by default all that the four packages share.
 
-    Raises ValueError naming the chosen concepts that not every package draws.
+    Raises:
+        ValueError: naming the concepts that a package lacks.
     """
     icons = packages / "@iconify-json"
-    common = common_concepts(icons)
-    names = list(common) if chosen is None else chosen
+    common = find_common_concepts(icons)
+    names = list(common) if names is None else names
     if unknown := [name for name in names if name not in common]:
-        raise ValueError(f"not drawn in all four styles: {', '.join(unknown)}")
+        raise ValueError(f"not in all four icon packages: {', '.join(unknown)}")
     concepts = [name.replace("-", " ") for name in names]
-    rgba, concept, style, held = [], [], [], []
-    for s, (word, package) in enumerate(PACKAGES.items()):
-        book = json.loads((icons / package / "icons.json").read_text())
-        for c, name in enumerate(names):
-            rgba.append(render(svg_of(book, name)))
-            concept.append(c)
-            style.append(s)
-            held.append(held_out(concepts[c], word))
+    rgba, concept_indices, style_indices, held_out = [], [], [], []
+    for style_index, (style, package) in enumerate(PACKAGES.items()):
+        icon_set = json.loads((icons / package / "icons.json").read_text())
+        for concept_index, name in enumerate(names):
+            rgba.append(render_svg(icon_svg(icon_set, name)))
+            concept_indices.append(concept_index)
+            style_indices.append(style_index)
+            held_out.append(is_held_out(concepts[concept_index], style))
     return Sprites(
         rgba=torch.stack(rgba),
-        concept=torch.tensor(concept),
-        style=torch.tensor(style),
-        held_out=torch.tensor(held),
+        concept=torch.tensor(concept_indices),
+        style=torch.tensor(style_indices),
+        held_out=torch.tensor(held_out),
         concepts=tuple(concepts),
         categories=tuple(common[name] for name in names),
-        synonyms=cldr_synonyms(packages, names),
+        synonyms=find_synonyms(packages, names),
     )
 
 
-def listed(path: Path) -> list[str]:
-    """Icon names of a list file: separated by white space, `#` starts a comment."""
+def read_concept_list(path: Path) -> list[str]:
+    """Return the icon names in a list file without duplicates: separated by white space, `#` starts a comment."""
     lines = (line.partition("#")[0] for line in path.read_text().splitlines())
     return list(dict.fromkeys(word for line in lines for word in line.split()))
 
@@ -173,9 +182,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, required=True, help="the node_modules folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for sprites.safetensors")
-    parser.add_argument("--concepts", type=Path, help="list of icon names; default: all that the four share")
+    parser.add_argument("--concepts", type=Path, help="file with a list of icon names; default: all common ones")
     args = parser.parse_args()
-    sprites = prepare(args.packages, listed(args.concepts) if args.concepts else None)
+    sprites = render_sprites(args.packages, read_concept_list(args.concepts) if args.concepts else None)
     sprites.save(args.out)
     print(f"{len(sprites)} sprites of {len(sprites.concepts)} concepts, {int(sprites.held_out.sum())} held out")
 

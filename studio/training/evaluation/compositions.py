@@ -1,8 +1,4 @@
-"""Pictures of more than a thing on a ground: a colour that belongs to the thing, two things in a relation, two or three
-of a kind. What is asked, real scenes that show it, and whether a picture does.
-
-Knows sprites, scenes and what a detector finds; knows nothing of pipelines.
-"""
+"""Prompts of several objects or of tinted ones, real scenes that show them, and the check whether a picture does."""
 
 from __future__ import annotations
 
@@ -13,22 +9,23 @@ from dataclasses import dataclass, replace
 import torch
 
 from studio.prompts.nouns import plural, with_article
-from studio.training.data.scenes import COUNTS, GROUNDS, TINTS, Scene, SceneMaker, default_prompt
+from studio.training.data.captions import default_prompt
+from studio.training.data.scenes import BACKGROUND_COLORS, COUNT_WORDS, TINTS, Scene, SceneMaker
 from studio.training.data.sprites import STYLES, Sprites
-from studio.training.evaluation.detector import Found
+from studio.training.evaluation.detector import Detection
 
-TURNS = ("left of", "right of", "above", "below")  # the relations that have a place
-COLOUR, PAIR, TWO, THREE = KINDS = (
-    "A thing in a colour",
-    "Two things in a relation",
+SPATIAL_RELATIONS = ("left of", "right of", "above", "below")
+COLOR, PAIR, TWO, THREE = KINDS = (
+    "An object in a colour",
+    "Two objects in a relation",
     "Two of a kind",
     "Three of a kind",
 )
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a picture is asked to show: one concept, or two where there is a relation."""
+class Composition:
+    """What a prompt asks for: one concept, or two in a relation."""
 
     concepts: tuple[int, ...]
     style: int
@@ -41,100 +38,117 @@ class Question:
     def kind(self) -> str:
         if self.relation:
             return PAIR
-        return {1: COLOUR, 2: TWO, 3: THREE}[self.count]
+        return {1: COLOR, 2: TWO, 3: THREE}[self.count]
 
 
-def words(question: Question, sprites: Sprites) -> str:
-    """The prompt: "a cat face left of a pizza, flat style, on a blue background"."""
-    names = [sprites.concepts[concept] for concept in question.concepts]
-    if question.relation:
-        subject = f"{with_article(names[0])} {question.relation} {with_article(names[1])}"
-    elif question.count > 1:
-        subject = f"{COUNTS[question.count]} {plural(names[0])}"
+def composition_prompt(composition: Composition, sprites: Sprites) -> str:
+    """Return the prompt, such as "a cat face left of a pizza, flat style, on a blue background"."""
+    names = [sprites.concepts[concept] for concept in composition.concepts]
+    if composition.relation:
+        subject = f"{with_article(names[0])} {composition.relation} {with_article(names[1])}"
+    elif composition.count > 1:
+        subject = f"{COUNT_WORDS[composition.count]} {plural(names[0])}"
     else:
-        subject = with_article(f"{question.tint} {names[0]}" if question.tint else names[0])
-    return default_prompt(subject, STYLES[question.style], question.background)
+        subject = with_article(f"{composition.tint} {names[0]}" if composition.tint else names[0])
+    return default_prompt(subject, STYLES[composition.style], composition.background)
 
 
-def compose(question: Question, maker: SceneMaker) -> Scene:
-    """A scene that shows what is asked, its things at places of the maker's own choosing."""
-    style = question.style
-    if question.relation:
-        scene = maker.pair(style)
-        while scene.relation != question.relation:
-            scene = maker.pair(style)
-    elif question.count > 1:
-        scene = maker.several(style)
-        while len(scene.things) != question.count:
-            scene = maker.several(style)
+def compose_scene(composition: Composition, maker: SceneMaker) -> Scene:
+    """Return a scene that shows the composition, with random places."""
+    style = composition.style
+    if composition.relation:
+        scene = maker.draw_pair(style)
+        while scene.relation != composition.relation:
+            scene = maker.draw_pair(style)
+    elif composition.count > 1:
+        scene = maker.draw_group(style)
+        while len(scene.objects) != composition.count:
+            scene = maker.draw_group(style)
     else:
-        scene = maker.single(*question.concepts, style, question.background)
-    things = (
-        replace(thing, sprite=maker.index[concept, style], tint=question.tint)
-        for thing, concept in zip(scene.things, question.concepts * question.count, strict=True)
+        scene = maker.make_single(composition.concepts[0], style, composition.background)
+    objects = (
+        replace(item, sprite=maker.sprite_index[concept, style], tint=composition.tint)
+        for item, concept in zip(scene.objects, composition.concepts * composition.count, strict=True)
     )
-    return replace(scene, things=tuple(things), background=question.background, ground2=None, pattern="plain")
+    return replace(
+        scene,
+        objects=tuple(objects),
+        background=composition.background,
+        second_background=None,
+        pattern="plain",
+    )
 
 
-def questions(sprites: Sprites, concepts: Sequence[int], count: int, seed: int) -> list[Question]:
-    """A colour for `count` of the concepts at most, and as many pairs, and as many of a kind, half two and half three.
+def draw_compositions(sprites: Sprites, concepts: Sequence[int], count: int, seed: int) -> list[Composition]:
+    """Draw `count` pairs, `count` groups (half of two, half of three) and at most `count` tinted single objects.
 
-    Of (concept, style) pairs that training saw. A colour is neither the ground's nor the thing's own.
+    Only (concept, style) pairs from training are used. A tint is neither the background's nor the sprite's own.
     """
     rng = random.Random(seed)
-    seen = ~sprites.held_out
-    styles: dict[int, list[int]] = {c: [] for c in concepts}
-    for c, s in zip(sprites.concept[seen].tolist(), sprites.style[seen].tolist(), strict=True):
-        if c in styles:
-            styles[c].append(s)
-    usable = [c for c in concepts if styles[c]]
-    asked = []
-    for c in rng.sample(usable, min(count, len(usable))):
-        style, background = rng.choice(styles[c]), rng.choice(list(GROUNDS))
-        kept = (background, own_colour(sprites, c, style))
-        asked.append(Question((c,), style, background, tint=rng.choice([tint for tint in TINTS if tint not in kept])))
+    trained = ~sprites.held_out
+    styles: dict[int, list[int]] = {concept: [] for concept in concepts}
+    for concept, style in zip(sprites.concept[trained].tolist(), sprites.style[trained].tolist(), strict=True):
+        if concept in styles:
+            styles[concept].append(style)
+    usable = [concept for concept in concepts if styles[concept]]
+    backgrounds = list(BACKGROUND_COLORS)
+    compositions = []
+    for concept in rng.sample(usable, min(count, len(usable))):
+        style, background = rng.choice(styles[concept]), rng.choice(backgrounds)
+        excluded = (background, nearest_tint(sprites, concept, style))
+        tint = rng.choice([tint for tint in TINTS if tint not in excluded])
+        compositions.append(Composition((concept,), style, background, tint=tint))
     for number in range(count):
         style = number % len(STYLES)
-        pair = tuple(rng.sample([c for c in usable if style in styles[c]], 2))
-        asked.append(Question(pair, style, rng.choice(list(GROUNDS)), relation=TURNS[number // len(STYLES) % 4]))
+        first, second = rng.sample([concept for concept in usable if style in styles[concept]], 2)
+        relation = SPATIAL_RELATIONS[number // len(STYLES) % len(SPATIAL_RELATIONS)]
+        compositions.append(Composition((first, second), style, rng.choice(backgrounds), relation=relation))
     for number in range(count):
-        c = rng.choice(usable)
-        asked.append(Question((c,), rng.choice(styles[c]), rng.choice(list(GROUNDS)), count=2 + number % 2))
-    return asked
+        concept = rng.choice(usable)
+        style, background = rng.choice(styles[concept]), rng.choice(backgrounds)
+        compositions.append(Composition((concept,), style, background, count=2 + number % 2))
+    return compositions
 
 
-def own_colour(sprites: Sprites, concept: int, style: int) -> str:
-    """The tint nearest to the mean colour of a sprite."""
+def nearest_tint(sprites: Sprites, concept: int, style: int) -> str:
+    """Return the tint nearest to the mean colour of a sprite."""
     row = ((sprites.concept == concept) & (sprites.style == style)).nonzero()[0, 0]
     rgba = sprites.rgba[row].float()
     mean = rgba[:3].sum((1, 2)) / rgba[3].sum().clamp(min=1)
-    colours = torch.tensor([GROUNDS[tint] for tint in TINTS])
-    return TINTS[int((colours - mean).norm(dim=1).argmin())]
+    colors = torch.tensor([BACKGROUND_COLORS[tint] for tint in TINTS])
+    return TINTS[int((colors - mean).norm(dim=1).argmin())]
 
 
-def answers(question: Question, found: Sequence[Found]) -> dict[str, bool]:
-    """Whether the things found in a picture, the surest first, are what was asked for."""
-    said = [thing.concept for thing in found]
-    if question.relation:
-        first, second = ([thing for thing in found if thing.concept == c] for c in question.concepts)
+def check_composition(composition: Composition, detections: Sequence[Detection]) -> dict[str, bool]:
+    """Return by criterion whether a picture's objects, the most confident first, are those of the composition."""
+    if composition.relation:
+        first, second = (
+            [detection for detection in detections if detection.concept == concept]
+            for concept in composition.concepts
+        )
         both = bool(first and second)
-        return {"both present": both, "relation right": both and related(question.relation, first[0], second[0])}
-    if question.count > 1:
-        right = len(found) == question.count
-        return {"count right": right, "each the thing asked for": right and set(said) == {question.concepts[0]}}
-    surest = found[0] if found else None
-    colour = surest is not None and question.tint is not None and surest.tint == TINTS.index(question.tint)
-    thing = surest is not None and question.concepts[0] in (surest.concept, *surest.likely)
+        right = both and relation_holds(composition.relation, first[0], second[0])
+        return {"both present": both, "relation right": right}
+    concept = composition.concepts[0]
+    if composition.count > 1:
+        right = len(detections) == composition.count
+        same = right and all(detection.concept == concept for detection in detections)
+        return {"count right": right, "count and concept right": same}
+    if not detections:
+        return {"colour": False, "concept, top-1": False, "concept, top-5": False, "colour and concept, top-5": False}
+    best = detections[0]
+    color = composition.tint is not None and best.tint == TINTS.index(composition.tint)
+    top5 = concept in (best.concept, *best.top_concepts)
     return {
-        "the colour": colour,
-        "the thing, top-1": bool(said) and said[0] == question.concepts[0],
-        "the thing, top-5": thing,
-        "the colour on the thing, top-5": colour and thing,
+        "colour": color,
+        "concept, top-1": best.concept == concept,
+        "concept, top-5": top5,
+        "colour and concept, top-5": color and top5,
     }
 
 
-def related(relation: str, first: Found, second: Found) -> bool:
-    """Whether the first lies so of the second: further that way than across it."""
+def relation_holds(relation: str, first: Detection, second: Detection) -> bool:
+    """Return whether the first is that way of the second: further along that direction than across it."""
     right, down = first.x - second.x, first.y - second.y
     along, across = {
         "left of": (-right, down),

@@ -1,10 +1,9 @@
-"""The second judge: where the things in a picture are, what each is, and in which colour.
+"""Detector of several objects: where they are, which concept each shows, and in which colour.
 
-It begins as the first judge and looks twice: at the whole picture, for a heat map whose peaks are the things' centres
-(CenterNet, arXiv 1904.07850), then at a window around each of them, as large as the next thing allows, for its name and
-its colour. Trained on real sprites, held-out pairs too, composed as training composes them. It is never told a relation
-or a count: these are read off the places, so that habit cannot answer.
-Knows sprites and scenes; knows nothing of the networks that it judges.
+It starts from the classifier's weights and looks twice. First it sees the whole picture and predicts a heat map, whose
+peaks are the objects' centres (CenterNet, arXiv 1904.07850). Then it sees a window around each centre, as large as the
+next object allows, and names concept and tint. It is trained on real sprites, composed as for training, held-out pairs
+included. It never sees relations or counts: these follow from the places, so that it cannot guess the usual ones.
 """
 
 from __future__ import annotations
@@ -21,42 +20,56 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from studio.training.data.scenes import TINTS, Painter, Scene, SceneMaker
+from studio.training.data.renderer import SceneRenderer
+from studio.training.data.scenes import TINTS, Scene, SceneMaker
 from studio.training.data.sprites import STYLES, Sprites
-from studio.training.evaluation.classifier import SIZE, Classifier, augment, autocast, fit, kept, residual_body
+from studio.training.evaluation.backbone import (
+    INPUT_SIZE,
+    autocast,
+    channels_last,
+    load_or_train,
+    pooled_features,
+    residual_body,
+    resize_input,
+    train_network,
+)
+from studio.training.evaluation.classifier import Classifier, augment
 
-CELLS = SIZE // 8  # on a side of the heat map
-SPREAD = 0.6  # cells: how far heat reaches from a centre
-FOUND = 0.3  # heat of a peak that counts as a thing: a centre on a corner of four cells warms each to 0.5
-OWN = len(TINTS)  # the tint of a thing in its own colours
+CELLS = INPUT_SIZE // 8  # on a side of the heat map
+HEAT_SIGMA = 0.6  # cells: width of the bell around a centre
+PEAK_THRESHOLD = 0.3  # heat: a centre on a corner of four cells heats each to 0.5
+HEAT_WEIGHT = 0.2  # of the heat map's loss
+UNTINTED = len(TINTS)  # tint index of an object in its own colours
+TINTED_SHARE = 0.4  # of the objects in training pictures
+
+Window = tuple[float, float, float]  # x and y of the centre, side: shares of the picture's side
 
 
 @dataclass(frozen=True)
-class DetectorRecipe:
-    """How it is made; part of the name under which it is cached."""
+class DetectorConfig:
+    """Training of the detector. Names and values of the fields are part of the digest in the cache."""
 
     updates: int = 2800
     batch: int = 32  # pictures, and a window of each
     learning_rate: float = 1e-3
     seed: int = 0
-    version: int = 2  # raised when the network or what it is shown changes
+    version: int = 2  # raise it when the network or its training pictures change
 
 
 @dataclass(frozen=True)
-class Found:
-    """A thing that was found: its concept's index, the index of the tint nearest to its colour, its centre as shares of
-    the picture's sides, the heat there, in [0, 1], and the five concepts that are most likely."""
+class Detection:
+    """An object in a picture."""
 
-    concept: int
-    tint: int
-    x: float
+    concept: int  # index, the most likely
+    tint: int  # index of the nearest tint
+    x: float  # of the centre: shares of the picture's sides
     y: float
-    heat: float
-    likely: tuple[int, ...] = ()
+    heat: float  # confidence, in [0, 1]
+    top_concepts: tuple[int, ...] = ()  # the five most likely
 
 
 class Detector(nn.Module):
-    """(B, 3, SIZE, SIZE) in [-1, 1] -> logits of heat (B, 1, CELLS, CELLS), of concept and of tint (B, .)."""
+    """(B, 3, INPUT_SIZE, INPUT_SIZE) in [-1, 1] -> logits: heat (B, 1, CELLS, CELLS), concept and tint (B, ...)."""
 
     def __init__(self, concepts: int, width: int) -> None:
         super().__init__()
@@ -65,64 +78,71 @@ class Detector(nn.Module):
         self.concept = nn.Linear(8 * width, concepts)
         self.tint = nn.Linear(8 * width, len(TINTS) + 1)
 
-    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        seen = self.body(picture).float()
-        features = torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], dim=1)
-        return self.heat(seen).float(), self.concept(features).float(), self.tint(features).float()
+    @classmethod
+    def like(cls, classifier: Classifier) -> Detector:
+        """Return an untrained detector of the classifier's concepts and width."""
+        return cls(classifier.concept.out_features, classifier.concept.in_features // 8)
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        maps = self.body(pictures).float()
+        features = pooled_features(maps)
+        return self.heat(maps).float(), self.concept(features).float(), self.tint(features).float()
 
 
 class ComposedPictures:
-    """Pictures of one thing, of two, and of two or three of a kind, a third each, many of them in a colour."""
+    """Random pictures of one object, of two, and of two or three of a kind, a third each."""
 
     def __init__(self, sprites: Sprites, seed: int, device: torch.device | str = "cpu") -> None:
-        self.sprites = replace(sprites, held_out=torch.zeros_like(sprites.held_out))  # the judge knows all pairs
+        self.sprites = replace(sprites, held_out=torch.zeros_like(sprites.held_out))
         self.maker = SceneMaker(self.sprites, seed)
-        self.painter = Painter(self.sprites, device)
+        self.renderer = SceneRenderer(self.sprites, device)
         self.rng = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
 
-    def __call__(self, count: int) -> tuple[torch.Tensor, list[Scene]]:
-        scenes = [self.draw() for _ in range(count)]
-        return augment(self.painter(scenes, SIZE), self.generator), scenes
+    def draw(self, count: int) -> tuple[torch.Tensor, list[Scene]]:
+        """Return the next `count` pictures, augmented, and their scenes."""
+        scenes = [self.draw_scene() for _ in range(count)]
+        return augment(self.renderer.render(scenes, INPUT_SIZE), self.generator), scenes
 
-    def draw(self) -> Scene:
+    def draw_scene(self) -> Scene:
+        """Draw a scene whose tints all differ from the background. Objects of a kind have one tint."""
         style = self.rng.randrange(len(STYLES))
         kind = self.rng.randrange(3)
         if kind == 0:
-            scene = self.maker.single(self.rng.choice(self.maker.by_style[style]), style)
+            scene = self.maker.make_single(self.rng.choice(self.maker.concepts_by_style[style]), style)
         else:
-            scene = self.maker.pair(style) if kind == 1 else self.maker.several(style)
-        colours = [
-            colour for colour in TINTS if colour not in (scene.background, scene.ground2)
-        ]  # else it cannot be seen
-        tints = [self.rng.choice(colours) if self.rng.random() < 0.4 else None for _ in scene.things]
-        if kind == 2:  # things of a kind are alike
+            scene = self.maker.draw_pair(style) if kind == 1 else self.maker.draw_group(style)
+        visible = [tint for tint in TINTS if tint not in (scene.background, scene.second_background)]
+        tints = [self.rng.choice(visible) if self.rng.random() < TINTED_SHARE else None for _ in scene.objects]
+        if kind == 2:
             tints = tints[:1] * len(tints)
-        things = (replace(thing, tint=tint) for thing, tint in zip(scene.things, tints, strict=True))
-        return replace(scene, things=tuple(things))
+        objects = (replace(item, tint=tint) for item, tint in zip(scene.objects, tints, strict=True))
+        return replace(scene, objects=tuple(objects))
 
 
-def warmth(scenes: Sequence[Scene]) -> torch.Tensor:
-    """(B, 1, CELLS, CELLS) in [0, 1]: 1 at the centre of a thing, falling as a bell around it."""
-    middles = (torch.arange(CELLS) + 0.5) / CELLS
+def heatmap_targets(scenes: Sequence[Scene]) -> torch.Tensor:
+    """Return (B, 1, CELLS, CELLS) in [0, 1]: 1 at the centre of an object, with a bell around it."""
+    centers = (torch.arange(CELLS) + 0.5) / CELLS
     heat = torch.zeros(len(scenes), 1, CELLS, CELLS)
     for i, scene in enumerate(scenes):
-        for thing in scene.things:
-            square = (middles[None] - thing.x) ** 2 + (middles[:, None] - thing.y) ** 2  # (CELLS, CELLS), y first
-            heat[i, 0] = torch.maximum(heat[i, 0], torch.exp(-square * CELLS**2 / (2 * SPREAD**2)))
+        for item in scene.objects:
+            square = (centers[None] - item.x) ** 2 + (centers[:, None] - item.y) ** 2  # (CELLS, CELLS), y first
+            heat[i, 0] = torch.maximum(heat[i, 0], torch.exp(-square * CELLS**2 / (2 * HEAT_SIGMA**2)))
     return heat
 
 
-def window(places: Sequence[tuple[float, float]], number: int) -> tuple[float, float, float]:
-    """Centre and side of what to look at for one of the things at these places: as far as the next one's centre, and
-    the whole picture where there is no other."""
-    x, y = places[number]
-    away = [math.hypot(x - other, y - up) for i, (other, up) in enumerate(places) if i != number]
-    return (x, y, min(away)) if away else (0.5, 0.5, 1.0)
+def window_around(centers: Sequence[tuple[float, float]], number: int) -> Window:
+    """Return the window of one of the objects at these centres: it reaches to the next centre.
+
+    A single object has the whole picture.
+    """
+    x, y = centers[number]
+    distances = [math.hypot(x - other_x, y - other_y) for i, (other_x, other_y) in enumerate(centers) if i != number]
+    return (x, y, min(distances)) if distances else (0.5, 0.5, 1.0)
 
 
-def cut(pictures: torch.Tensor, windows: Sequence[tuple[float, float, float]]) -> torch.Tensor:
-    """(B, 3, S, S), each enlarged to what its window shows; beyond the picture its border goes on."""
+def crop_windows(pictures: torch.Tensor, windows: Sequence[Window]) -> torch.Tensor:
+    """Return (B, 3, S, S): each picture's window, enlarged. Borders are repeated beyond the picture."""
     x, y, side = torch.tensor(windows).T
     theta = torch.zeros(len(pictures), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = side
@@ -132,92 +152,115 @@ def cut(pictures: torch.Tensor, windows: Sequence[tuple[float, float, float]]) -
 
 
 def train_detector(
-    sprites: Sprites, classifier: Classifier, recipe: DetectorRecipe, device: torch.device | str = "cpu"
+    sprites: Sprites, classifier: Classifier, config: DetectorConfig, device: torch.device | str = "cpu"
 ) -> Detector:
-    """A detector of `sprites` that begins as the classifier."""
-    torch.manual_seed(recipe.seed)
+    """Train a detector of `sprites` that starts from the classifier's weights."""
+    torch.manual_seed(config.seed)
     device = torch.device(device)
-    model = empty_detector(classifier)
-    model.body.load_state_dict(classifier.body.state_dict())
-    model.concept.load_state_dict(classifier.concept.state_dict())
-    model = model.to(device, memory_format=torch.channels_last).train()
-    pictures, rng = ComposedPictures(sprites, recipe.seed, device), random.Random(recipe.seed)
+    detector = Detector.like(classifier)
+    detector.body.load_state_dict(classifier.body.state_dict())
+    detector.concept.load_state_dict(classifier.concept.state_dict())
+    detector = channels_last(detector, device).train()
+    source, rng = ComposedPictures(sprites, config.seed, device), random.Random(config.seed)
 
     def loss() -> torch.Tensor:
-        whole, scenes = pictures(recipe.batch)
-        chosen = [rng.randrange(len(scene.things)) for scene in scenes]
-        windows = [window([(t.x, t.y) for t in scene.things], i) for scene, i in zip(scenes, chosen, strict=True)]
-        windows = [(rng.gauss(x, 0.02), rng.gauss(y, 0.02), side * rng.uniform(0.9, 1.1)) for x, y, side in windows]
-        things = [scene.things[i] for scene, i in zip(scenes, chosen, strict=True)]
-        concept = sprites.concept[[thing.sprite for thing in things]].to(device)
-        tint = torch.tensor([TINTS.index(thing.tint) if thing.tint else OWN for thing in things], device=device)
-        both = torch.cat([whole, cut(whole, windows)])
+        pictures, scenes = source.draw(config.batch)
+        chosen = [rng.randrange(len(scene.objects)) for scene in scenes]
+        windows = []
+        for scene, i in zip(scenes, chosen, strict=True):
+            x, y, side = window_around([(item.x, item.y) for item in scene.objects], i)
+            windows.append((rng.gauss(x, 0.02), rng.gauss(y, 0.02), side * rng.uniform(0.9, 1.1)))
+        objects = [scene.objects[i] for scene, i in zip(scenes, chosen, strict=True)]
+        concept = sprites.concept[[item.sprite for item in objects]].to(device)
+        tint = torch.tensor([TINTS.index(item.tint) if item.tint else UNTINTED for item in objects], device=device)
+        both = torch.cat([pictures, crop_windows(pictures, windows)])
         with autocast(device):
-            heat, concepts, tints = model(both.contiguous(memory_format=torch.channels_last))
-        named = slice(recipe.batch, None)
-        places = F.binary_cross_entropy_with_logits(heat[: recipe.batch], warmth(scenes).to(device), reduction="sum")
-        # heat is rare: a sum over cells, that it may weigh as much as the names
-        loss = 0.2 * places / recipe.batch + F.cross_entropy(concepts[named], concept, label_smoothing=0.1)
-        return loss + 0.5 * F.cross_entropy(tints[named], tint)
+            heat, concepts, tints = detector(both.contiguous(memory_format=torch.channels_last))
+        targets = heatmap_targets(scenes).to(device)
+        # most cells are cold: a sum over cells gives the few centres weight
+        heat_loss = F.binary_cross_entropy_with_logits(heat[: config.batch], targets, reduction="sum") / config.batch
+        concept_loss = F.cross_entropy(concepts[config.batch :], concept, label_smoothing=0.1)
+        return HEAT_WEIGHT * heat_loss + concept_loss + 0.5 * F.cross_entropy(tints[config.batch :], tint)
 
-    return fit(model, loss, recipe.updates, recipe.learning_rate, "detector")
-
-
-def empty_detector(classifier: Classifier) -> Detector:
-    return Detector(classifier.concept.out_features, classifier.concept.in_features // 8)
+    return train_network(detector, loss, config.updates, config.learning_rate, name="detector")
 
 
 def cached_detector(
     sprites: Sprites,
     folder: Path,
     classifier: Classifier,
-    judge_digest: str,
-    recipe: DetectorRecipe,
+    classifier_digest: str,
+    config: DetectorConfig,
+    *,
     device: torch.device | str = "cpu",
 ) -> Detector:
-    """The detector that begins with the judge of this digest: from `folder`, or trained now and left there."""
-    name = hashlib.sha256(json.dumps([asdict(recipe), judge_digest]).encode()).hexdigest()[:16]
-    path = folder / f"detector-{name}.safetensors"
-    model = kept(path, empty_detector(classifier), lambda: train_detector(sprites, classifier, recipe, device))
-    return model.to(device, memory_format=torch.channels_last).eval()
+    """Return the detector that starts from this classifier. It is trained once and kept in `folder`."""
+    digest = hashlib.sha256(json.dumps([asdict(config), classifier_digest]).encode()).hexdigest()[:16]
+    detector = load_or_train(
+        folder / f"detector-{digest}.safetensors",
+        Detector.like(classifier),
+        lambda: train_detector(sprites, classifier, config, device),
+    )
+    return channels_last(detector, device).eval()
 
 
 @torch.no_grad()
-def find(model: Detector, pictures: torch.Tensor, rows: int = 128, alone: bool = False) -> list[list[Found]]:
-    """The things in each of (B, 3, S, S) in [-1, 1], of any size, the surest first; `alone`: the whole is one thing."""
-    device = next(model.parameters()).device
-    found: list[list[Found]] = []
-    for part in pictures.split(rows):
-        if part.shape[-1] != SIZE:
-            part = F.interpolate(part, size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(-1, 1)
-        part = part.to(device)
-        seen = [peaks(heat) for heat in model(part.contiguous(memory_format=torch.channels_last))[0].sigmoid().cpu()]
-        seen = [[(0.5, 0.5, 1.0)]] * len(part) if alone else seen
-        of = [i for i, places in enumerate(seen) for _ in places]
-        windows = [window([place[:2] for place in places], k) for places in seen for k in range(len(places))]
-        names = []
-        for begin in range(0, len(of), rows):
-            parts = cut(part[of[begin : begin + rows]], windows[begin : begin + rows])
-            _, concept, tint = model(parts.contiguous(memory_format=torch.channels_last))
-            likely = concept.topk(min(5, concept.shape[1])).indices.tolist()
-            names += zip(likely, tint[:, :OWN].argmax(1).tolist(), strict=True)
-        named = iter(names)
-        for places in seen:
-            things = [(place, *next(named)) for place in places]
-            found.append([Found(likely[0], colour, *place, tuple(likely)) for place, likely, colour in things])
-    return found
+def detect(
+    detector: nn.Module, pictures: torch.Tensor, batch_size: int = 128, *, single: bool = False
+) -> list[list[Detection]]:
+    """Return the objects in each of (B, 3, S, S) in [-1, 1], of any size, the most confident first.
+
+    single: take the whole picture for one object.
+    """
+    device = next(detector.parameters()).device
+    detections: list[list[Detection]] = []
+    for batch in pictures.split(batch_size):
+        batch = resize_input(batch).to(device)
+        if single:
+            peaks = [[(0.5, 0.5, 1.0)]] * len(batch)
+        else:
+            heat, _, _ = detector(batch.contiguous(memory_format=torch.channels_last))
+            peaks = [find_peaks(map_) for map_ in heat.sigmoid().cpu()]
+        detections += _name_objects(detector, batch, peaks, batch_size)
+    return detections
 
 
-def peaks(heat: torch.Tensor) -> list[tuple[float, float, float]]:
-    """(x, y, heat) of the peaks in (1, CELLS, CELLS), the warmest first: each at the mean of its cell and the eight
-    around it, weighed by their heat."""
-    top = (heat == F.max_pool2d(heat, 3, stride=1, padding=1)) & (heat > FOUND)
-    places = []
-    for y, x in top[0].nonzero().tolist():
-        up, left = max(y - 1, 0), max(x - 1, 0)
-        around = heat[0, up : y + 2, left : x + 2]
-        total = around.sum()
-        across = (around.sum(0) * (torch.arange(around.shape[1]) + left + 0.5)).sum() / total
-        down = (around.sum(1) * (torch.arange(around.shape[0]) + up + 0.5)).sum() / total
-        places.append((across.item() / CELLS, down.item() / CELLS, heat[0, y, x].item()))
-    return sorted(places, key=lambda place: -place[2])
+def _name_objects(
+    detector: nn.Module, pictures: torch.Tensor, peaks: Sequence[Sequence[Window]], batch_size: int
+) -> list[list[Detection]]:
+    """Look at a window around each peak (x, y, heat) of each picture."""
+    rows, windows = [], []  # of all peaks
+    for row, places in enumerate(peaks):
+        centers = [(x, y) for x, y, _ in places]
+        for number in range(len(places)):
+            rows.append(row)
+            windows.append(window_around(centers, number))
+    detections: list[list[Detection]] = [[] for _ in peaks]
+    places = [place for places in peaks for place in places]
+    for start in range(0, len(rows), batch_size):
+        part = slice(start, start + batch_size)
+        crops = crop_windows(pictures[rows[part]], windows[part])
+        _, concepts, tints = detector(crops.contiguous(memory_format=torch.channels_last))
+        top_concepts = concepts.topk(min(5, concepts.shape[1])).indices.tolist()
+        nearest_tints = tints[:, :UNTINTED].argmax(1).tolist()
+        for row, place, top, tint in zip(rows[part], places[part], top_concepts, nearest_tints, strict=True):
+            detections[row].append(Detection(top[0], tint, *place, tuple(top)))
+    return detections
+
+
+def find_peaks(heat: torch.Tensor) -> list[tuple[float, float, float]]:
+    """Return (x, y, heat) of the peaks in (1, CELLS, CELLS), the hottest first.
+
+    A peak's place is the mean of its cell and the eight around it, weighted by their heat.
+    """
+    is_peak = (heat == F.max_pool2d(heat, 3, stride=1, padding=1)) & (heat > PEAK_THRESHOLD)
+    peaks = []
+    for y, x in is_peak[0].nonzero().tolist():
+        top, left = max(y - 1, 0), max(x - 1, 0)
+        around = heat[0, top : y + 2, left : x + 2]
+        columns = torch.arange(around.shape[1]) + left + 0.5
+        rows = torch.arange(around.shape[0]) + top + 0.5
+        center_x = (around.sum(0) * columns).sum() / around.sum()
+        center_y = (around.sum(1) * rows).sum() / around.sum()
+        peaks.append((center_x.item() / CELLS, center_y.item() / CELLS, heat[0, y, x].item()))
+    return sorted(peaks, key=lambda peak: -peak[2])
