@@ -22,7 +22,8 @@ from studio.diffusion.schedulers.solver_tables import fingerprint
 from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.imaging.tiles import place_tiles
 from studio.prompts.nouns import with_article
-from studio.training.data.scenes import GROUNDS, default_prompt
+from studio.training.data.captions import default_prompt
+from studio.training.data.scenes import BACKGROUND_COLORS
 from tests.benchmarks.paint import operations
 
 MODEL = Path(__file__).resolve().parents[1] / "assets" / "model"
@@ -101,7 +102,7 @@ def test_the_ground_is_the_one_asked_for(bundled):
     ]
     pictures = (painted(bundled, prompts, range(len(prompts))) + 1) / 2
     border = torch.cat([pictures[:, :, :2].flatten(2), pictures[:, :, -2:].flatten(2)], dim=2).median(dim=2).values
-    colours = torch.tensor([GROUNDS[name] for name in backgrounds[:10]])
+    colours = torch.tensor([BACKGROUND_COLORS[name] for name in backgrounds[:10]])
     nearest = torch.cdist(border, colours).argmin(1)
     assert (nearest == torch.tensor([backgrounds[:10].index(name) for name in backgrounds])).float().mean() >= 0.9
     assert pictures.std(dim=(2, 3)).mean() > 0.05  # nor is it flat

@@ -103,9 +103,7 @@ def sample_prompts(sprites: Sprites, count: int) -> list[str]:
     prompts = []
     for number in range(count):
         subject = with_article(sprites.concepts[number * len(sprites.concepts) // count])
-        prompts.append(
-            default_prompt(subject, STYLES[number % len(STYLES)], backgrounds[number % len(backgrounds)])
-        )
+        prompts.append(default_prompt(subject, STYLES[number % len(STYLES)], backgrounds[number % len(backgrounds)]))
     return prompts
 
 

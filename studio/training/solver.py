@@ -109,9 +109,7 @@ def fit_least_squares(
     for i, (t, prior) in enumerate(zip(initial.times, initial.coefficients, strict=True)):
         history.insert(0, predict_x0(problem, scheduler, x, t, rows))
         is_last = i + 1 == len(times)
-        goal = (
-            task.reference.end[rows] if is_last else sample_at(task.reference, scheduler, initial.times[i + 1], rows)
-        )
+        goal = task.reference.end[rows] if is_last else sample_at(task.reference, scheduler, initial.times[i + 1], rows)
         terms = [x, *history]
         parts = torch.stack([*terms, *map(smooth_3x3, terms)]).flatten(1).double().cpu()  # (2 (i + 2), P)
         residual = goal.flatten().double().cpu() - prior.flatten().double().cpu() @ parts

@@ -86,9 +86,7 @@ class CaptionHeads(nn.Module):
         self.thumbnail = nn.Linear(width, 4 * THUMBNAIL_SIDE**2)
 
 
-def caption_targets(
-    scenes: Sequence[Scene], sprites: Sprites, thumbnails: torch.Tensor
-) -> dict[str, torch.Tensor]:
+def caption_targets(scenes: Sequence[Scene], sprites: Sprites, thumbnails: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the targets of `CaptionHeads`, (B, ...) each; NO_LABEL where a caption does not say it."""
     backgrounds = list(BACKGROUND_COLORS)
     concepts = torch.zeros(len(scenes), len(sprites.concepts))

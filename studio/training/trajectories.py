@@ -1,4 +1,4 @@
-"""Sampling trajectories that a solver is fitted to and measured on: from one noise, by few network calls and by many."""
+"""Sampling trajectories, by few network calls and by many, that a solver is fitted to and measured on."""
 
 from __future__ import annotations
 
@@ -174,9 +174,7 @@ def predict_x0(
     with torch.no_grad():
         for start in range(0, len(rows), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
-            parts.append(
-                predict_x0(problem, scheduler, x_t[part], t, rows[part], share=share, with_gradients=True)
-            )
+            parts.append(predict_x0(problem, scheduler, x_t[part], t, rows[part], share=share, with_gradients=True))
     return torch.cat(parts)
 
 

@@ -1,13 +1,12 @@
-"""Quality against time, over sampler x steps x guidance: what the page's presets are chosen from.
+"""The Pareto frontier of quality and time over sampler, steps and guidance, from which the presets are chosen.
 
     python -m tests.benchmarks.frontier --sprites CACHE/sprites --cache CACHE/evaluation [--model assets/model]
         [--samplers studio dpm++2m] [--steps 2 4 8 12] [--guidance 2 3] [--passes one two three] [--sample 60]
         [--out FILE]
 
-Quality is of one picture for each concept, at the size at which words become a picture, by the evaluation's classifier;
-the same prompts and seeds for every setting. Time is that of one picture alone, warm. How often a step asks the network
-is one more axis: once, where it was taught guidance, twice, or a third time for the style. Run it on a machine that
-does nothing else, or believe the quality alone.
+Quality is measured by the evaluation's classifier on one picture of each concept, at the size of text to image, with
+the same prompts and seeds for every setting. Time is that of one picture alone, warm. Passes are the network rows of a
+step: one (guidance in one pass), two, or three (style emphasis). Times need an otherwise idle machine; quality does not.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import argparse
 import inspect
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -28,22 +27,27 @@ from PIL import Image
 
 from studio.diffusion.guidance import STYLE_EMPHASIS
 from studio.diffusion.pipelines import StudioTextToImagePipeline
-from studio.prompts.nouns import with_article
-from studio.training.data.scenes import default_prompt
 from studio.training.data.sprites import Sprites
 from studio.training.evaluation.classifier import (
     Classifier,
+    ClassifierConfig,
     LabelledPictures,
     Labels,
-    Recipe,
-    Verdict,
+    Predictions,
     cached_classifier,
-    judge,
+    classify,
 )
-from studio.training.evaluation.evaluate import PICTURES, REAL_SEED, concept_labels, each, model_digest, spread
-from studio.training.evaluation.likeness import frechet_distance
-from studio.training.evaluation.restoring import tensor
-from studio.training.export import paint
+from studio.training.evaluation.evaluate import find_concepts, model_digest
+from studio.training.evaluation.restoration import to_tensor
+from studio.training.evaluation.similarity import frechet_distance
+from studio.training.evaluation.single_objects import (
+    PICTURES,
+    REAL_SEED,
+    concept_labels,
+    label_prompts,
+    spread_evenly,
+)
+from studio.training.export import generate
 from tests.benchmarks.machine import heading, table, times
 
 SAMPLERS = ("studio", "dpm++2m", "unipc", "ddim", "euler")
@@ -51,7 +55,8 @@ STEPS = (2, 3, 4, 5, 6, 8, 12, 20)
 GUIDANCE = (1.5, 2.0, 3.0, 5.0)
 PASSES = ("three", "two", "one")
 PROMPT = "a red apple, glossy style, on a blue background"
-FIRST_SEED = 700_000  # apart from those of the evaluation
+FIRST_SEED = 700_000  # not among those of the evaluation
+MEASURES = ("concept", "style", "Fréchet")
 
 
 @dataclass(frozen=True)
@@ -59,187 +64,175 @@ class Setting:
     sampler: str
     steps: int
     guidance: float
-    passes: str = "two"  # network rows of a guided picture: "one" that was taught guidance, "three" emphasize the style
+    passes: str = "two"  # network rows of a guided step: "one": guidance as an input; "three": style emphasis
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Shares of pictures, and a distance: of concept and style, higher is better, of Fréchet, lower."""
+    """Shares of pictures with the right concept and style (higher is better), and Fréchet distance (lower)."""
 
     concept: float
     style: float
     frechet: float
 
-    def goods(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
+        """Return the measures so that higher is better."""
         return {"concept": self.concept, "style": self.style, "Fréchet": -self.frechet}
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     setting: Setting
     seconds: float
     quality: Quality
 
 
-def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Of (seconds, quality): whether no other is at least as fast and as good, and better in one of the two."""
+def is_on_frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Return which (seconds, quality) no other point dominates: as fast, as good, and better in one of the two."""
     return [
         not any(fast <= seconds and good >= quality and (fast, good) != (seconds, quality) for fast, good in points)
         for seconds, quality in points
     ]
 
 
-def marks(measured: Sequence[Measured]) -> list[str]:
-    """For each setting, by which measures of quality it is on the frontier."""
-    found: list[list[str]] = [[] for _ in measured]
-    for measure in ("concept", "style", "Fréchet"):
-        points = [(one.seconds, one.quality.goods()[measure]) for one in measured]
-        for names, best in zip(found, frontier(points), strict=True):
-            names += [measure] if best else []
-    return [", ".join(names) for names in found]
+def frontier_measures(measurements: Sequence[Measurement]) -> list[str]:
+    """Return for each setting the measures of quality by which it is on the frontier, such as "concept, style"."""
+    names: list[list[str]] = [[] for _ in measurements]
+    for measure in MEASURES:
+        points = [(each.seconds, each.quality.values()[measure]) for each in measurements]
+        for row, is_best in enumerate(is_on_frontier(points)):
+            if is_best:
+                names[row].append(measure)
+    return [", ".join(row) for row in names]
 
 
-def quality(verdict: Verdict, labels: Labels, real: torch.Tensor) -> Quality:
-    """`real`: features of real pictures of the same labels."""
-    shares = [
-        (part.argmax(1) == truth).float().mean().item()
-        for part, truth in (
-            (verdict.concept, labels.concept),
-            (verdict.style, labels.style),
-        )
-    ]
-    return Quality(*shares, frechet_distance(verdict.features, real))
+def measure_quality(predictions: Predictions, labels: Labels, real_features: torch.Tensor) -> Quality:
+    """Return the quality of pictures; real_features: of real pictures of the same labels."""
+    concept = (predictions.concept.argmax(1) == labels.concept).float().mean().item()
+    style = (predictions.style.argmax(1) == labels.style).float().mean().item()
+    return Quality(concept, style, frechet_distance(predictions.features, real_features))
 
 
-def one_each(sprites: Sprites, concepts: Sequence[int]) -> Labels:
-    """One picture of each concept, styles in turn."""
+def one_label_each(sprites: Sprites, concepts: Sequence[int]) -> Labels:
+    """Return one label for each concept, with the styles in turn."""
     labels = concept_labels(sprites, concepts)
     rows = torch.tensor([number * PICTURES + number % PICTURES for number in range(len(concepts))])
     return Labels(labels.concept[rows], labels.style[rows], labels.background[rows])
 
 
-def options(pipe: Any, setting: Setting, size: int) -> dict[str, Any]:
-    """What `prepare` takes."""
-    chosen = {"num_inference_steps": setting.steps, "guidance_scale": setting.guidance, "sampler": setting.sampler}
+def prepare_options(pipe: Any, setting: Setting, size: int) -> dict[str, Any]:
+    """Return the setting as options of `prepare`."""
+    options = {"num_inference_steps": setting.steps, "guidance_scale": setting.guidance, "sampler": setting.sampler}
     known = inspect.signature(pipe.prepare).parameters
     if "one_pass" in known:
-        chosen["one_pass"] = setting.passes == "one"
+        options["one_pass"] = setting.passes == "one"
     if "style_emphasis" in known:
-        chosen["style_emphasis"] = STYLE_EMPHASIS if setting.passes == "three" else 0.0
-    return chosen | {"size": size}
+        options["style_emphasis"] = STYLE_EMPHASIS if setting.passes == "three" else 0.0
+    return options | {"size": size}
 
 
-def can_do(pipe: Any, passes: str) -> bool:
-    """Whether the pipeline and its network have guidance in so many passes."""
+def has_passes(pipe: Any, passes: str) -> bool:
+    """Return whether the pipeline and its network have guidance in so many passes."""
     known = inspect.signature(pipe.prepare).parameters
     if passes == "one":
         return bool(getattr(pipe.unet.config, "guidance_rank", 0)) and "one_pass" in known
     return passes == "two" or "style_emphasis" in known
 
 
-def picture(pipe: Any, chosen: dict[str, Any]) -> Image.Image:
-    (row,) = pipe.prepare([PROMPT], seeds=[1], **chosen)
+def generate_one(pipe: Any, options: dict[str, Any]) -> Image.Image:
+    (row,) = pipe.prepare([PROMPT], seeds=[1], **options)
     while not row.finished:
         pipe.denoise_step([row])
     return pipe.decode(row)
 
 
-def median_seconds(pipe: Any, chosen: dict[str, Any], repeats: int) -> float:
-    return statistics.median(times(lambda: picture(pipe, chosen), repeats))
+def median_seconds(pipe: Any, options: dict[str, Any], repeats: int) -> float:
+    return statistics.median(times(lambda: generate_one(pipe, options), repeats))
 
 
-def page(head: str, real: Quality, count: int, size: int, measured: Sequence[Measured]) -> str:
-    """The whole table, the fastest first, and those of it that are on a frontier."""
-    order = sorted(range(len(measured)), key=lambda i: measured[i].seconds)
-    names = marks(measured)
+def format_page(head: str, real: Quality, count: int, size: int, measurements: Sequence[Measurement]) -> str:
+    """Return the settings on a Pareto frontier, then all settings, the fastest first."""
     rows = []
-    for i in order:
-        one, good = measured[i].setting, measured[i].quality
-        rows.append(
-            (
-                one.sampler,
-                one.steps,
-                f"{one.guidance:g}",
-                one.passes,
-                f"{measured[i].seconds:.3f}",
-                f"{good.concept:.1%}",
-                f"{good.style:.1%}",
-                f"{good.frechet:.3f}",
-                names[i],
-            )
+    for measurement, names in zip(measurements, frontier_measures(measurements), strict=True):
+        setting, quality = measurement.setting, measurement.quality
+        row = (
+            setting.sampler,
+            setting.steps,
+            f"{setting.guidance:g}",
+            setting.passes,
+            f"{measurement.seconds:.3f}",
+            f"{quality.concept:.1%}",
+            f"{quality.style:.1%}",
+            f"{quality.frechet:.3f}",
+            names,
         )
-    columns = ("sampler", "steps", "guidance", "passes", f"s a picture of {size} px", "concept", "style", "Fréchet")
+        rows.append((measurement.seconds, row))
+    ordered = [row for _, row in sorted(rows, key=lambda entry: entry[0])]
+    columns = ("sampler", "steps", "guidance", "passes", f"s per picture of {size} px", *MEASURES, "on the frontier by")
     text = (
-        f"{count} pictures of {size} px for each setting, one a concept; the same prompts and seeds. Real pictures at "
-        f"this size: concept {real.concept:.1%}, style {real.style:.1%}, Fréchet {real.frechet:.3f} between two sets. "
-        "On the frontier: nothing as fast is better by that measure.\n"
+        f"{count} pictures of {size} px for each setting, one of each concept, with the same prompts and seeds. Real "
+        f"pictures of this size: concept {real.concept:.1%}, style {real.style:.1%}, Fréchet {real.frechet:.3f} "
+        "between two sets. A setting is on the Pareto frontier where no other is as fast and better.\n"
     )
-    best = [row for row in rows if row[-1]]
+    best = [row for row in ordered if row[-1]]
     return "\n".join(
-        (
-            head,
-            text,
-            "### The frontier\n",
-            table((*columns, "best by"), best),
-            "### All\n",
-            table((*columns, "on the frontier by"), rows),
-        )
+        (head, text, "### Pareto frontier\n", table(columns, best), "### All settings\n", table(columns, ordered))
     )
 
 
 def measure(
     pipe: Any, classifier: Classifier, sprites: Sprites, settings: Sequence[Setting], sample: int | None, repeats: int
-):
-    """Yields (real quality, number of pictures, what was measured so far), setting by setting."""
+) -> Iterator[tuple[Quality, int, list[Measurement]]]:
+    """Yield the quality of real pictures, the number of pictures, and all measurements so far, for each setting."""
     size = pipe.sample_size
-    claimed = [entry["name"] for entry in (pipe.vocabulary or {}).get("concepts", [])] or list(sprites.concepts)
-    labels = one_each(sprites, spread([sprites.concepts.index(name) for name in claimed], sample))
-    prompts = [default_prompt(with_article(c), style, background) for c, style, background in each(labels, sprites)]
-    painter = LabelledPictures(sprites, REAL_SEED)
-    small = [F.interpolate(painter.paint(labels), size=(size, size), mode="area") for _ in range(2)]
-    one, other = (judge(classifier, pictures) for pictures in small)
-    real = quality(one, labels, other.features)
-    clock: dict[tuple, float] = {}
-    measured: list[Measured] = []
+    labels = one_label_each(sprites, spread_evenly(find_concepts(pipe, sprites), sample))
+    prompts = label_prompts(labels, sprites)
+    source = LabelledPictures(sprites, REAL_SEED)
+    real, reference = (F.interpolate(source.render(labels), size=(size, size), mode="area") for _ in range(2))
+    real_features = classify(classifier, reference).features
+    real_quality = measure_quality(classify(classifier, real), labels, real_features)
+    seconds: dict[tuple, float] = {}
+    measurements: list[Measurement] = []
     for setting in settings:
-        chosen = options(pipe, setting, size)
-        kind = (setting.sampler, setting.steps, setting.passes, setting.guidance > 1)  # guidance itself costs nothing
-        if kind not in clock:
-            clock[kind] = median_seconds(pipe, chosen, repeats)
-        verdict = judge(classifier, tensor(paint(pipe, prompts, FIRST_SEED, **chosen)))
-        measured.append(Measured(setting, clock[kind], quality(verdict, labels, other.features)))
-        yield real, len(prompts), measured
+        options = prepare_options(pipe, setting, size)
+        kind = (setting.sampler, setting.steps, setting.passes, setting.guidance > 1)  # scales above 1 cost the same
+        if kind not in seconds:
+            seconds[kind] = median_seconds(pipe, options, repeats)
+        predictions = classify(classifier, to_tensor(generate(pipe, prompts, FIRST_SEED, **options)))
+        quality = measure_quality(predictions, labels, real_features)
+        measurements.append(Measurement(setting, seconds[kind], quality))
+        yield real_quality, len(prompts), measurements
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path("assets/model"), help="folder of the pipeline")
+    parser.add_argument("--model", type=Path, default=Path("assets/model"), help="pipeline folder")
     parser.add_argument("--sprites", type=Path, required=True, help="folder made by studio.training.data.sprites")
-    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the judge")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the classifier")
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
     parser.add_argument("--steps", nargs="+", type=int, default=STEPS)
     parser.add_argument("--guidance", nargs="+", type=float, default=GUIDANCE)
-    parser.add_argument("--passes", nargs="+", choices=PASSES, default=PASSES, help="those that the network has")
+    parser.add_argument("--passes", nargs="+", choices=PASSES, default=PASSES, help="default: all that the network has")
     parser.add_argument("--sample", type=int, help="at most so many concepts")
     parser.add_argument("--repeats", type=int, default=7, help="of each timing")
-    parser.add_argument("--out", type=Path, help="file that is written anew after every setting")
+    parser.add_argument("--out", type=Path, help="file to write after every setting")
     args = parser.parse_args()
 
     pipe = StudioTextToImagePipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
     sprites = Sprites.load(args.sprites)
-    classifier, judge_digest = cached_classifier(sprites, args.cache, Recipe())
-    passes = [kind for kind in args.passes if can_do(pipe, kind)]
+    classifier, digest = cached_classifier(sprites, args.cache, ClassifierConfig())
+    passes = [kind for kind in args.passes if has_passes(pipe, kind)]
     grid = product(args.steps, passes, args.samplers, args.guidance)
     settings = [Setting(sampler, steps, guidance, kind) for steps, kind, sampler, guidance in grid]
-    head = f"{heading()}\nModel {model_digest(args.model)}, judge {judge_digest}, {torch.get_num_threads()} threads.\n"
-    whole = ""
-    for real, count, measured in measure(pipe, classifier, sprites, settings, args.sample, args.repeats):
-        whole = page(head, real, count, pipe.sample_size, measured)
-        print(f"{len(measured)}/{len(settings)} {measured[-1]}", file=sys.stderr, flush=True)
+    head = f"{heading()}\nModel {model_digest(args.model)}, classifier {digest}, {torch.get_num_threads()} threads.\n"
+    page = ""
+    for real, count, measurements in measure(pipe, classifier, sprites, settings, args.sample, args.repeats):
+        page = format_page(head, real, count, pipe.sample_size, measurements)
+        print(f"{len(measurements)}/{len(settings)} {measurements[-1]}", file=sys.stderr, flush=True)
         if args.out:
-            args.out.write_text(whole)
-    print(whole)
+            args.out.write_text(page)
+    print(page)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What the noise tab costs: opening a trace and drawing a time in a real browser, and learning points.
+"""Time of the noise tab: opening a trace and drawing a time in a real browser, and training on points.
 
     python -m tests.benchmarks.noise [--repeats 5]
 
-Run it on a machine that does nothing else. A server with the bundled model and Chromium share it.
+Run it on an otherwise idle machine. A server with the bundled model and Chromium run on it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How long painting takes: whole pictures, single network calls, and a plain diffusers loop of the same arithmetic.
+"""Time of whole pictures, of single network calls, and of a plain diffusers loop with the same arithmetic.
 
     python -m tests.benchmarks.paint [--model assets/model] [--repeats 15]
 
-Run it on a machine that does nothing else. Ratios are taken between neighbours in time, in one run.
+Run it on an otherwise idle machine. Ratios are between measurements next to each other in time, in one run.
 """
 
 from __future__ import annotations

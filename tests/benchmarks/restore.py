@@ -1,12 +1,12 @@
-"""How well holes are filled, pictures enlarged and noise taken out, against what needs no model.
+"""Quality of inpainting, super-resolution and denoising, compared with methods that need no model.
 
     python -m tests.benchmarks.restore --sprites CACHE/sprites --cache CACHE/evaluation [--scenes 64]
         [--strips assets/restoring]
 
-Art is composed of (concept, style) pairs that training never saw; photographs are those that come with scikit-image.
-The judge is the evaluation's classifier, from the cache. Quality, not time: a busy machine gives the same figures.
+Scenes are composed of held-out (concept, style) pairs; photographs are those of scikit-image. Feature distance and
+concepts come from the evaluation's classifier. It measures quality, not time: a busy machine gives the same figures.
 
-BM3D is not among the methods: the package `bm3d` may be used for non-commercial purposes alone.
+BM3D is not among the methods: the package `bm3d` allows non-commercial use only.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import argparse
 import random
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,238 +31,270 @@ from studio.diffusion.pipelines import StudioDenoisePipeline, StudioInpaintPipel
 from studio.diffusion.pipelines.base import image_to_tensor, tensor_to_image
 from studio.imaging.measure import estimate_noise_sigma
 from studio.training.data.batches import random_hole
-from studio.training.data.scenes import Painter, Scene, SceneMaker
+from studio.training.data.renderer import SceneRenderer
+from studio.training.data.scenes import Scene, SceneMaker
 from studio.training.data.sprites import Sprites
-from studio.training.evaluation.classifier import SIZE, Classifier, Recipe, cached_classifier, judge
-from studio.training.evaluation.report import captioned_sheet, in_words, mean, share
-from studio.training.evaluation.restoring import RESTORED, feature_distance, psnr, restored, tensor
+from studio.training.evaluation.backbone import INPUT_SIZE
+from studio.training.evaluation.classifier import Classifier, ClassifierConfig, cached_classifier, classify
+from studio.training.evaluation.report import contact_sheet, format_figure, mean, share
+from studio.training.evaluation.restoration import (
+    RESTORATION_MIX,
+    feature_distance,
+    object_masks,
+    psnr,
+    restore,
+    to_images,
+    to_tensor,
+)
 from tests.benchmarks.machine import describe, table
 
-SEED = 8_000  # of scenes, holes and noise; defaults were chosen on scenes of other seeds
-PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "coins", "hubble_deep_field", "immunohistochemistry")
-PHOTOGRAPHS += ("moon", "retina", "rocket", "brick", "grass", "gravel")
+SEED = 8_000  # of scenes, holes and noise; the defaults were chosen on scenes of other seeds
+SIZE = (INPUT_SIZE, INPUT_SIZE)
+STRIP_ROWS = 4
+PHOTOGRAPHS = (
+    "astronaut",
+    "camera",
+    "chelsea",
+    "coffee",
+    "coins",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "moon",
+    "retina",
+    "rocket",
+    "brick",
+    "grass",
+    "gravel",
+)
+
+Results = dict[str, torch.Tensor]  # method -> pictures (N, 3, S, S) in [-1, 1]
 
 
-def single_scenes(sprites: Sprites, count: int) -> tuple[list[Scene], torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Scenes with one thing, their pictures (N, 3, S, S), where the thing is (N, 1, S, S), and its concept (N,)."""
-    maker = SceneMaker(sprites, SEED, held_out=True, mix=RESTORED)
+def draw_single_scenes(sprites: Sprites, count: int) -> list[Scene]:
+    """Return scenes of one object each, of held-out pairs."""
+    maker = SceneMaker(sprites, SEED, held_out=True, mix=RESTORATION_MIX)
     scenes: list[Scene] = []
     while len(scenes) < count:
         scene = maker.draw()
-        if len(scene.things) == 1:
+        if len(scene.objects) == 1:
             scenes.append(scene)
-    paint = Painter(sprites)
-    truth, bare = (paint(each, SIZE) for each in (scenes, [replace(scene, things=()) for scene in scenes]))
-    thing = ((truth - bare).abs().amax(1, keepdim=True) > 0.1).float()
-    return scenes, truth, thing, torch.tensor([int(sprites.concept[scene.things[0].sprite]) for scene in scenes])
+    return scenes
 
 
-def holes_over(things: torch.Tensor) -> torch.Tensor:
-    """(N, 1, S, S): training's holes, over 25 to 75 % of the thing and at most half of the picture."""
+def draw_holes_over(masks: torch.Tensor) -> torch.Tensor:
+    """Return (N, 1, S, S): training's holes over 25 to 75 % of the object and at most half of the picture."""
     rng = random.Random(SEED)
-    chosen = []
-    for thing in things:
+    holes = []
+    for mask in masks:
         while True:
-            hole = random_hole(SIZE, rng)[0]
-            if 0.25 <= (thing * hole).sum() / thing.sum() <= 0.75 and hole.mean() <= 0.5:
+            hole = random_hole(INPUT_SIZE, rng)[0]
+            if 0.25 <= (mask * hole).sum() / mask.sum() <= 0.75 and hole.mean() <= 0.5:
                 break
-        chosen.append(hole)
-    return torch.stack(chosen)
+        holes.append(hole)
+    return torch.stack(holes)
 
 
 def ssim(pictures: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """(N,) structural similarity of whole pictures."""
+    """Return (N,): the structural similarity of whole pictures."""
     pairs = zip(pictures.numpy(), truth.numpy(), strict=True)
     return torch.tensor([structural_similarity(a, b, channel_axis=0, data_range=2.0) for a, b in pairs])
 
 
-def floats(picture: Image.Image) -> np.ndarray:
-    """(H, W, 3) in [0, 1]."""
+def to_floats(picture: Image.Image) -> np.ndarray:
+    """Return (H, W, 3) in [0, 1]."""
     return np.asarray(picture, dtype=np.float32) / 255
 
 
 def from_floats(values: np.ndarray) -> torch.Tensor:
-    """(H, W, 3) in [0, 1], rounded to eight bits -> (3, H, W) in [-1, 1]."""
+    """Round (H, W, 3) in [0, 1] to eight bits and return (3, H, W) in [-1, 1]."""
     return image_to_tensor((np.clip(values, 0, 1) * 255).round().astype(np.uint8))
 
 
-def inpainting(pipes: dict, classifier: Classifier, sprites: Sprites, count: int) -> tuple[str, list]:
-    scenes, truth, thing, concept = single_scenes(sprites, count)
-    hole = holes_over(thing)
-    masks = [Image.fromarray((h[0] * 255).byte().numpy()) for h in hole]
-    gray = [
-        Image.composite(Image.new("RGB", mask.size, "gray"), tensor_to_image(picture), mask)
-        for picture, mask in zip(truth, masks, strict=True)
+def inpaint_opencv(pictures: Sequence[Image.Image], masks: Sequence[Image.Image], method: int) -> torch.Tensor:
+    """Fill by one of OpenCV's methods, radius 3 px."""
+    filled = [
+        image_to_tensor(cv2.inpaint(np.array(picture), np.array(mask), 3, method))
+        for picture, mask in zip(pictures, masks, strict=True)
+    ]
+    return torch.stack(filled)
+
+
+def inpaint_by_biharmonic(pictures: Sequence[Image.Image], masks: Sequence[Image.Image]) -> torch.Tensor:
+    """Fill by biharmonic functions."""
+    filled = [
+        from_floats(inpaint_biharmonic(to_floats(picture), np.array(mask) > 0, channel_axis=-1))
+        for picture, mask in zip(pictures, masks, strict=True)
+    ]
+    return torch.stack(filled)
+
+
+def compare_inpainting(pipe: Any, classifier: Classifier, sprites: Sprites, count: int) -> tuple[str, Results]:
+    """Return a table of methods, and their pictures between the given ones and the truth."""
+    scenes = draw_single_scenes(sprites, count)
+    truth = SceneRenderer(sprites).render(scenes, INPUT_SIZE)
+    concepts = torch.tensor([int(sprites.concept[scene.objects[0].sprite]) for scene in scenes])
+    holes = draw_holes_over(object_masks(scenes, truth, sprites))
+    masks = [Image.fromarray((hole[0] * 255).byte().numpy()) for hole in holes]
+    given = [
+        Image.composite(Image.new("RGB", mask.size, "gray"), picture, mask)
+        for picture, mask in zip(to_images(truth), masks, strict=True)
     ]
 
-    def by_opencv(method: int) -> torch.Tensor:
-        return torch.stack(
-            [
-                image_to_tensor(cv2.inpaint(np.array(p), np.array(m), 3, method))
-                for p, m in zip(gray, masks, strict=True)
-            ]
-        )
-
-    def ours(prompts: list[str], **options) -> torch.Tensor:
-        inputs = {"prompt": prompts, "image": gray, "mask_image": masks}
-        return restored(pipes["inpaint"], SEED, inputs, **options)
+    def ours(prompts: list[str], **options: Any) -> torch.Tensor:
+        return restore(pipe, SEED, {"prompt": prompts, "image": given, "mask_image": masks}, **options)
 
     captions = [scene.caption for scene in scenes]
-    found = {
+    results = {
         "ours, painted area": ours(captions, whole_picture=False),
         "ours, whole picture": ours(captions),
-        "ours, without words": ours([""] * count),
-        "Telea": by_opencv(cv2.INPAINT_TELEA),
-        "Navier-Stokes": by_opencv(cv2.INPAINT_NS),
-        "biharmonic": torch.stack(
-            [
-                from_floats(inpaint_biharmonic(floats(p), np.array(m) > 0, channel_axis=-1))
-                for p, m in zip(gray, masks, strict=True)
-            ]
-        ),
+        "ours, without prompt": ours([""] * count),
+        "Telea": inpaint_opencv(given, masks, cv2.INPAINT_TELEA),
+        "Navier-Stokes": inpaint_opencv(given, masks, cv2.INPAINT_NS),
+        "biharmonic": inpaint_by_biharmonic(given, masks),
     }
-    rows = [
-        [
-            name,
-            in_words(mean(psnr(pictures, truth, hole), "dB")),
-            in_words(mean(ssim(pictures, truth), "")),
-            in_words(mean(feature_distance(classifier, pictures, truth), "")),
-            in_words(share(judge(classifier, pictures).concept.argmax(1) == concept)),
-        ]
-        for name, pictures in found.items()
-    ]
-    title = f"### Inpainting: {count} scenes of one thing, 25 to 75 % of it in the hole\n\n"
-    head = ["method", "PSNR in the hole", "SSIM", "feature distance", "top-1"]
-    return title + table(head, rows), [("given", tensor(gray)), *found.items(), ("truth", truth)]
+    rows = []
+    for name, pictures in results.items():
+        figures = (
+            mean(psnr(pictures, truth, holes), "dB"),
+            mean(ssim(pictures, truth), ""),
+            mean(feature_distance(classifier, pictures, truth), ""),
+            share(classify(classifier, pictures).concept.argmax(1) == concepts),
+        )
+        rows.append([name, *map(format_figure, figures)])
+    title = f"### Inpainting: {count} scenes of one object, 25 to 75 % of it in the hole\n\n"
+    head = ["method", "PSNR in the hole", "SSIM", "feature distance", "concept, top-1"]
+    return title + table(head, rows), {"given": to_tensor(given), **results, "truth": truth}
 
 
-def photographs() -> torch.Tensor:
-    """(N, 3, S, S): a crop from the middle of each, and the whole shrunk with its shorter side to S."""
-    found = []
+def load_photographs() -> torch.Tensor:
+    """Return (N, 3, S, S): of each photograph a crop from the middle, and one after shrinking its shorter side to S."""
+    photographs = []
     for name in PHOTOGRAPHS:
         picture = Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
-        scale = SIZE / min(picture.size)
-        small = picture.resize([max(round(side * scale), SIZE) for side in picture.size], Image.Resampling.LANCZOS)
-        for each in (picture, small):
-            left, top = (each.width - SIZE) // 2, (each.height - SIZE) // 2
-            found.append(image_to_tensor(each.crop((left, top, left + SIZE, top + SIZE))))
-    return torch.stack(found)
+        scale = INPUT_SIZE / min(picture.size)
+        width, height = (max(round(side * scale), INPUT_SIZE) for side in picture.size)
+        for source in (picture, picture.resize((width, height), Image.Resampling.LANCZOS)):
+            left, top = (source.width - INPUT_SIZE) // 2, (source.height - INPUT_SIZE) // 2
+            photographs.append(image_to_tensor(source.crop((left, top, left + INPUT_SIZE, top + INPUT_SIZE))))
+    return torch.stack(photographs)
 
 
-def super_resolution(
-    pipes: dict, classifier: Classifier, truth: torch.Tensor, factor: int, what: str
-) -> tuple[str, list]:
-    small = [tensor_to_image(picture).resize((SIZE // factor,) * 2, Image.Resampling.BICUBIC) for picture in truth]
-    found = {
-        "ours": restored(pipes["upscale"], SEED, {"image": small}, scale_factor=factor),
-        "bicubic": tensor([picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC) for picture in small]),
-        "Lanczos": tensor([picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS) for picture in small]),
+def resize(pictures: Sequence[Image.Image], method: Image.Resampling) -> torch.Tensor:
+    return to_tensor([picture.resize(SIZE, method) for picture in pictures])
+
+
+def compare_super_resolution(
+    pipe: Any, classifier: Classifier, truth: torch.Tensor, factor: int, subject: str
+) -> tuple[str, Results]:
+    """Return a table of methods, and their pictures between the given ones and the truth."""
+    side = INPUT_SIZE // factor
+    small = [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in to_images(truth)]
+    results = {
+        "ours": restore(pipe, SEED, {"image": small}, scale_factor=factor),
+        "bicubic": resize(small, Image.Resampling.BICUBIC),
+        "Lanczos": resize(small, Image.Resampling.LANCZOS),
     }
-    bicubic = psnr(found["bicubic"], truth)
-    rows = [
-        [
-            name,
-            in_words(mean(psnr(pictures, truth), "dB")),
-            in_words(mean(psnr(pictures, truth) - bicubic, "dB")),
-            in_words(mean(ssim(pictures, truth), "")),
-            in_words(mean(feature_distance(classifier, pictures, truth), "")),
-        ]
-        for name, pictures in found.items()
-    ]
-    title = f"### Super-resolution x{factor} to {SIZE} px: {len(truth)} {what}\n\n"
-    head = ["method", "PSNR", "over bicubic", "SSIM", "feature distance"]
-    given = tensor([picture.resize((SIZE, SIZE), Image.Resampling.NEAREST) for picture in small])
-    return title + table(head, rows), [("given", given), *found.items(), ("truth", truth)]
+    bicubic = psnr(results["bicubic"], truth)
+    rows = []
+    for name, pictures in results.items():
+        figures = (
+            mean(psnr(pictures, truth), "dB"),
+            mean(psnr(pictures, truth) - bicubic, "dB"),
+            mean(ssim(pictures, truth), ""),
+            mean(feature_distance(classifier, pictures, truth), ""),
+        )
+        rows.append([name, *map(format_figure, figures)])
+    title = f"### Super-resolution x{factor} to {INPUT_SIZE} px: {len(truth)} {subject}\n\n"
+    head = ["method", "PSNR", "PSNR over bicubic", "SSIM", "feature distance"]
+    given = resize(small, Image.Resampling.NEAREST)
+    return title + table(head, rows), {"given": given, **results, "truth": truth}
 
 
-def denoising(pipes: dict, classifier: Classifier, truth: torch.Tensor, sigma: int) -> tuple[str, list]:
+def denoise_non_local(pictures: Sequence[Image.Image], sigma: float) -> torch.Tensor:
+    """Denoise by non-local means that know sigma, a share of the value range."""
+    options = {"patch_size": 5, "patch_distance": 6, "h": 0.8 * sigma, "sigma": sigma, "channel_axis": -1}
+    return torch.stack([from_floats(denoise_nl_means(to_floats(picture), **options)) for picture in pictures])
+
+
+def denoise_by_wavelet(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """Denoise by a wavelet transform that estimates sigma itself."""
+    options = {"convert2ycbcr": True, "channel_axis": -1}
+    return torch.stack([from_floats(denoise_wavelet(to_floats(picture), **options)) for picture in pictures])
+
+
+def compare_denoising(pipe: Any, classifier: Classifier, truth: torch.Tensor, sigma: int) -> tuple[str, Results]:
+    """Return a table of methods, and their pictures before the truth. sigma: on the scale of 0 to 255."""
     generator = torch.Generator().manual_seed(SEED + sigma)
     noisy = [
         tensor_to_image(picture + sigma / 127.5 * torch.randn(picture.shape, generator=generator)) for picture in truth
     ]
-    strength = sigma / 255
-    found = {
-        "ours, posterior mean": restored(pipes["denoise"], SEED, {"image": noisy}),
-        "ours, full run": restored(pipes["denoise"], SEED, {"image": noisy}, num_inference_steps=8),
-        "non-local means": torch.stack(
-            [
-                from_floats(
-                    denoise_nl_means(
-                        floats(p), patch_size=5, patch_distance=6, h=0.8 * strength, sigma=strength, channel_axis=-1
-                    )
-                )
-                for p in noisy
-            ]
-        ),
-        "wavelet": torch.stack(
-            [from_floats(denoise_wavelet(floats(p), convert2ycbcr=True, channel_axis=-1)) for p in noisy]
-        ),
-        "nothing done": tensor(noisy),
+    results = {
+        "ours, posterior mean": restore(pipe, SEED, {"image": noisy}),
+        "ours, 8 steps": restore(pipe, SEED, {"image": noisy}, num_inference_steps=8),
+        "non-local means": denoise_non_local(noisy, sigma / 255),
+        "wavelet": denoise_by_wavelet(noisy),
+        "unchanged": to_tensor(noisy),
     }
-    rows = [
-        [
-            name,
-            in_words(mean(psnr(pictures, truth), "dB")),
-            in_words(mean(ssim(pictures, truth), "")),
-            in_words(mean(feature_distance(classifier, pictures, truth), "")),
-        ]
-        for name, pictures in found.items()
-    ]
-    estimated = mean(torch.tensor([estimate_noise_sigma(picture) for picture in noisy]), "levels")
-    title = f"### Denoising at sigma {sigma} of 255: {len(truth)} scenes\n\nOurs estimates sigma: "
-    title += f"{in_words(estimated)}. The others, but for the wavelet, are told it.\n\n"
-    return title + table(["method", "PSNR", "SSIM", "feature distance"], rows), [*found.items(), ("truth", truth)]
+    rows = []
+    for name, pictures in results.items():
+        figures = (
+            mean(psnr(pictures, truth), "dB"),
+            mean(ssim(pictures, truth), ""),
+            mean(feature_distance(classifier, pictures, truth), ""),
+        )
+        rows.append([name, *map(format_figure, figures)])
+    estimate = mean(torch.tensor([estimate_noise_sigma(picture) for picture in noisy]), "levels")
+    text = (
+        f"### Denoising at sigma {sigma} of 255: {len(truth)} scenes\n\nOurs and the wavelet estimate sigma (ours: "
+        f"{format_figure(estimate)}). Non-local means know it.\n\n"
+    )
+    return text + table(["method", "PSNR", "SSIM", "feature distance"], rows), {**results, "truth": truth}
 
 
-def strip(columns: Sequence[tuple[str, torch.Tensor]], rows: int = 4) -> Image.Image:
-    """The first scenes, whatever they are, a method a column: nobody picks them."""
-    tiles = [
-        (tensor_to_image(pictures[i]), name) for i in range(rows) for name, pictures in columns if i < len(pictures)
-    ]
-    return captioned_sheet([picture for picture, _ in tiles], [name for _, name in tiles], len(columns))
+def strip(results: Results) -> Image.Image:
+    """Return a contact sheet of the first scenes, not picked, with a column for each method."""
+    pictures, captions = [], []
+    for row in range(STRIP_ROWS):
+        for name, column in results.items():
+            if row < len(column):
+                pictures.append(tensor_to_image(column[row]))
+                captions.append(name)
+    return contact_sheet(pictures, captions, len(results))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("assets/model"), help="pipeline folder")
     parser.add_argument("--sprites", type=Path, required=True, help="folder made by studio.training.data.sprites")
-    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the judge")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the classifier")
     parser.add_argument("--scenes", type=int, default=64)
-    parser.add_argument("--strips", type=Path, help="folder for strips of the first scenes, a file for each table")
+    parser.add_argument("--strips", type=Path, help="folder for contact sheets of the first scenes, one for each table")
     args = parser.parse_args()
     sprites = Sprites.load(args.sprites)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    classifier, _ = cached_classifier(sprites, args.cache, Recipe(), device)
+    classifier, _ = cached_classifier(sprites, args.cache, ClassifierConfig(), device)
     inpaint = StudioInpaintPipeline.from_pretrained(args.model).to(device)
-    pipes = {
-        "inpaint": inpaint,
-        "upscale": StudioUpscalePipeline(**inpaint.components),
-        "denoise": StudioDenoisePipeline(**inpaint.components),
-    }
-    for pipe in pipes.values():
+    upscale, denoise = StudioUpscalePipeline(**inpaint.components), StudioDenoisePipeline(**inpaint.components)
+    for pipe in (inpaint, upscale, denoise):
         pipe.set_progress_bar_config(disable=True)
     print(f"`python -m tests.benchmarks.restore {shlex.join(sys.argv[1:])}`\n\n{describe()}\n")
-    print("In brackets: 95 % intervals, pictures counted as independent.", flush=True)
-    maker = SceneMaker(sprites, SEED + 1, held_out=True, mix=RESTORED)
-    art = Painter(sprites)([maker.draw() for _ in range(args.scenes)], SIZE)
-    photos = photographs()
-    runs: dict[str, Callable[[], tuple[str, list]]] = {
-        "inpainting": lambda: inpainting(pipes, classifier, sprites, args.scenes),
-        **{
-            f"super-resolution-x{factor}-{what}": lambda f=factor, t=truth, w=what: super_resolution(
-                pipes, classifier, t, f, w
-            )
-            for what, truth in (("scenes", art), ("photographs", photos))
-            for factor in (2, 4)
-        },
-        **{f"denoising-{sigma}": lambda s=sigma: denoising(pipes, classifier, art, s) for sigma in (25, 50)},
-    }
-    for name, run in runs.items():
-        text, columns = run()
+    print("In brackets: 95 % intervals; pictures count as independent.", flush=True)
+
+    def report(name: str, text: str, results: Results) -> None:
         print(f"\n{text}", flush=True)
         if args.strips:
             args.strips.mkdir(parents=True, exist_ok=True)
-            strip(columns).save(args.strips / f"{name}.webp", lossless=True, method=6)
+            strip(results).save(args.strips / f"{name}.webp", lossless=True, method=6)
+
+    maker = SceneMaker(sprites, SEED + 1, held_out=True, mix=RESTORATION_MIX)
+    art = SceneRenderer(sprites).render([maker.draw() for _ in range(args.scenes)], INPUT_SIZE)
+    report("inpainting", *compare_inpainting(inpaint, classifier, sprites, args.scenes))
+    for subject, truth in (("scenes", art), ("photographs", load_photographs())):
+        for factor in (2, 4):
+            name = f"super-resolution-x{factor}-{subject}"
+            report(name, *compare_super_resolution(upscale, classifier, truth, factor, subject))
+    for sigma in (25, 50):
+        report(f"denoising-{sigma}", *compare_denoising(denoise, classifier, art, sigma))
 
 
 if __name__ == "__main__":

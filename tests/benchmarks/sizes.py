@@ -1,10 +1,10 @@
-"""How long presets, holes and enlargements take through the engine, and how much memory 16 megapixels need.
+"""Time of presets, inpainting and super-resolution through the engine, and memory for 16 megapixels.
 
     python -m tests.benchmarks.sizes [--model assets/model] [--repeats 5] [--without-large]
 
-Seconds are the engine's own, from the first network call to the decoded picture: no page, no disk. Each of the large
-pictures has a process of its own, whose peak memory is told; they take minutes. Run it on a machine that does nothing
-else. POSIX only: memory is read from the process's resource usage.
+Seconds are the engine's own, from the first network call to the decoded picture, without page and disk. Each large
+picture has its own process, whose peak memory is given; they take minutes. Run it on an otherwise idle machine. POSIX
+only: memory comes from the process's resource usage.
 """
 
 from __future__ import annotations

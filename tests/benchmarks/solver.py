@@ -1,23 +1,25 @@
-"""How near few evaluations come to the converged picture: the fitted solver against the best settings of diffusers'.
+"""Distance to the converged picture in few evaluations: the fitted solver and the best settings of other samplers.
 
-    python -m tests.benchmarks.solver [--model assets/model] [--guidance 3] [--pictures 64] [--open-ground] [--sample]
-        [--sprites CACHE/sprites --cache CACHE/evaluation]
+    python -m tests.benchmarks.solver [--model assets/model] [--guidance 3] [--pictures 64] [--open-background]
+        [--sample] [--sprites CACHE/sprites --cache CACHE/evaluation]
 
-Distance is the root mean square difference (of values in [-1, 1], at `sample_size`) to what a long run makes of the
-same noise; prompts and seeds are none that a table was fitted on. Each family's settings are swept on a quarter of the
-pictures, and the best of each is measured on all of them. Prompts that leave the ground open are apart: there a small
-error can turn the whole picture's colour, with any sampler, and few pictures make the mean. Heun's evaluations are its
-network calls, 2 N - 1 of them, at most as many. With sprites, the Fréchet distances to real pictures of the fitted
-solver and of the best setting (but Heun's) stand beside, two pictures of each concept, whether a table was fitted on it
-or not. Quality, not time: a busy machine gives the same figures.
+Distance is the root mean square difference (of values in [-1, 1], at `sample_size`) to a long run from the same noise.
+No table was fitted to these prompts and seeds. Each family's settings are swept on a quarter of the pictures; the best
+is measured on all. Prompts without a background are measured apart (`--open-background`): there a small error can
+change the colour of the whole picture, with any sampler, and a few pictures dominate the mean. Heun makes 2 N - 1
+network calls for N steps, at most as many as the others. With sprites, the Fréchet distances to real pictures are
+given, too, for the fitted solver and the best other setting (except Heun), on two pictures of each concept. It measures
+quality, not time: a busy machine gives the same figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,33 +30,45 @@ from diffusers import (
     DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
     HeunDiscreteScheduler,
-    SchedulerMixin,
     UniPCMultistepScheduler,
 )
 
 from studio.diffusion.pipelines import StudioTextToImagePipeline
 from studio.diffusion.schedulers.samplers import SOLVER_CONFIG, timestep_arguments
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
-from studio.prompts.nouns import with_article
-from studio.training.data.scenes import default_prompt
 from studio.training.data.sprites import Sprites
-from studio.training.evaluation.classifier import LabelledPictures, Labels, Recipe, cached_classifier, judge
-from studio.training.evaluation.evaluate import PICTURES, REAL_SEED, concept_labels, each
-from studio.training.evaluation.likeness import frechet_distance
-from studio.training.evaluation.report import in_words, mean
-from studio.training.evaluation.restoring import tensor
-from studio.training.export import paint
+from studio.training.evaluation.classifier import (
+    ClassifierConfig,
+    LabelledPictures,
+    Labels,
+    cached_classifier,
+    classify,
+)
+from studio.training.evaluation.evaluate import find_concepts
+from studio.training.evaluation.report import format_figure, mean
+from studio.training.evaluation.restoration import to_tensor
+from studio.training.evaluation.similarity import frechet_distance
+from studio.training.evaluation.single_objects import PICTURES, REAL_SEED, concept_labels, label_prompts
+from studio.training.export import generate
 from studio.training.solver import EVALUATIONS
-from studio.training.trajectories import ROWS, Painting, distance, formula, solve, split_prompts, teach
+from studio.training.trajectories import (
+    BATCH_SIZE,
+    TextToImageProblem,
+    dpm_solver,
+    fitting_prompts,
+    rms_distance,
+    solve,
+    solve_reference,
+)
 from tests.benchmarks.machine import describe, table
 
 SEED = 2_000  # of prompts and noise
-CONVERGED = 50  # steps, whose Fréchet distance is that of the model itself
+CONVERGED_STEPS = 50  # steps for the Fréchet distance of the model itself
 SPACINGS = ({"timestep_spacing": "trailing"}, {"timestep_spacing": "linspace"}, {"timestep_spacing": "leading"})
 KARRAS = {"use_karras_sigmas": True}
 ORDERS = ({"solver_order": 2}, {"solver_order": 3})
 DPM = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint"}
-FAMILIES: dict[str, tuple[type[SchedulerMixin], list[dict[str, Any]]]] = {
+FAMILIES: dict[str, tuple[Any, list[dict[str, Any]]]] = {
     "DDIM": (DDIMScheduler, [*SPACINGS]),
     "DPM++ 2M, 3M": (DPMSolverMultistepScheduler, [o | s | DPM for o in ORDERS for s in (*SPACINGS, KARRAS)]),
     "UniPC": (
@@ -66,48 +80,53 @@ FAMILIES: dict[str, tuple[type[SchedulerMixin], list[dict[str, Any]]]] = {
 }
 
 
-def schedulers(family: str, config: dict[str, Any]) -> Iterator[tuple[str, SchedulerMixin, bool]]:
-    """(setting in words, scheduler, whether times are spaced quadratically) for all that is swept."""
-    made, settings = FAMILIES[family]
-    plain = {key: value for key, value in config.items() if not key.startswith("_") and key != "solver_tables"}
+def family_schedulers(family: str, config: dict[str, Any]) -> Iterator[tuple[str, Any, bool]]:
+    """Yield (settings as text, scheduler, whether times are spaced quadratically) for all settings of a family."""
+    scheduler_class, settings = FAMILIES[family]
+    base = {key: value for key, value in config.items() if not key.startswith("_") and key != "solver_tables"}
+    base |= {"clip_sample": False, "set_alpha_to_one": True} | SOLVER_CONFIG | {"timestep_spacing": "trailing"}
     for setting in settings:
-        given = {key: value for key, value in setting.items() if key != "quadratic"}
-        fixed = {"clip_sample": False, "set_alpha_to_one": True} | SOLVER_CONFIG | {"timestep_spacing": "trailing"}
+        options = {key: value for key, value in setting.items() if key != "quadratic"}
         words = [str(value) if value is not True else key for key, value in setting.items() if key not in DPM]
-        words += [str(setting["solver_type"])] if family == "UniPC" else []
-        yield ", ".join(words), made.from_config({**plain, **fixed, **given}), "quadratic" in setting
+        if family == "UniPC":
+            words.append(str(setting["solver_type"]))
+        yield ", ".join(words), scheduler_class.from_config({**base, **options}), "quadratic" in setting
 
 
 @torch.no_grad()
-def run(scheduler: SchedulerMixin, problem: Painting, evaluations: int, count: int, quadratic: bool) -> torch.Tensor:
-    """The first `count` pictures by a stock scheduler in at most so many network calls."""
-    heun = isinstance(scheduler, HeunDiscreteScheduler)
-    steps = (evaluations + 1) // 2 if heun else evaluations
+def run_scheduler(
+    scheduler: Any, problem: TextToImageProblem, evaluations: int, count: int, *, quadratic: bool
+) -> torch.Tensor:
+    """Return the first `count` pictures by a diffusers scheduler in at most so many network calls."""
+    is_heun = isinstance(scheduler, HeunDiscreteScheduler)
+    steps = (evaluations + 1) // 2 if is_heun else evaluations
     ends = []
-    for begin in range(0, count, ROWS):
-        rows = range(begin, min(begin + ROWS, count))
-        scheduler.set_timesteps(
-            **(timestep_arguments(scheduler, steps) if quadratic else {"num_inference_steps": steps})
-        )
+    for start in range(0, count, BATCH_SIZE):
+        rows = range(start, min(start + BATCH_SIZE, count))
+        options = timestep_arguments(scheduler, steps) if quadratic else {"num_inference_steps": steps}
+        scheduler.set_timesteps(**options)
         if hasattr(scheduler, "set_begin_index"):  # Karras' times repeat when they are rounded
             scheduler.set_begin_index(0)
         x = problem.noise[rows] * scheduler.init_noise_sigma
         for number, t in enumerate(scheduler.timesteps):
             assert number < evaluations
-            seen = scheduler.scale_model_input(x, t)
-            x = scheduler.step(problem.predict(seen, torch.as_tensor(t).float(), rows), t, x).prev_sample
+            model_input = scheduler.scale_model_input(x, t)
+            prediction = problem.predict(model_input, torch.as_tensor(t).float(), rows)
+            x = scheduler.step(prediction, t, x).prev_sample
         ends.append(x)
     return torch.cat(ends)
 
 
-def fitted(pipe: StudioTextToImagePipeline, prompts: list[str], scale: float, evaluations: int) -> torch.Tensor | None:
-    """The same pictures as the pipeline makes them with its tables; None where it has no table for them."""
+def run_fitted(
+    pipe: StudioTextToImagePipeline, prompts: Sequence[str], scale: float, evaluations: int
+) -> torch.Tensor | None:
+    """Return the pictures as the pipeline makes them with its table; None where it has no table."""
     ends = []
-    for begin in range(0, len(prompts), ROWS):
-        part = prompts[begin : begin + ROWS]
-        seeds = range(SEED + begin, SEED + begin + len(part))
+    for start in range(0, len(prompts), BATCH_SIZE):
+        batch = list(prompts[start : start + BATCH_SIZE])
+        seeds = range(SEED + start, SEED + start + len(batch))
         options = {"num_inference_steps": evaluations, "guidance_scale": scale, "size": pipe.sample_size}
-        rows = pipe.prepare(part, seeds=seeds, sampler="studio", **options)
+        rows = pipe.prepare(batch, seeds=seeds, sampler="studio", **options)
         if rows[0].stage.stepper.times == pipe.scheduler.plan(evaluations).timesteps.tolist():
             return None
         while not rows[0].finished:
@@ -116,85 +135,107 @@ def fitted(pipe: StudioTextToImagePipeline, prompts: list[str], scale: float, ev
     return torch.stack(ends)
 
 
-class Likeness:
-    """Two pictures of each concept, as large as words become, held against real ones by the evaluation's classifier."""
+class FrechetMeter:
+    """Measures the Fréchet distance of a sampler's pictures to real ones, on two pictures of each concept."""
 
     def __init__(self, pipe: StudioTextToImagePipeline, sprites: Sprites, cache: Path) -> None:
-        self.pipe, self.classifier = pipe, cached_classifier(sprites, cache, Recipe())[0]
-        assert pipe.vocabulary is not None
-        claimed = [sprites.concepts.index(entry["name"]) for entry in pipe.vocabulary["concepts"]]
-        labels = concept_labels(sprites, claimed)
+        self.pipe, self.classifier = pipe, cached_classifier(sprites, cache, ClassifierConfig())[0]
+        labels = concept_labels(sprites, find_concepts(pipe, sprites))
         number = torch.arange(len(labels.concept))
-        half = (number // PICTURES + number % PICTURES) % 2 == 0  # two of each concept, and of each style as many
+        half = (number // PICTURES + number % PICTURES) % 2 == 0  # two of each concept, every style equally often
         labels = Labels(labels.concept[half], labels.style[half], labels.background[half])
-        self.prompts = [
-            default_prompt(with_article(c), style, background) for c, style, background in each(labels, sprites)
-        ]
-        painter, size = LabelledPictures(sprites, REAL_SEED), (pipe.sample_size,) * 2
-        real, again = (F.interpolate(painter.paint(labels), size=size, mode="area") for _ in range(2))
-        self.real = judge(self.classifier, real).features
-        self.floor = frechet_distance(self.real, judge(self.classifier, again).features)
+        self.prompts = label_prompts(labels, sprites)
+        source, size = LabelledPictures(sprites, REAL_SEED), (pipe.sample_size,) * 2
+        real, other = (F.interpolate(source.render(labels), size=size, mode="area") for _ in range(2))
+        self.real = classify(self.classifier, real).features
+        self.floor = frechet_distance(self.real, classify(self.classifier, other).features)
 
-    def of(self, sampler: str | SchedulerMixin, evaluations: int, scale: float) -> float:
-        """The Fréchet distance of a sampler's pictures."""
+    def measure(self, sampler: Any, evaluations: int, scale: float) -> float:
+        """Return the distance of a sampler's pictures; sampler: a name or a scheduler."""
         options = {"sampler": sampler, "num_inference_steps": evaluations, "guidance_scale": scale}
-        painted = paint(self.pipe, self.prompts, SEED, size=self.pipe.sample_size, **options)
-        return frechet_distance(judge(self.classifier, tensor(painted)).features, self.real)
+        pictures = to_tensor(generate(self.pipe, self.prompts, SEED, size=self.pipe.sample_size, **options))
+        return frechet_distance(classify(self.classifier, pictures).features, self.real)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured for each guidance scale."""
+
+    evaluations: Sequence[int]
+    pictures: int
+    reference_steps: int
+    backgrounds: bool  # in the prompts
+
+
+@dataclass(frozen=True)
+class BestSetting:
+    """The best setting of a family: its distances (B,), its settings as text, and its scheduler."""
+
+    distances: torch.Tensor
+    words: str
+    scheduler: Any
+
+
+def find_best_setting(
+    family: str, problem: TextToImageProblem, config: dict[str, Any], end: torch.Tensor, evaluations: int
+) -> BestSetting:
+    """Sweep a family's settings on a quarter of the pictures, and measure the best on all."""
+    swept = max(len(end) // 4, 1)
+    candidates = []
+    for words, scheduler, quadratic in family_schedulers(family, config):
+        pictures = run_scheduler(scheduler, problem, evaluations, swept, quadratic=quadratic)
+        error = rms_distance(pictures, end[:swept]).mean().item()
+        candidates.append((math.inf if math.isnan(error) else error, words, scheduler, quadratic))
+    _, words, scheduler, quadratic = min(candidates, key=lambda candidate: candidate[0])
+    pictures = run_scheduler(scheduler, problem, evaluations, len(end), quadratic=quadratic)
+    return BestSetting(rms_distance(pictures, end), words, scheduler)
 
 
 def compare(
-    pipe: StudioTextToImagePipeline,
-    scale: float,
-    evaluations: Sequence[int],
-    count: int,
-    teacher_steps: int,
-    backgrounds: bool = True,
-    likeness: Likeness | None = None,
+    pipe: StudioTextToImagePipeline, scale: float, options: Options, meter: FrechetMeter | None = None
 ) -> str:
-    scheduler = pipe.scheduler
+    """Return a table of distances by number of evaluations, at one guidance scale."""
+    scheduler, count = pipe.scheduler, options.pictures
     assert isinstance(scheduler, StudioScheduler) and pipe.vocabulary is not None
-    prompts = split_prompts(pipe.vocabulary, count, SEED, True, backgrounds)
-    problem = Painting(pipe, prompts, range(SEED, SEED + count), scale)
-    end = teach(problem, scheduler, teacher_steps).end
-    half = distance(teach(problem, scheduler, teacher_steps // 2).end, end).mean()
-    swept, lines = max(count // 4, 1), []
-    for calls in evaluations:
-        best: dict[str, tuple[torch.Tensor, str]] = {}
-        chosen: dict[str, SchedulerMixin] = {}
-        for family in FAMILIES:
-            found = []
-            for words, stock, quadratic in schedulers(family, dict(scheduler.config)):
-                error = distance(run(stock, problem, calls, swept, quadratic), end[:swept]).mean().item()
-                found.append((error if error == error else float("inf"), words, stock, quadratic))
-            _, words, stock, quadratic = min(found, key=lambda one: one[0])
-            best[family] = distance(run(stock, problem, calls, count, quadratic), end), words
-            chosen[family] = stock
-        least = min(best, key=lambda family: best[family][0].mean().item())
-        plain = distance(
-            solve(problem, scheduler, formula(scheduler, end, num_inference_steps=calls), range(count)), end
+    prompts = fitting_prompts(pipe.vocabulary, count, SEED, held_out=True, backgrounds=options.backgrounds)
+    problem = TextToImageProblem(pipe, prompts, range(SEED, SEED + count), scale)
+    end = solve_reference(problem, scheduler, options.reference_steps).end
+    half_steps = options.reference_steps // 2
+    half = rms_distance(solve_reference(problem, scheduler, half_steps).end, end).mean().item()
+    rows = []
+    for evaluations in options.evaluations:
+        config = dict(scheduler.config)
+        best = {family: find_best_setting(family, problem, config, end, evaluations) for family in FAMILIES}
+        winner = min(best, key=lambda family: best[family].distances.mean().item())
+        baseline = dpm_solver(scheduler, end, num_inference_steps=evaluations)
+        baseline_distance = rms_distance(solve(problem, scheduler, baseline, range(count)), end).mean().item()
+        pictures = run_fitted(pipe, prompts, scale, evaluations)
+        fitted, ratio = "no table", ""
+        if pictures is not None:
+            distances = rms_distance(pictures, end)
+            fitted = format_figure(mean(distances, ""))
+            ratio = f"{(distances.mean() / best[winner].distances.mean()).item():.2f}"
+        others = [f"{setting.distances.mean().item():.4f} ({setting.words})" for setting in best.values()]
+        row = [evaluations, fitted, f"{baseline_distance:.4f}", *others, winner, ratio]
+        if meter is not None:
+            samplers = (None if pictures is None else "studio", None if winner == "Heun" else best[winner].scheduler)
+            for sampler in samplers:
+                row.append("" if sampler is None else f"{meter.measure(sampler, evaluations, scale):.1f}")
+        rows.append(row)
+        print(f"{evaluations} evaluations: {fitted}, {ratio} of {winner}", file=sys.stderr, flush=True)
+    head = ["evaluations", "fitted", "DPM-Solver++, unfitted", *FAMILIES, "best other sampler", "fitted / best other"]
+    text = (
+        f"{count} pictures. The reference has {options.reference_steps} steps; a run of {half_steps} steps is "
+        f"{half:.4f} from it."
+    )
+    if meter is not None:
+        head += ["Fréchet distance, fitted", "Fréchet distance, best other"]
+        converged = meter.measure("dpm++2m", CONVERGED_STEPS, scale)
+        text += (
+            f" Fréchet distances of {len(meter.prompts)} pictures each: {meter.floor:.1f} between two real sets, "
+            f"{converged:.1f} by {CONVERGED_STEPS} steps of DPM++ 2M."
         )
-        ours = fitted(pipe, prompts, scale, calls)
-        own, ratio = "no table", ""
-        if ours is not None:
-            error = distance(ours, end)
-            own, ratio = in_words(mean(error, "")), f"{(error.mean() / best[least][0].mean()).item():.2f}"
-        others = [f"{error.mean().item():.4f} ({words})" for error, words in best.values()]
-        lines.append((calls, own, f"{plain.mean().item():.4f}", *others, least, ratio))
-        if likeness is not None:
-            samplers = ("studio" if ours is not None else None, chosen[least] if least != "Heun" else None)
-            lines[-1] += tuple("" if one is None else f"{likeness.of(one, calls, scale):.1f}" for one in samplers)
-        print(f"{calls} evaluations: {own}, of {least} {ratio}", file=sys.stderr, flush=True)
-    head = ("evaluations", "fitted", "DPM-Solver++ as it is", *FAMILIES, "best of diffusers'", "fitted over it")
-    said = f"{count} pictures; a run of {teacher_steps // 2} steps is {half.item():.4f} from the {teacher_steps} steps"
-    said += " that count as converged."
-    if likeness is not None:
-        head += ("Fréchet distance, fitted", "of the best")
-        converged = likeness.of("dpm++2m", CONVERGED, scale)
-        said += (
-            f" Fréchet distances of {len(likeness.prompts)} pictures each: {likeness.floor:.1f} between two real sets,"
-        )
-        said += f" {converged:.1f} of {CONVERGED} steps of DPM++ 2M."
-    return f"#### Guidance {scale:g}\n\n{said}\n\n" + table(head, lines)
+    return f"#### Guidance {scale:g}\n\n{text}\n\n" + table(head, rows)
 
 
 def main() -> None:
@@ -203,23 +244,23 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, nargs="+", default=EVALUATIONS)
     parser.add_argument("--guidance", type=float, nargs="+", default=(3.0,))
     parser.add_argument("--pictures", type=int, default=64)
-    parser.add_argument("--open-ground", action="store_true", help="prompts that do not say the ground")
-    parser.add_argument("--teacher", type=int, default=128, help="steps of the run that counts as converged")
+    parser.add_argument("--open-background", "--open-ground", action="store_true", help="prompts without a background")
+    parser.add_argument("--reference-steps", "--teacher", type=int, default=128, help="steps of the reference")
     parser.add_argument("--sample", action="store_true", help="a quick look: 16 pictures, 5 and 6 evaluations")
-    parser.add_argument("--sprites", type=Path, help="for Fréchet distances: as the evaluation has them")
-    parser.add_argument("--cache", type=Path, help="with the sprites: where the evaluation's judge is")
+    parser.add_argument("--sprites", type=Path, help="for Fréchet distances: as for the evaluation")
+    parser.add_argument("--cache", type=Path, help="with --sprites: folder for the classifier")
     args = parser.parse_args()
     if (args.sprites is None) != (args.cache is None):
         parser.error("--sprites and --cache go together")
+    options = Options(args.evaluations, args.pictures, args.reference_steps, not args.open_background)
     if args.sample:
-        args.pictures, args.evaluations, args.teacher = 16, (5, 6), 64
+        options = replace(options, evaluations=(5, 6), pictures=16, reference_steps=64)
     print(f"`python -m tests.benchmarks.solver {shlex.join(sys.argv[1:])}`\n\n{describe()}\n")
     pipe = StudioTextToImagePipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
-    likeness = None if args.sprites is None else Likeness(pipe, Sprites.load(args.sprites), args.cache)
+    meter = None if args.sprites is None else FrechetMeter(pipe, Sprites.load(args.sprites), args.cache)
     for scale in args.guidance:
-        backgrounds = not args.open_ground
-        print(compare(pipe, scale, args.evaluations, args.pictures, args.teacher, backgrounds, likeness), flush=True)
+        print(compare(pipe, scale, options, meter), flush=True)
 
 
 if __name__ == "__main__":

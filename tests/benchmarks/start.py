@@ -1,8 +1,8 @@
-"""How long `python app.py` takes from a cold start to a page that answers and to the first picture, in what memory.
+"""Time from `python app.py` to the page and to the first picture, and peak memory.
 
     python -m tests.benchmarks.start [--repeats 3]
 
-Each time a new server process; the first one may also find the files cold. Linux only: memory is read from /proc.
+Each repeat starts a new server process; the first may also read cold files. Linux only: memory comes from /proc.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from tests.benchmarks.machine import heading, table
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "a red apple"
-PATIENCE = 180  # s for each of the two
+TIMEOUT = 180  # s for the page, and for each picture
 
 
 @dataclass(frozen=True)
 class Start:
-    """One cold start: seconds since the command was given, and bytes of the process's peak resident memory."""
+    """One cold start: seconds since the command, and bytes of peak resident memory."""
 
     page: float
     first_picture: float
-    second_picture: float  # from its own request, once everything is warm
-    peak_one: int  # after those two
+    second_picture: float  # since its own request, warm
+    peak_one: int  # after these two
     peak_nine: int  # after nine pictures at once
 
 
@@ -47,7 +47,7 @@ def free_port() -> int:
 
 def wait_for_page(address: str, server: subprocess.Popen) -> None:
     """Return once the page answers with 200. Raises RuntimeError if the server ends or takes too long."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while time.monotonic() < until:
         if server.poll() is not None:
             raise RuntimeError(f"the server ended with status {server.returncode}")
@@ -57,43 +57,43 @@ def wait_for_page(address: str, server: subprocess.Popen) -> None:
                     return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.02)
-    raise RuntimeError(f"no page within {PATIENCE} s")
+    raise RuntimeError(f"no page within {TIMEOUT} s")
 
 
 def peak_memory(process: int) -> int:
-    """Bytes of resident memory at their most, and of the process alone: the server has no others."""
+    """Return the bytes of peak resident memory of a process. The server has no child processes."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("the system does not tell a process's peak memory")
+    raise RuntimeError("/proc does not hold the peak memory of the process")
 
 
 def measure(options: list[str]) -> Start:
-    """Start the studio, ask for pictures through its API, and stop it."""
+    """Start the studio, request pictures through its API, and stop it."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as data, tempfile.TemporaryDirectory() as downloads:
         command = [sys.executable, "app.py", "--port", str(port), "--data-dir", data, *options]
-        began = time.monotonic()
+        start = time.monotonic()
         server = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONUNBUFFERED": "1"}
         )
         try:
             wait_for_page(address, server)
-            page = time.monotonic() - began
+            page = time.monotonic() - start
             client = Client(address, verbose=False, download_files=downloads)
 
-            def paint(count: int) -> None:
+            def request_pictures(count: int) -> None:
                 files, _ = client.predict(prompt=PROMPT, count=count, seed=1, api_name="/text_to_image")
                 assert len(files) == count
 
-            paint(1)
-            first = time.monotonic() - began
-            began_second = time.monotonic()
-            paint(1)
-            second = time.monotonic() - began_second
+            request_pictures(1)
+            first = time.monotonic() - start
+            second_start = time.monotonic()
+            request_pictures(1)
+            second = time.monotonic() - second_start
             peak_one = peak_memory(server.pid)
-            paint(9)
+            request_pictures(9)
             return Start(page, first, second, peak_one, peak_memory(server.pid))
         finally:
             server.terminate()
@@ -102,8 +102,8 @@ def measure(options: list[str]) -> Start:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="how many cold starts")
-    parser.add_argument("options", nargs="*", help="further options for app.py, after --")
+    parser.add_argument("--repeats", type=int, default=3, help="number of cold starts")
+    parser.add_argument("options", nargs="*", help="more options for app.py, after --")
     args = parser.parse_args()
     print(heading())
     starts = [measure(args.options) for _ in range(args.repeats)]
@@ -118,7 +118,7 @@ def main() -> None:
         )
         for number, start in enumerate(starts)
     ]
-    head = ("start", "page, s", "first picture, s", "second picture, s", "peak memory, GB", "after 9 at once, GB")
+    head = ("start", "page, s", "first picture, s", "second picture, s", "peak memory, GB", "peak memory after 9 at once, GB")
     print(table(head, rows))
 
 

@@ -8,8 +8,8 @@ import torch
 import studio.diffusion  # noqa: F401  registers with diffusers
 from studio.diffusion.pipelines import StudioTextToImagePipeline
 from studio.diffusion.unet import StudioUNet
-from studio.training.text_encoder import new_text_encoder, train_tokenizer
 from studio.training.export import build_pipeline
+from studio.training.text_encoder import new_text_encoder, train_tokenizer
 
 CAPTIONS = [f"a {colour} {thing}" for colour in ("red", "blue") for thing in ("apple", "cat", "boat", "house")]
 

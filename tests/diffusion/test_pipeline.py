@@ -25,7 +25,7 @@ from studio.diffusion.guidance import Guidance, apply_guidance
 from studio.diffusion.pipelines import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.diffusion.pipelines.base import image_to_tensor, tensor_to_image
 from studio.diffusion.schedulers.samplers import SAMPLERS
-from studio.training.export import save
+from studio.training.export import save_model
 
 PROMPTS = ["a red apple", "a blue cat", "", "a house"]
 
@@ -252,7 +252,7 @@ def test_saved_is_loaded(pipe, tmp_path):
     """By every loader of diffusers, for every component, in float32 though stored as fp16."""
     from tests.diffusion.conftest import random_pipeline
 
-    save(random_pipeline(), tmp_path)
+    save_model(random_pipeline(), tmp_path)
     for loader, expected in (
         (DiffusionPipeline, StudioTextToImagePipeline),
         (AutoPipelineForText2Image, StudioTextToImagePipeline),
@@ -291,7 +291,7 @@ def test_a_model_folder_of_an_earlier_version_is_loaded(pipe, tmp_path):
     """Its index names the scheduler's module as it was called then."""
     from tests.diffusion.conftest import random_pipeline
 
-    save(random_pipeline(), tmp_path)
+    save_model(random_pipeline(), tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
     index["scheduler"] = ["studio.diffusion.scheduler", "StudioScheduler"]
     (tmp_path / "model_index.json").write_text(json.dumps(index))
@@ -461,7 +461,7 @@ def test_vocabulary_is_read_from_beside_the_weights(pipe, tmp_path):
     assert pipe.vocabulary is None
     from tests.diffusion.conftest import random_pipeline
 
-    save(random_pipeline(), tmp_path)
+    save_model(random_pipeline(), tmp_path)
     (tmp_path / "vocabulary.json").write_text(json.dumps({"concepts": ["cat"]}))
     assert DiffusionPipeline.from_pretrained(tmp_path).vocabulary == {"concepts": ["cat"]}
 

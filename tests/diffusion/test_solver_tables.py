@@ -18,7 +18,7 @@ from studio.diffusion.pipelines import StudioInpaintPipeline, StudioTextToImageP
 from studio.diffusion.schedulers.samplers import make_sampler
 from studio.diffusion.schedulers.solver_tables import SolverTable, SolverTables, fingerprint
 from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
-from studio.training.export import save
+from studio.training.export import save_model
 from tests.diffusion.conftest import random_pipeline
 
 PROMPTS = ["a red apple", "a blue cat", "a house"]
@@ -248,7 +248,7 @@ def test_a_picture_of_a_batch_is_the_picture_alone(pipe):
 def test_saved_is_loaded(tmp_path):
     pipe = with_tables(random_pipeline())
     expected, tables = times(pipe), pipe.scheduler.tables
-    save(pipe, tmp_path)
+    save_model(pipe, tmp_path)
     loaded = StudioTextToImagePipeline.from_pretrained(tmp_path)
     assert loaded.scheduler.tables == tables
     assert times(loaded) == expected

@@ -36,9 +36,7 @@ class Batch:
 class BatchMaker:
     """Makes random batches without end; the same seed gives the same batches."""
 
-    def __init__(
-        self, scenes: SceneMaker, renderer: SceneRenderer, seed: int, *, caption_dropout: float = 0.1
-    ) -> None:
+    def __init__(self, scenes: SceneMaker, renderer: SceneRenderer, seed: int, *, caption_dropout: float = 0.1) -> None:
         """caption_dropout: share of text-to-image rows with an empty caption."""
         self.scenes, self.renderer = scenes, renderer
         self.caption_dropout = {

@@ -76,9 +76,7 @@ class SceneRenderer:
     def _render_backgrounds(self, scenes: Sequence[Scene], size: int, crops: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, size, size) in [0, 1]: plain colours, gradients, stripes and dots. crops: (B, 3)."""
         first = self.colors[[self.color_names.index(scene.background) for scene in scenes]]
-        second = self.colors[
-            [self.color_names.index(scene.second_background or scene.background) for scene in scenes]
-        ]
+        second = self.colors[[self.color_names.index(scene.second_background or scene.background) for scene in scenes]]
         jitter = torch.tensor([scene.jitter for scene in scenes])
         color_pair = (torch.stack([first, second]) + jitter).clamp(0, 1).to(self.device)
         pattern = torch.tensor([PATTERNS.index(scene.pattern) for scene in scenes], device=self.device)

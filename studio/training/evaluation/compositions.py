@@ -123,8 +123,7 @@ def check_composition(composition: Composition, detections: Sequence[Detection])
     """Return by criterion whether a picture's objects, the most confident first, are those of the composition."""
     if composition.relation:
         first, second = (
-            [detection for detection in detections if detection.concept == concept]
-            for concept in composition.concepts
+            [detection for detection in detections if detection.concept == concept] for concept in composition.concepts
         )
         both = bool(first and second)
         right = both and relation_holds(composition.relation, first[0], second[0])

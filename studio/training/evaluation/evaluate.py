@@ -126,9 +126,7 @@ def evaluate_restoration(
         tables[SUPER_RESOLUTION][f"×{factor}"] = column
         strips.append((strip, (f"given, x{factor}", "ours", "bicubic", "truth")))
         print_column(f"super-resolution ×{factor}", column)
-    column, strip = evaluate_inpainting(
-        pipelines.inpaint, evaluators.classifier, scenes, truth, holes, seed=first_seed
-    )
+    column, strip = evaluate_inpainting(pipelines.inpaint, evaluators.classifier, scenes, truth, holes, seed=first_seed)
     tables["Inpainting"]["scenes of held-out pairs"] = column
     strips.append((strip, ("given, hole", "ours", "Telea", "truth")))
     print_column("inpainting", column)

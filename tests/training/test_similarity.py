@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from studio.training.evaluation.likeness import frechet_distance, nearer_than_usual, nearest
+from studio.training.evaluation.similarity import below_quantile, frechet_distance, nearest_distances
 
 
 def normal(mean: torch.Tensor, covariance: torch.Tensor, count: int = 500) -> torch.Tensor:
-    """(count, D) of exactly this mean and covariance."""
+    """Return (count, D) with exactly this mean and covariance."""
     rows = torch.randn(count, len(mean), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rows = rows - rows.mean(0)
     white = torch.linalg.solve_triangular(torch.linalg.cholesky(torch.cov(rows.T, correction=0)), rows.T, upper=False)
@@ -29,22 +29,22 @@ def test_closed_form_of_normal_distributions():
     assert frechet_distance(normal(mean, two, 900), normal(0 * mean, one)) == pytest.approx(truth)
 
 
-def test_along_the_axes_it_is_between_deviations():
+def test_closed_form_of_diagonal_covariances():
     deviations = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
     zero, one = torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
-    found = frechet_distance(normal(zero, one), normal(zero, torch.diag(deviations**2)))
-    assert found == pytest.approx((deviations - 1).square().sum().item())
+    distance = frechet_distance(normal(zero, one), normal(zero, torch.diag(deviations**2)))
+    assert distance == pytest.approx((deviations - 1).square().sum().item())
 
 
-def test_nearest_of_copies_is_nought():
-    others = torch.rand(300, 12, generator=torch.Generator().manual_seed(0))
-    rows = torch.cat([others[[7, 100]], others[[3]] + 5])
-    found = nearest(rows, others)
-    assert found[:2].max() < 1e-3 and found[2] > 10
-    assert torch.allclose(found, (rows[:, None] - others).norm(dim=2).amin(1), atol=1e-3)
+def test_the_nearest_of_a_copy_is_at_distance_zero():
+    references = torch.rand(300, 12, generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([references[[7, 100]], references[[3]] + 5])
+    distances = nearest_distances(rows, references)
+    assert distances[:2].max() < 1e-3 and distances[2] > 10
+    assert torch.allclose(distances, (rows[:, None] - references).norm(dim=2).amin(1), atol=1e-3)
 
 
-def test_copies_are_nearer_than_usual():
+def test_copies_are_below_the_quantile():
     usual = torch.linspace(1, 2, 1000)
-    assert nearer_than_usual(usual, usual).float().mean().item() == pytest.approx(0.05, abs=0.002)
-    assert nearer_than_usual(torch.zeros(9), usual).all() and not nearer_than_usual(usual + 1, usual).any()
+    assert below_quantile(usual, usual).float().mean().item() == pytest.approx(0.05, abs=0.002)
+    assert below_quantile(torch.zeros(9), usual).all() and not below_quantile(usual + 1, usual).any()
