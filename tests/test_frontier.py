@@ -50,12 +50,16 @@ def test_quality_of_known_predictions():
 
 def test_passes_are_those_of_pipeline_and_network():
     def pipe(one_pass: bool, prepare):
-        return SimpleNamespace(unet=SimpleNamespace(config=SimpleNamespace(guidance_rank=32 * one_pass)), prepare=prepare)
+        return SimpleNamespace(
+            unet=SimpleNamespace(config=SimpleNamespace(guidance_rank=32 * one_pass)), prepare=prepare
+        )
 
     def plain(prompts, num_inference_steps=12, guidance_scale=3.0, sampler=None, size=None): ...
     def both(prompts, num_inference_steps=12, guidance_scale=3.0, sampler=None, size=None, one_pass=False): ...
 
-    assert [has_passes(pipe(one_pass, p), "one") for one_pass in (True, False) for p in (both, plain)] == [True] + [False] * 3
+    assert [has_passes(pipe(one_pass, p), "one") for one_pass in (True, False) for p in (both, plain)] == [True] + [
+        False
+    ] * 3
     assert has_passes(pipe(False, plain), "two") and not has_passes(pipe(False, plain), "three")
     setting = Setting("ddim", 5, 2.0, "one")
     expected = {"num_inference_steps": 5, "guidance_scale": 2.0, "sampler": "ddim", "size": 32}

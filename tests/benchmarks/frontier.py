@@ -6,7 +6,7 @@
 
 Quality is measured by the evaluation's classifier on one picture of each concept, at the size of text to image, with
 the same prompts and seeds for every setting. Time is that of one picture alone, warm. Passes are the network rows of a
-step: one (guidance in one pass), two, or three (style emphasis). Times need an otherwise idle machine; quality does not.
+step: one (guidance in one pass), two, or three (style emphasis). Only times need an otherwise idle machine.
 """
 
 from __future__ import annotations

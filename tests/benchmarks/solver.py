@@ -191,9 +191,7 @@ def find_best_setting(
     return BestSetting(rms_distance(pictures, end), words, scheduler)
 
 
-def compare(
-    pipe: StudioTextToImagePipeline, scale: float, options: Options, meter: FrechetMeter | None = None
-) -> str:
+def compare(pipe: StudioTextToImagePipeline, scale: float, options: Options, meter: FrechetMeter | None = None) -> str:
     """Return a table of distances by number of evaluations, at one guidance scale."""
     scheduler, count = pipe.scheduler, options.pictures
     assert isinstance(scheduler, StudioScheduler) and pipe.vocabulary is not None

@@ -118,7 +118,14 @@ def main() -> None:
         )
         for number, start in enumerate(starts)
     ]
-    head = ("start", "page, s", "first picture, s", "second picture, s", "peak memory, GB", "peak memory after 9 at once, GB")
+    head = (
+        "start",
+        "page, s",
+        "first picture, s",
+        "second picture, s",
+        "peak memory, GB",
+        "peak memory after 9 at once, GB",
+    )
     print(table(head, rows))
 
 

@@ -2,24 +2,33 @@ from collections import Counter
 
 import pytest
 
-from studio.prompts.captions import ANY, BACKGROUNDS, DULL_BACKGROUNDS, STYLES, build_caption, choose_look
+from studio.models.families.studio import BACKGROUNDS, DULL_BACKGROUNDS, STYLES
+from studio.prompts import captions
+from studio.prompts.captions import ANY, build_caption
 from studio.training.data.captions import default_prompt
 from studio.training.data.scenes import BACKGROUND_COLORS
 from studio.training.data.sprites import STYLES as SPRITE_STYLES
+from tests.fakes import CAPABILITIES
+
+GLOSSY, BLUE = "{prompt}, glossy style", "{prompt} on a blue background"
+
+
+def choose_look(prompt: str, seed: int) -> tuple[str, str]:
+    return captions.choose_look(prompt, seed, STYLES, BACKGROUNDS, DULL_BACKGROUNDS)
 
 
 def test_the_caption_is_phrased_as_in_training():
     assert build_caption("a red apple") == "a red apple"
-    assert build_caption("a red apple", "glossy") == "a red apple, glossy style"
-    assert build_caption(" a red apple, ", "glossy", "blue") == "a red apple, glossy style, on a blue background"
-    assert build_caption("a red apple", background="blue") == "a red apple on a blue background"
-    assert build_caption("") == "" and build_caption("", "noto", "blue") == "noto style, on a blue background"
+    assert build_caption("a red apple", GLOSSY) == "a red apple, glossy style"
+    assert build_caption(" a red apple, ", GLOSSY, BLUE) == "a red apple, glossy style, on a blue background"
+    assert build_caption("a red apple", background=BLUE) == "a red apple on a blue background"
+    assert build_caption("") == "" and build_caption("", GLOSSY, BLUE) == "glossy style, on a blue background"
 
 
 def test_the_caption_is_the_one_that_training_calls_its_default():
     for style in (None, *STYLES):
         for background in (None, *BACKGROUNDS):
-            assert build_caption("an owl", style or ANY, background or ANY) == default_prompt(
+            assert CAPABILITIES.caption("an owl", style or ANY, background or ANY) == default_prompt(
                 "an owl", style, background
             )
     assert tuple(BACKGROUND_COLORS) == BACKGROUNDS and SPRITE_STYLES == STYLES

@@ -84,10 +84,10 @@ def scenes(sprites) -> list[Scene]:
 @pytest.fixture(scope="session")
 def classifier(sprites) -> Classifier:
     """A classifier of the invented concepts."""
-    return train_classifier(sprites, ClassifierConfig(width=12, views=50, batch=16, learning_rate=4e-3))
+    return train_classifier(sprites, ClassifierConfig(width=16, views=66, batch=16, learning_rate=4e-3))
 
 
 @pytest.fixture(scope="session")
 def detector(sprites, classifier) -> Detector:
     """A detector of several objects."""
-    return train_detector(sprites, classifier, DetectorConfig(updates=200, batch=12, learning_rate=4e-3))
+    return train_detector(sprites, classifier, DetectorConfig(updates=260, batch=16, learning_rate=4e-3))
