@@ -68,13 +68,14 @@ def main(arguments: list[str] | None = None) -> None:
     from studio.engine.engine import Engine
     from studio.engine.job import JobRejected
     from studio.library.store import Library
-    from studio.models.families.studio import StudioBackend, load_backend, read_capabilities, reserve_torch_threads
-    from studio.models.folder import model_info
+    from studio.models.families.studio import StudioBackend, load_backend, read_capabilities
+    from studio.models.formats import read_model_info
+    from studio.models.loader import reserve_torch_threads
     from studio.server import serve
     from studio.services.context import AppContext
 
     try:
-        library = Library(Path(options.data_dir), model=model_info(options.model).name)
+        library = Library(Path(options.data_dir), model=read_model_info(options.model).name)
     except JobRejected as problem:
         sys.exit(f"--data-dir {options.data_dir}: {problem}")
 

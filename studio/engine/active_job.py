@@ -26,7 +26,7 @@ class ActiveJob:
     is_visible: bool = False  # it is in the journal, and its owner may see it
     resumed: bool = False  # another process left it unfinished
     is_saving: bool = False  # all steps are taken: too late to cancel
-    slots: list[Slot] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list[Slot])
     started_at: float = 0.0
     seconds: float = 0.0  # its share of the network calls' time
     pictures_left: int = 0  # pictures that are not finished

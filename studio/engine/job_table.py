@@ -166,7 +166,7 @@ class JobTable:
 
     def advance(self, slots: Sequence[Slot], seconds: Sequence[float]) -> list[ActiveJob]:
         """Note the progress of slots, and the seconds that each took. Return the jobs that it finished."""
-        now, finished = time.perf_counter(), []
+        now, finished = time.perf_counter(), list[ActiveJob]()
         with self._lock:
             advanced: dict[ActiveJob, None] = {}
             for slot, slot_seconds in zip(slots, seconds, strict=True):
@@ -329,7 +329,7 @@ class JobTable:
             orders, at = [_order(other) for other in own], own.index(active)
             target = {"up": max(at - 1, 0), "down": at + 1, "first": 0, "last": len(own)}[direction]
             own.insert(target, own.pop(at))
-            moved = []
+            moved: list[Job] = []
             for other, order in zip(own, orders, strict=True):
                 if _order(other) != order:
                     other.job.order = order

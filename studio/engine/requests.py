@@ -54,7 +54,7 @@ class BaseRequest:
     """
 
     task: ClassVar[str]
-    _pictures: ClassVar[tuple[str, ...]] = ()  # names of the fields that hold pictures
+    picture_fields: ClassVar[tuple[str, ...]] = ()  # names of the fields that hold pictures
 
     prompt: str = ""
     negative_prompt: str = ""
@@ -79,14 +79,14 @@ class BaseRequest:
         """Return the task and all fields but the pictures as plain values, for metadata and JSON."""
         values: dict[str, Any] = {"task": self.task}
         for item in fields(self):
-            if item.name not in self._pictures:
+            if item.name not in self.picture_fields:
                 values[item.name] = getattr(self, item.name)
         return values
 
     def pictures(self) -> dict[str, Image.Image]:
         """Return the pictures of the request by the names of their fields."""
-        pictures = {}
-        for name in self._pictures:
+        pictures: dict[str, Image.Image] = {}
+        for name in self.picture_fields:
             if (picture := getattr(self, name)) is not None:
                 pictures[name] = picture
         return pictures
@@ -106,7 +106,7 @@ class TextToImage(BaseRequest):
     """
 
     task: ClassVar[str] = "text-to-image"
-    _pictures: ClassVar[tuple[str, ...]] = ("image",)
+    picture_fields: ClassVar[tuple[str, ...]] = ("image",)
 
     prompt: str = field()
     style: str = field(default=ANY, kw_only=True)
@@ -152,7 +152,7 @@ class Inpaint(BaseRequest):
     """
 
     task: ClassVar[str] = "inpaint"
-    _pictures: ClassVar[tuple[str, ...]] = ("image", "mask")
+    picture_fields: ClassVar[tuple[str, ...]] = ("image", "mask")
 
     prompt: str = field()
     image: Image.Image = field(hash=False)
@@ -203,7 +203,7 @@ class SuperResolve(BaseRequest):
     """
 
     task: ClassVar[str] = "super-resolution"
-    _pictures: ClassVar[tuple[str, ...]] = ("image",)
+    picture_fields: ClassVar[tuple[str, ...]] = ("image",)
 
     image: Image.Image = field(hash=False)
     scale: int = 2
@@ -214,7 +214,7 @@ class SuperResolve(BaseRequest):
 
     def __post_init__(self) -> None:
         self._check()
-        if not isinstance(self.scale, int) or self.scale not in SCALES:
+        if type(self.scale) is not int or self.scale not in SCALES:
             raise InvalidRequest(f"The scale must be 2 or 4; it was {quote_value(self.scale)}.")
         check_number("creativity", self.noise_level, 0.0, MAX_NOISE_LEVEL)
         object.__setattr__(self, "image", check_image("picture", self.image))
@@ -265,7 +265,7 @@ class Denoise(BaseRequest):
     """
 
     task: ClassVar[str] = "denoise"
-    _pictures: ClassVar[tuple[str, ...]] = ("image",)
+    picture_fields: ClassVar[tuple[str, ...]] = ("image",)
 
     image: Image.Image = field(hash=False)
     sigma: float | None = None
@@ -298,9 +298,9 @@ def request_from(settings: Mapping[str, Any], pictures: Mapping[str, Image.Image
     task = settings.get("task", TextToImage.task)
     check_choice("task", task, tuple(_REQUESTS))
     kind = _REQUESTS[task]
-    values = {name: value for name, value in with_current_names(settings).items() if name not in kind._pictures}
+    values = {name: value for name, value in with_current_names(settings).items() if name not in kind.picture_fields}
     values |= pictures
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for item in fields(kind):
         if item.init and item.name in values:
             arguments[item.name] = values[item.name]

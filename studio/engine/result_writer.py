@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from PIL import Image
+
 from studio.engine.active_job import ActiveJob
 from studio.engine.backend import Backend
 from studio.engine.job import Job, JobRejected, Journal
@@ -78,7 +80,7 @@ class ResultWriter:
 
     def _save(self, active: ActiveJob) -> None:
         """Decode a finished job and save its pictures. The job runs until they are durable."""
-        job, images, problem = active.job, [], ""
+        job, images, problem = active.job, list[Image.Image](), ""
         try:
             assert self.backend is not None
             for slot in active.slots:

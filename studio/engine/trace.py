@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import safetensors
 from numpy.typing import NDArray
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
 FORMAT = "diffusion-studio-trace-1"
@@ -38,7 +39,8 @@ class TraceStep:
     @property
     def eps(self) -> Floats:
         """The predicted noise."""
-        return (self.x_t - np.float32(self.alpha) * self.x0) / np.float32(self.sigma)
+        eps = (self.x_t - np.float32(self.alpha) * self.x0) / np.float32(self.sigma)
+        return eps.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Trace:
     def from_bytes(cls, data: bytes) -> Trace:
         """Return the trace that `to_bytes` wrote. Raises ValueError for anything else."""
         try:
-            tensors = dict(deserialize(data))  # checks the header and that the arrays fill the file exactly
+            tensors = _deserialize(data)  # checks the header and that the arrays fill the file exactly
             length = int.from_bytes(data[:8], "little")
             header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["trace"])
             if header["format"] != FORMAT:
@@ -156,6 +158,11 @@ class Trace:
             return cls(tuple(stages), int(header["num_steps"]), seed)
         except (SafetensorError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as problem:
             raise ValueError(f"not a trace: {type(problem).__name__}: {problem}") from problem
+
+
+def _deserialize(data: bytes) -> dict[str, dict[str, Any]]:
+    untyped: Any = safetensors
+    return dict(untyped.deserialize(data))
 
 
 def _array(tensor: dict[str, Any]) -> NDArray[Any]:

@@ -58,14 +58,14 @@ class Capabilities:
     count: tuple[int, int] = (1, MAX_COUNT)
     resolutions: tuple[int, ...]
     default_resolution: int
-    styles: Mapping[str, str] = field(default_factory=dict)
-    backgrounds: Mapping[str, str] = field(default_factory=dict)
+    styles: Mapping[str, str] = field(default_factory=dict[str, str])
+    backgrounds: Mapping[str, str] = field(default_factory=dict[str, str])
     dull_backgrounds: tuple[str, ...] = ()
     vocabulary: Vocabulary | None = None
     negative_prompt: bool = True
     one_pass_guidance: tuple[float, float] | None = None
     style_emphasis: bool = False
-    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     live_preset: str | None = None
     sample_size: int
     tile_size: int
@@ -131,7 +131,7 @@ class Capabilities:
         is_random = isinstance(request, TextToImage) and request.randomize_style and bool(request.prompt.strip())
         if not is_random or not self.styles or not self.backgrounds:
             return (requested,) * len(seeds)
-        looks = []
+        looks: list[tuple[str, str]] = []
         for seed in seeds:
             style, background = choose_look(
                 request.prompt, seed, tuple(self.styles), tuple(self.backgrounds), self.dull_backgrounds

@@ -11,7 +11,7 @@ from studio.engine.job import JobView
 from studio.library.drafts import Drafts
 from studio.library.store import JobRecord, Library
 from studio.models.capabilities import Capabilities
-from studio.models.folder import ModelInfo, model_info
+from studio.models.formats import ModelInfo, read_model_info
 from studio.prompts.vocabulary import Vocabulary
 from studio.services.noise.service import NoiseService
 from studio.services.owners import Owners
@@ -37,7 +37,7 @@ class AppContext:
     @classmethod
     def open(cls, folder: Path, engine: Engine, library: Library, capabilities: Capabilities) -> AppContext:
         """Return the context of a model folder. Where it holds no model, the engine reports it."""
-        return cls(engine, library, model_info(folder), capabilities)
+        return cls(engine, library, read_model_info(folder), capabilities)
 
     @property
     def vocabulary(self) -> Vocabulary | None:

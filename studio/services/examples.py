@@ -15,8 +15,9 @@ from PIL import Image, ImageDraw
 from studio.engine.engine import Engine
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.store import Library
-from studio.models.families.studio import StudioBackend, load_backend, read_capabilities, reserve_torch_threads
-from studio.models.folder import model_info
+from studio.models.families.studio import StudioBackend, load_backend, read_capabilities
+from studio.models.formats import read_model_info
+from studio.models.loader import reserve_torch_threads
 
 EXAMPLES = (
     TextToImage("a red apple", style="glossy", background="blue", seed=2),
@@ -35,7 +36,7 @@ OWNER = "examples"
 def paint_examples(model: Path, out: Path) -> None:
     """Paint all examples with a model folder into the folder `out`. Raises RuntimeError if a job fails."""
     with tempfile.TemporaryDirectory() as folder:
-        library = Library(Path(folder), model=model_info(model).name)
+        library = Library(Path(folder), model=read_model_info(model).name)
 
         def load() -> StudioBackend:
             backend = load_backend(model)

@@ -26,7 +26,8 @@ from studio.engine.engine import Engine
 from studio.engine.job import Job
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.store import Library
-from studio.models.families.studio import StudioBackend, load_backend, reserve_torch_threads
+from studio.models.families.studio import StudioBackend, load_backend
+from studio.models.loader import reserve_torch_threads
 from tests.benchmarks.machine import heading, seconds, spread, table
 from tests.fakes import MemoryJournal, resolve
 from tests.soak.mixed import PROMPTS, random_picture

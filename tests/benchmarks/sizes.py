@@ -22,7 +22,8 @@ from PIL import Image, ImageDraw
 
 from studio.engine.engine import Engine
 from studio.engine.requests import Denoise, Inpaint, Request, SuperResolve, TextToImage
-from studio.models.families.studio import PRESETS, load_backend, reserve_torch_threads
+from studio.models.families.studio import PRESETS, load_backend
+from studio.models.loader import reserve_torch_threads
 from tests.benchmarks.machine import heading, spread, table
 from tests.fakes import MemoryJournal, resolve
 

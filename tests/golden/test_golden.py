@@ -131,7 +131,8 @@ def test_every_request_can_be_read(library):
 
 
 def test_every_request_gives_the_same_pictures(library):
-    from studio.models.families.studio import load_backend, reserve_torch_threads
+    from studio.models.families.studio import load_backend
+    from studio.models.loader import reserve_torch_threads
 
     def load():
         backend = load_backend(Path(__file__).parents[2] / "assets" / "model")

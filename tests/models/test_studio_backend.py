@@ -231,7 +231,7 @@ def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypat
 def test_torchs_threads_are_for_the_thread_that_asks():
     code = """
 import threading, torch
-from studio.models.families.studio import reserve_torch_threads
+from studio.models.loader import reserve_torch_threads
 torch.set_num_threads(3)
 seen = []
 def engine():

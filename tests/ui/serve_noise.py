@@ -15,7 +15,8 @@ import gradio as gr
 from studio.api.noise import add_noise_endpoints
 from studio.engine.engine import Engine
 from studio.library.store import Library
-from studio.models.families.studio import StudioBackend, reserve_torch_threads
+from studio.models.families.studio import StudioBackend
+from studio.models.loader import reserve_torch_threads
 from studio.services.noise.service import ASSETS, NoiseService
 from studio.services.owners import Owners
 from studio.ui.scripts import STATIC, module_routes

@@ -5,7 +5,6 @@ Importing this module is cheap: torch and diffusers are imported when a backend 
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from PIL import Image
 from studio.engine.requests import Denoise, Inpaint, SuperResolve, TextToImage
 from studio.engine.resolved import ResolvedRequest
 from studio.models.capabilities import Capabilities
-from studio.models.folder import load_pipeline, model_info
+from studio.models.formats import read_json, read_model_info
+from studio.models.loader import load_pipeline
 from studio.models.samplers import SAMPLER_LABELS
 from studio.prompts.vocabulary import Vocabulary
 
@@ -45,10 +45,10 @@ def read_capabilities(folder: str | Path) -> Capabilities:
     vocabulary = Vocabulary.read(folder)
     config: dict[str, Any] = {}
     try:
-        config = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
+        config = read_json(folder / "unet" / "config.json")
         sample_size = int(config["sample_size"])
         tile_size = max(sample_size, int(config.get("window_size", 0)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError):
         sample_size, tile_size = 32, 64
     resolutions = [tile_size]
     while resolutions[-1] * 2 <= MAX_RESOLUTION:
@@ -57,7 +57,7 @@ def read_capabilities(folder: str | Path) -> Capabilities:
     backgrounds = (vocabulary.backgrounds if vocabulary else ()) or BACKGROUNDS
     return Capabilities(
         model_id=folder.resolve().name,
-        name=model_info(folder).name,
+        name=read_model_info(folder).name,
         tasks=(TextToImage.task, Inpaint.task, SuperResolve.task, Denoise.task),
         samplers=SAMPLER_LABELS,
         resolutions=tuple(resolutions),
@@ -78,49 +78,27 @@ def read_capabilities(folder: str | Path) -> Capabilities:
 
 
 def load_backend(folder: str | Path, device: str = "auto") -> StudioBackend:
-    """The sampler of a model folder; see `load_pipeline`. Raises ModelProblem."""
+    """Load the backend of a model folder; see `load_pipeline`. Raises ModelError."""
     return StudioBackend(load_pipeline(folder, device))
 
 
-def reserve_torch_threads() -> None:
-    """Gives torch's threads to the thread that calls it; others that begin to compute afterwards do so by themselves.
-
-    Each thread that computes has OpenMP threads of its own. Where they are more than there are cores, all of them sleep
-    between operations, for as long as any of those threads lives: a decoded picture, or a look into the network, would
-    make every network call after it half as long again.
-    """
-    import torch
-
-    global _threads
-    found = torch.get_num_threads()  # before anything is set: the first question in a thread settles its number
-    _threads = _threads or found
-    torch.set_num_threads(_threads)
-    # What a thread sets is its own number, and that which later ones begin with.
-    other = threading.Thread(target=torch.set_num_threads, args=(1,))
-    other.start()
-    other.join()
-
-
-_threads = 0  # of torch, as it chose them
-
-
 class StudioBackend:
-    """Obeys studio.engine.backend.Backend over a StudioTextToImagePipeline and three more of its components."""
+    """The engine's `Backend` protocol over a StudioTextToImagePipeline and the three others of its components."""
 
-    def __init__(self, pipeline: Any):
+    def __init__(self, pipeline: Any) -> None:
         from studio.diffusion.guidance import STYLE_EMPHASIS
         from studio.diffusion.pipelines import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
 
         self.pipeline, self._emphasis = pipeline, STYLE_EMPHASIS
-        # Of the components, not `from_pipe`, which warns of modules kept in float32 where there are none.
+        # Not by `from_pipe`, which warns of modules kept in float32 although there are none.
         self._inpaint = StudioInpaintPipeline(**pipeline.components)
         self._upscale = StudioUpscalePipeline(**pipeline.components)
         self._denoise = StudioDenoisePipeline(**pipeline.components)
-        self._tokenizer = threading.Lock()  # a fast tokenizer keeps settings of a call inside: one thread at a time
+        self._tokenizer = threading.Lock()  # a fast tokenizer stores settings of a call: one thread at a time
 
     @property
     def device(self) -> str:
-        """Where the network is: "cpu", "cuda:0" ..."""
+        """The network's device: "cpu", "cuda:0" ..."""
         return str(self.pipeline.device)
 
     def prepare(self, resolved: ResolvedRequest) -> list[SampleState]:
@@ -205,11 +183,11 @@ class StudioBackend:
             torch.cuda.synchronize(device) if device.type == "cuda" else torch.mps.synchronize()
 
     def decode(self, row: SampleState) -> Image.Image:
-        """The row's picture, RGB, or RGBA where what it was made from is."""
+        """Return the picture of a finished row: RGB, or RGBA if its input is."""
         return self.pipeline.decode(row)
 
     def truncated(self, text: str) -> str:
-        """The end of the text that the model does not read, "" if there is none."""
+        """Return the end of the text that the model does not read, "" if it reads all of it."""
         with self._tokenizer:
             return self.pipeline.truncated(text)
 

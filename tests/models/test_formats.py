@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from studio.models.folder import ModelError, check_model_folder, load_pipeline, model_info
+from studio.models.formats import ModelError, check_model_folder, read_model_info
+from studio.models.loader import load_pipeline
 
 
 @pytest.fixture
@@ -36,10 +37,10 @@ def test_a_whole_folder_has_no_problems(folder):
 
 
 def test_what_can_be_told_without_loading(folder):
-    info = model_info(folder)
+    info = read_model_info(folder)
     assert (info.name, info.parameters, info.size, info.picture_size) == ("model", 30_000, "30 k", 32)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Emoji 32\n\nText.\n")
-    assert model_info(folder).name == "Emoji 32"
+    assert read_model_info(folder).name == "Emoji 32"
 
 
 def cut(path: Path, bytes_left: int) -> None:
@@ -75,7 +76,7 @@ def test_each_harm_is_one_sentence_and_is_not_loaded(folder, harm, says):
     assert len(problems) == 1 and problems[0].endswith(".")
     with pytest.raises(ModelError, match=says):
         load_pipeline(folder)
-    model_info(folder)  # never raises
+    read_model_info(folder)  # never raises
 
 
 def test_missing_shards_are_named(folder):
