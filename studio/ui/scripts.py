@@ -12,24 +12,12 @@ from html import escape
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Route
 
 STATIC = Path(__file__).parent / "static"
-
-
-class _Modules(StaticFiles):
-    """Serve modules alone, with the type that browsers require and a year in their cache."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        if not path.endswith(".js"):
-            raise HTTPException(404)
-        response = await super().get_response(path, scope)
-        response.headers["Content-Type"] = "text/javascript; charset=utf-8"
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        return response
+_HEADERS = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
 @cache
@@ -42,9 +30,19 @@ def _modules() -> dict[str, str]:
 
 
 def module_routes() -> list[BaseRoute]:
-    """Return the routes that serve the modules, for `launch(app_kwargs={"routes": ...})`."""
-    prefix = "/" + _modules()["page.js"].removesuffix("/page.js")
-    return [Mount(prefix, _Modules(directory=STATIC))]
+    """Return the routes that serve the modules, for `launch(app_kwargs={"routes": ...})`.
+
+    A route and no mount of a folder: Starlette's mounts do not find files below a root path that a proxy strips.
+    """
+    names = {f"/{url}": name for name, url in _modules().items()}
+
+    async def serve_module(request: Request) -> Response:
+        name = names.get(f"/modules/{request.path_params['path']}")
+        if name is None:
+            raise HTTPException(404)
+        return FileResponse(STATIC / name, headers=_HEADERS, media_type="text/javascript")
+
+    return [Route("/modules/{path:path}", serve_module, methods=["GET"])]
 
 
 def head_html() -> str:

@@ -28,6 +28,11 @@ def test_every_module_is_served_as_a_script_that_may_be_kept(client):
         assert "immutable" in answer.headers["cache-control"]
 
 
+def test_modules_are_served_below_a_root_path_that_a_proxy_strips():
+    address = re.search(r'src="([^"]+page\.js)"', head_html()).group(1)
+    assert TestClient(Starlette(routes=module_routes()), root_path="/studio").get(address).status_code == 200
+
+
 @pytest.mark.parametrize("name", ["style.css", "tsconfig.json", "../scripts.py", "..%2fscripts.py", "", "none.js"])
 def test_nothing_else_is_served(client, name):
     folder = re.search(r'src="(modules/\w+/)page\.js"', head_html()).group(1)
