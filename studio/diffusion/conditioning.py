@@ -42,11 +42,12 @@ def back_project(picture: torch.Tensor, low_res: torch.Tensor, rounds: int = 6) 
         rounds: of the iteration. The difference that remains is then taken from the pixels of each block, in
             proportion to each pixel's distance from -1 or 1.
     """
-    factor = picture.shape[-1] // low_res.shape[-1]
+    height, width = picture.shape[-2:]
+    factor = width // low_res.shape[-1]
     picture = picture.clone()
     for _ in range(rounds):
         difference = low_res - F.avg_pool2d(picture, factor)
-        picture.add_(enlarge(difference, picture.shape[-2:])).clamp_(-1, 1)
+        picture.add_(enlarge(difference, (height, width))).clamp_(-1, 1)
     mean = F.avg_pool2d(picture, factor)
     difference = low_res - mean
     rises = difference > 0
@@ -108,7 +109,7 @@ class Condition:
     @classmethod
     def inpaint(cls, picture: torch.Tensor, hole: torch.Tensor) -> Condition:
         """Return the condition of a picture (3, H, W) in [-1, 1] with a hole (1, H, W), which is 1 where it paints."""
-        return cls(tuple(picture.shape[1:]), known=torch.cat([picture * (1 - hole), 1 - hole]))
+        return cls((picture.shape[1], picture.shape[2]), known=torch.cat([picture * (1 - hole), 1 - hole]))
 
     @classmethod
     def super_resolution(cls, low_res: torch.Tensor, size: tuple[int, int]) -> Condition:

@@ -27,6 +27,9 @@ def register() -> None:
         StudioUNet,
     ):
         setattr(diffusers, cls.__name__, cls)
-    auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING["studio"] = StudioTextToImagePipeline
-    auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING["studio"] = StudioInpaintPipeline
-    auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING["studio"] = StudioTextToImagePipeline
+    for table, cls in (
+        ("AUTO_TEXT2IMAGE_PIPELINES_MAPPING", StudioTextToImagePipeline),
+        ("AUTO_INPAINT_PIPELINES_MAPPING", StudioInpaintPipeline),
+        ("AUTO_IMAGE2IMAGE_PIPELINES_MAPPING", StudioTextToImagePipeline),
+    ):
+        getattr(auto_pipeline, table)["studio"] = cls

@@ -87,6 +87,13 @@ class TileBlender:
         return blend_weight(length, self.size // 4, dtype=like.dtype, device=like.device)
 
 
+def pad_to_tile(picture: torch.Tensor, size: int) -> torch.Tensor:
+    """Return (3, H, W), padded at the right and at the bottom with its edge so that no side is below `size` px."""
+    height, width = picture.shape[1:]
+    pad = (0, max(0, size - width), 0, max(0, size - height))
+    return torch.nn.functional.pad(picture[None], pad, mode="replicate")[0]
+
+
 def split_rows(height: int, width: int) -> list[slice]:
     """Return the rows of a picture as strips of about STRIP_PIXELS, so that temporary tensors stay small."""
     rows = max(STRIP_PIXELS // max(width, 1), 1)

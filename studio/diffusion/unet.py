@@ -1,17 +1,14 @@
-"""The network: one U-Net in pixel space for every task of the studio.
-
-Knows tensors of a fixed meaning (see `StudioUNet.forward`) and the text as a sequence of vectors. Knows nothing of the
-noise schedule, of samplers, or of how text becomes vectors.
-"""
+"""The network: one U-Net in pixel space for every task of the studio."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin  # found by name here when a saved pipeline is loaded
+from diffusers import ConfigMixin, ModelMixin  # diffusers looks up ModelMixin here when it loads a saved pipeline
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import nn
@@ -21,7 +18,7 @@ from studio.diffusion.guidance import MAX_ONE_PASS_GUIDANCE
 
 @dataclass
 class StudioUNetOutput(BaseOutput):
-    """`sample` (B, out_channels, H, W): the prediction, of the kind that the scheduler's config names."""
+    """Result of `StudioUNet`. `sample`: (B, out_channels, H, W), of the prediction type in the scheduler's config."""
 
     sample: torch.Tensor
 
@@ -31,13 +28,12 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, embedding_dim: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups(channels), channels)
+        self.norm1 = nn.GroupNorm(count_groups(channels), channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.modulation = nn.Linear(embedding_dim, 2 * channels)
-        self.norm2 = nn.GroupNorm(groups(channels), channels)
+        self.norm2 = nn.GroupNorm(count_groups(channels), channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        zero_parameters(self.modulation)
         nn.init.zeros_(self.conv2.weight)  # every block starts as the identity
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
@@ -48,7 +44,7 @@ class ResidualBlock(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention over positions, cross-attention over words, and an MLP, on (B, C, H, W)."""
+    """Self-attention over positions, cross-attention to the text, and an MLP, on (B, C, H, W)."""
 
     def __init__(self, channels: int, text_dim: int, head_dim: int) -> None:
         super().__init__()
@@ -63,34 +59,34 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
         for last in (self.out1, self.out2, self.mlp[2]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            zero_parameters(last)
 
-    def _split(self, x: torch.Tensor) -> torch.Tensor:
+    def split_heads(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (B, N, C) as (B, heads, N, head_dim)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, head_dim)
 
     def forward(self, x: torch.Tensor, text: torch.Tensor, text_mask: torch.Tensor | None) -> torch.Tensor:
         height = x.shape[2]
         h = x.flatten(2).transpose(1, 2)  # (B, N, C)
-        q, k, v = map(self._split, self.to_qkv(self.norm1(h)).chunk(3, dim=-1))
+        q, k, v = map(self.split_heads, self.to_qkv(self.norm1(h)).chunk(3, dim=-1))
         h = h + self.out1(attend(q, k, v).transpose(1, 2).flatten(2))
-        q = self._split(self.to_q(self.norm2(h)))
-        k, v = map(self._split, self.to_kv(text).chunk(2, dim=-1))
+        q = self.split_heads(self.to_q(self.norm2(h)))
+        k, v = map(self.split_heads, self.to_kv(text).chunk(2, dim=-1))
         h = h + self.out2(attend(q, k, v, text_mask).transpose(1, 2).flatten(2))
         h = h + self.mlp(self.norm3(h))
         return h.transpose(1, 2).unflatten(2, (height, -1))
 
 
 class Adapter(nn.Module):
-    """A bottleneck beside a block (Houlsby et al. 2019, arXiv 1902.00751) that says what guidance changes there.
+    """A bottleneck beside a block (Houlsby et al. 2019, arXiv 1902.00751) that adds the effect of guidance.
 
-    Its inner units are scaled by how much guidance there is at this time and for these words: without any, it adds
-    nothing, and the network is what it was before guidance was taught.
+    A gate scales its inner units by the guidance, the time and the text. Without guidance it adds nothing, so the
+    network is the same as before it learned guidance.
     """
 
     def __init__(self, channels: int, embedding_dim: int, rank: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups(channels), channels, affine=False)
+        self.norm = nn.GroupNorm(count_groups(channels), channels, affine=False)
         self.down = nn.Conv2d(channels, rank, 1)
         self.gate = nn.Linear(embedding_dim, rank, bias=False)
         self.up = nn.Conv2d(rank, channels, 1, bias=False)
@@ -102,10 +98,7 @@ class Adapter(nn.Module):
 
 
 class UNetBlock(nn.Module):
-    """A residual block, a transformer block where the level has attention, an adapter where guidance is taught.
-
-    guiding: (B, embedding_dim), 0 for rows that are not guided; None where none is.
-    """
+    """A residual block, a transformer block where the level has attention, an adapter where guidance is an input."""
 
     def __init__(
         self, channels: int, embedding_dim: int, text_dim: int, head_dim: int, attention: bool, guidance_rank: int
@@ -115,32 +108,45 @@ class UNetBlock(nn.Module):
         self.attention = TransformerBlock(channels, text_dim, head_dim) if attention else None
         self.guide = Adapter(channels, embedding_dim, guidance_rank) if guidance_rank else None
 
-    def forward(self, x, embedding, text, text_mask, guiding=None):
+    def forward(
+        self,
+        x: torch.Tensor,
+        embedding: torch.Tensor,
+        text: torch.Tensor,
+        text_mask: torch.Tensor | None,
+        guiding: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return (B, channels, H, W). guiding: (B, embedding_dim), 0 for rows without guidance; None: no guidance."""
         x = self.residual(x, embedding)
         if self.attention is not None:
             x = self.attention(x, text, text_mask)
-        return x if guiding is None else self.guide(x, guiding)
+        return x if guiding is None or self.guide is None else self.guide(x, guiding)
 
 
 class StudioUNet(ModelMixin, ConfigMixin):
     """U-Net over space-to-depth pixels, conditioned on time, task and text.
 
     Args:
-        sample_size: side in pixels at which text becomes a picture, and holes are filled.
-        window_size: side in pixels of the windows of super-resolution.
-        in_channels: `x_t` (3), known picture (3), mask of what is known (1), upsampled low-resolution picture (3).
-        out_channels: channels of the prediction.
+        sample_size: side in px at which it paints from text and fills holes.
+        window_size: side in px of the tiles of super-resolution.
+        in_channels: `x_t` (3), known picture (3), mask of known pixels (1), enlarged low-resolution picture (3).
+        out_channels: of the prediction.
         patch_size: side of the pixel squares that become channels before the first convolution.
         block_out_channels: width of each level, the finest first; each level has half the side of the one before.
         layers_per_block: blocks of each level, on the way down and again on the way up.
-        attention_levels: which levels attend, over positions and over words.
-        mid_layers: blocks at the bottom.
-        cross_attention_dim: width of the text's vectors.
-        attention_head_dim: width of an attention head; divides the width of every level that attends.
-        num_tasks: size of the task embedding's table.
-        time_embedding_dim: width of the vector that carries time, task and noise level to every block.
-        guidance_rank: inner width of the adapters that make guidance an input (arXiv 2210.03142); 0: it is none.
+        attention_levels: which levels have attention, over positions and to the text.
+        mid_layers: blocks at the coarsest level, between down and up.
+        cross_attention_dim: width of the text embeddings.
+        attention_head_dim: width of an attention head; divides the width of every level with attention.
+        num_tasks: entries of the task embedding.
+        time_embedding_dim: width of the embedding of time, task and noise level.
+        guidance_rank: inner width of the adapters that make guidance an input (arXiv 2210.03142); 0: no such input.
     """
+
+    config: Any  # a FrozenDict, with the arguments as attributes
+    down: Any  # a ModuleList for each level, of UNetBlock
+    mid: Any  # a ModuleList of UNetBlock
+    up: Any  # as down
 
     _supports_gradient_checkpointing = False
 
@@ -171,36 +177,34 @@ class StudioUNet(ModelMixin, ConfigMixin):
         self.text_pool = nn.Linear(cross_attention_dim, dim)
         self.stem = nn.Conv2d(in_channels * patch_size**2, widths[0], 3, padding=1)
 
-        def stages(level: int, count: int) -> nn.ModuleList:
-            attends = attention_levels[level]
+        def make_blocks(level: int, count: int) -> nn.ModuleList:
+            has_attention = attention_levels[level]
             return nn.ModuleList(
-                UNetBlock(widths[level], dim, cross_attention_dim, attention_head_dim, attends, guidance_rank)
+                UNetBlock(widths[level], dim, cross_attention_dim, attention_head_dim, has_attention, guidance_rank)
                 for _ in range(count)
             )
 
         levels = range(len(widths))
-        self.down = nn.ModuleList(stages(level, layers_per_block[level]) for level in levels)
+        self.down = nn.ModuleList(make_blocks(level, layers_per_block[level]) for level in levels)
         self.shrink = nn.ModuleList(
             nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in zip(widths, widths[1:], strict=False)
         )
-        self.mid = stages(levels[-1], mid_layers)
+        self.mid = make_blocks(levels[-1], mid_layers)
         self.grow = nn.ModuleList(nn.Linear(coarse, fine) for fine, coarse in zip(widths, widths[1:], strict=False))
-        self.up = nn.ModuleList(stages(level, layers_per_block[level]) for level in levels)
-        self.carry = nn.Linear(dim, out_channels)  # how much of x_t itself is part of the prediction, at this time
-        nn.init.zeros_(self.carry.weight)
-        nn.init.zeros_(self.carry.bias)
-        self.norm_out = nn.GroupNorm(groups(widths[0]), widths[0])
+        self.up = nn.ModuleList(make_blocks(level, layers_per_block[level]) for level in levels)
+        self.carry = nn.Linear(dim, out_channels)  # share of x_t in the prediction, at each time
+        zero_parameters(self.carry)
+        self.norm_out = nn.GroupNorm(count_groups(widths[0]), widths[0])
         self.conv_out = nn.Conv2d(widths[0], out_channels * patch_size**2, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        zero_parameters(self.conv_out)
 
     def guidance_parameters(self) -> dict[str, nn.Parameter]:
-        """By name, those that only guidance in one pass uses."""
+        """Return the parameters, by name, that only guidance in one pass uses."""
         return {name: value for name, value in self.named_parameters() if "guide" in name.split(".")}
 
     @property
     def size_multiple(self) -> int:
-        """Heights and widths must be multiples of this many pixels."""
+        """Heights and widths must be multiples of this many px."""
         return self.config.patch_size * 2 ** (len(self.config.block_out_channels) - 1)
 
     def forward(
@@ -219,15 +223,15 @@ class StudioUNet(ModelMixin, ConfigMixin):
         Args:
             sample: (B, in_channels, H, W), values about [-1, 1] plus noise; H and W multiples of `size_multiple`.
             timestep: real, in [0, 999]; one number or (B,).
-            encoder_hidden_states: (B, L, cross_attention_dim), the words.
-            encoder_attention_mask: (B, L), nonzero where a word counts; None: all count.
+            encoder_hidden_states: (B, L, cross_attention_dim), the text embeddings.
+            encoder_attention_mask: (B, L), nonzero for tokens of the text, 0 for padding; None: no padding.
             task_ids: (B,) int, see `studio.diffusion.conditioning.Task`; None: text to image.
             low_res_noise_level: (B,) standard deviation of the noise on the low-resolution picture, in [0, 1].
-            guidance: (B,) the guidance scale whose result is to be predicted, from 1 (none, as None) to MAX_GUIDANCE.
+            guidance: (B,) scale of the guided prediction, from 1 (none, as None) to MAX_ONE_PASS_GUIDANCE.
             return_dict: False gives a tuple.
 
         Raises:
-            ValueError: the channels, height or width do not fit, or guidance comes to a network that was not taught it.
+            ValueError: the channels, height or width do not fit, or the network has no guidance input.
         """
         batch, channels, height, width = sample.shape
         multiple = self.size_multiple
@@ -237,25 +241,25 @@ class StudioUNet(ModelMixin, ConfigMixin):
                 f"multiples of {multiple}"
             )
         if guidance is not None and self.guide is None:
-            raise ValueError("guidance is given to a network that was not taught it: guidance_rank is 0")
+            raise ValueError("guidance is given to a network without that input: guidance_rank is 0")
         text = encoder_hidden_states
         if encoder_attention_mask is None:
-            counted, text_mask = text.mean(1), None
+            pooled, text_mask = text.mean(1), None
         else:
             weight = encoder_attention_mask.to(text.dtype)[..., None]  # (B, L, 1)
-            counted = (text * weight).sum(1) / weight.sum(1).clamp(min=1)
+            pooled = (text * weight).sum(1) / weight.sum(1).clamp(min=1)
             text_mask = encoder_attention_mask.bool()[:, None, None]  # (B, 1, 1, L)
         time = 1.0 * torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
         level = time.new_zeros(batch) if low_res_noise_level is None else low_res_noise_level.expand(batch)
         task = torch.zeros(batch, dtype=torch.long, device=sample.device) if task_ids is None else task_ids
         embedding = self.time_mlp(sinusoid(time).to(sample.dtype))
         embedding = embedding + self.noise_mlp(sinusoid(1000 * level).to(sample.dtype))
-        embedding = embedding + self.task_embedding(task) + self.text_pool(counted)
+        embedding = embedding + self.task_embedding(task) + self.text_pool(pooled)
         guiding = None
-        if guidance is not None:
-            more = guidance.to(time).expand(batch) - 1
-            guiding = F.silu(embedding + self.guide(sinusoid(25 * more).to(sample.dtype)))
-            guiding = guiding * (more / (MAX_ONE_PASS_GUIDANCE - 1)).to(sample.dtype)[:, None]
+        if guidance is not None and self.guide is not None:
+            excess = guidance.to(time).expand(batch) - 1
+            guiding = F.silu(embedding + self.guide(sinusoid(25 * excess).to(sample.dtype)))
+            guiding = guiding * (excess / (MAX_ONE_PASS_GUIDANCE - 1)).to(sample.dtype)[:, None]
         embedding = F.silu(embedding)
 
         x = self.stem(F.pixel_unshuffle(sample, self.config.patch_size))
@@ -276,8 +280,8 @@ class StudioUNet(ModelMixin, ConfigMixin):
                 x = self.grow[level - 1](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         x = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.config.patch_size)
-        # v = (alpha x_t - x0) / sigma: with x_t's share carried past the network, its narrow fine levels are free
-        # to paint x0, instead of having to let all of the noise through
+        # v = (alpha x_t - x0) / sigma. The share of x_t is added here, so that the narrow fine levels need only predict
+        # x0, and not pass all of the noise through.
         x = x + self.carry(embedding)[:, :, None, None] * sample[:, : self.config.out_channels]
         return StudioUNetOutput(sample=x) if return_dict else (x,)
 
@@ -285,10 +289,10 @@ class StudioUNet(ModelMixin, ConfigMixin):
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Attention (Vaswani et al. 2017, section 3.2.1): (B, heads, N, d) from (B, heads, L, d), where `mask` allows.
+    """Return attention (Vaswani et al. 2017, section 3.2.1), (B, heads, N, d), to keys (B, heads, L, d).
 
-    By the fused kernel, but not where gradients are wanted: at these sizes its backward is slower on a CPU, by a third
-    of a training step.
+    mask: bool, broadcast to (B, heads, N, L); False excludes a key. The fused kernel computes it unless gradients are
+    needed: at these sizes its backward pass is slower on a CPU.
     """
     if torch.is_grad_enabled():
         return attention_weights(query, key, mask) @ value
@@ -296,7 +300,7 @@ def attend(
 
 
 def attention_weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """softmax(q k^T / sqrt(d)) over the last dimension, (B, heads, N, L), where `mask` (B, 1, 1, L) allows."""
+    """Return softmax(q k^T / sqrt(d)), (B, heads, N, L), which sums to 1 over L; mask (B, 1, 1, L) as in `attend`."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
@@ -304,12 +308,18 @@ def attention_weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor
 
 
 def sinusoid(position: torch.Tensor, dim: int = 256, max_period: float = 10_000.0) -> torch.Tensor:
-    """(B,) real -> (B, dim) float32 (Vaswani et al. 2017, section 3.5)."""
+    """Return the sinusoidal embedding (B, dim), float32, of real numbers (B,) (Vaswani et al. 2017, section 3.5)."""
     frequency = torch.exp(-math.log(max_period) * torch.arange(dim // 2, device=position.device) / (dim // 2))
     angle = position.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
-def groups(channels: int) -> int:
-    """Groups of about 16 channels, dividing `channels` evenly."""
+def count_groups(channels: int) -> int:
+    """Return the number of groups of about 16 channels that divide `channels` evenly."""
     return math.gcd(channels, max(1, channels // 16))
+
+
+def zero_parameters(layer: nn.Module) -> None:
+    """Set all parameters of a layer to 0."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)

@@ -74,7 +74,7 @@ def _record_attention(block: TransformerBlock, name: str, record: ActivationReco
 
     def on_block(module: Any, inputs: tuple, output: Tensor) -> None:
         mask = inputs[2] if len(inputs) > 2 else None
-        query, key = block._split(latest["query"].detach()), block._split(latest["key"].detach())
+        query, key = block.split_heads(latest["query"].detach()), block.split_heads(latest["key"].detach())
         weights = attention_weights(query, key, mask).float()  # (B, heads, N, L)
         record.attention.append((name, weights.unflatten(2, tuple(output.shape[2:]))))
 

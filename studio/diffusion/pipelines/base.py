@@ -21,20 +21,22 @@ from studio.diffusion.guidance import MAX_ONE_PASS_GUIDANCE, Guidance
 from studio.diffusion.sampling.batched_call import denoise_call
 from studio.diffusion.sampling.state import SampleState, TextConditioning
 from studio.diffusion.sampling.steppers import DiffusersStepper, Stepper, StudioStepper
-from studio.diffusion.schedulers.samplers import make_sampler
-from studio.diffusion.schedulers.solver_tables import fingerprint
+from studio.diffusion.schedulers.samplers import AnyScheduler, make_sampler
+from studio.diffusion.schedulers.solver_tables import SolverTable, fingerprint
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
 from studio.diffusion.tiling import split_rows
 from studio.diffusion.unet import StudioUNet
 from studio.imaging.areas import Area
 from studio.prompts.nouns import texts_without_style
 
+MAX_STEPPERS = 32  # that a pipeline keeps
+
 
 @dataclass(frozen=True)
 class OutputSpec:
     """How a picture's last sample becomes the picture to return."""
 
-    size: tuple[int, int]  # (height, width) to scale to
+    size: tuple[int, int]  # (width, height) to scale to
     crop: tuple[float, float] = (1.0, 1.0)  # share of the sample's height and width that is not padding
     low_res: torch.Tensor | None = None  # (1, 3, h, w): the block means that the sample must have
     area: Area | None = None  # of a larger picture: where the result is pasted back
@@ -51,9 +53,10 @@ class StudioPipeline(DiffusionPipeline):
     """
 
     unet: StudioUNet
-    scheduler: Any  # a SchedulerMixin; its classes share no interface that is typed
+    scheduler: AnyScheduler
     text_encoder: CLIPTextModel
-    tokenizer: Any  # a CLIPTokenizer
+    tokenizer: Any  # a CLIPTokenizer; its methods are not typed
+    progress_bar: Callable[..., Any]  # of diffusers, where a decorator hides its type
 
     model_cpu_offload_seq = "text_encoder->unet"
     _callback_tensor_inputs = ["latents", "pred_original_sample"]
@@ -67,7 +70,8 @@ class StudioPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
-        self._studio_sampler: tuple[Any, Any] | None = None  # the scheduler, and the sampler made of it
+        self._studio_samplers: dict[AnyScheduler, AnyScheduler] = {}  # by the scheduler that they are made of
+        self._steppers: dict[tuple, Stepper] = {}  # by the arguments that they are made of
         self._interrupted = False
 
     @property
@@ -115,7 +119,7 @@ class StudioPipeline(DiffusionPipeline):
         tokens = self.tokenizer(unique, padding=True, truncation=True, return_tensors="pt")
         tokens = tokens.to(self._execution_device)
         embeddings = self.text_encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-        index = [unique.index(prompt) for prompt in prompts]
+        index = list(map(unique.index, prompts))
         return embeddings.float()[index], tokens.attention_mask[index]
 
     def guides_in_one_pass(self, scale: float, negative_prompt: str = "") -> bool:
@@ -169,9 +173,9 @@ class StudioPipeline(DiffusionPipeline):
 
     # ---- steps ----
 
-    def _make_stepper(
+    def _get_stepper(
         self,
-        sampler: str | SchedulerMixin | None,
+        sampler: str | AnyScheduler | None,
         num_inference_steps: int,
         *,
         strength: float = 1.0,
@@ -187,6 +191,10 @@ class StudioPipeline(DiffusionPipeline):
             guidance: of a run from pure noise, for which StudioScheduler may have a fitted table. None: use no table.
             restart_time: see `StudioScheduler.plan`. Other samplers, and runs of one step, do without.
         """
+        unet, device = self.unet, self._execution_device
+        key = (unet, self.scheduler, sampler, num_inference_steps, strength, guidance, restart_time, device)
+        if key in self._steppers:  # pictures share steppers, which have no state
+            return self._steppers[key]
         if sampler == "studio":
             scheduler = self._get_studio_sampler()
         elif isinstance(sampler, str):
@@ -195,30 +203,39 @@ class StudioPipeline(DiffusionPipeline):
             scheduler = sampler or self.scheduler
         begin = num_inference_steps - max(int(num_inference_steps * strength), 1)
         if not isinstance(scheduler, StudioScheduler):
-            return DiffusersStepper(scheduler, num_inference_steps, self._execution_device, begin=begin)
-        table = None
-        if guidance is not None and (guidance.scale == 1 or (guidance.start, guidance.stop) == (0, 1)):
-            table = scheduler.tables.find(num_inference_steps, guidance.scale)
-        if table is not None and scheduler.tables.model == fingerprint(self.unet):
-            return StudioStepper(scheduler, table=table)
-        if restart_time is not None and num_inference_steps > 1:
-            return StudioStepper(scheduler, num_inference_steps, restart_time=restart_time)
-        return StudioStepper(scheduler, num_inference_steps, begin=begin)
+            stepper = DiffusersStepper(scheduler, num_inference_steps, device, begin=begin)
+        elif (table := self._find_table(scheduler, num_inference_steps, guidance)) is not None:
+            stepper = StudioStepper(scheduler, table=table)
+        elif restart_time is not None and num_inference_steps > 1:
+            stepper = StudioStepper(scheduler, num_inference_steps, restart_time=restart_time)
+        else:
+            stepper = StudioStepper(scheduler, num_inference_steps, begin=begin)
+        if len(self._steppers) == MAX_STEPPERS:
+            del self._steppers[next(iter(self._steppers))]  # the oldest
+        self._steppers[key] = stepper
+        return stepper
 
-    def _make_finishing_stepper(self, num_steps: int) -> StudioStepper:
+    def _get_finishing_stepper(self, num_steps: int) -> Stepper:
         """Return the stepper of a super-resolution stage that follows another stage.
 
         A single step begins half way, from the enlarged picture under noise: from noise alone it would leave grain.
         """
-        if num_steps == 1:
-            return StudioStepper(self._get_studio_sampler(), 2, begin=1)
-        return StudioStepper(self._get_studio_sampler(), num_steps)
+        return self._get_stepper("studio", max(num_steps, 2), strength=0.5 if num_steps == 1 else 1.0)
 
-    def _get_studio_sampler(self) -> Any:
+    def _find_table(
+        self, scheduler: StudioScheduler, num_inference_steps: int, guidance: Guidance | None
+    ) -> SolverTable | None:
+        """Return the solver table fitted to this network, number of steps and guidance; None if there is none."""
+        if guidance is None or (guidance.scale != 1 and (guidance.start, guidance.stop) != (0, 1)):
+            return None
+        table = scheduler.tables.find(num_inference_steps, guidance.scale)
+        return table if table is not None and scheduler.tables.model == fingerprint(self.unet) else None
+
+    def _get_studio_sampler(self) -> AnyScheduler:
         """Return the sampler "studio" for the present scheduler. It is made once: steppers do not change it."""
-        if self._studio_sampler is None or self._studio_sampler[0] is not self.scheduler:
-            self._studio_sampler = self.scheduler, make_sampler("studio", self.scheduler.config)
-        return self._studio_sampler[1]
+        if self.scheduler not in self._studio_samplers:
+            self._studio_samplers = {self.scheduler: make_sampler("studio", self.scheduler.config)}
+        return self._studio_samplers[self.scheduler]
 
     def denoise_step(self, rows: Sequence[SampleState]) -> None:
         """Advance pictures of any task, sampler and number of steps by one step; they change in place.
@@ -255,8 +272,8 @@ class StudioPipeline(DiffusionPipeline):
         picture = tensor_to_image(values[:, :height, :width])
         if output.area is not None:
             return output.area.paste_back(picture)
-        if picture.size != output.size[::-1]:
-            picture = picture.resize(output.size[::-1], Image.Resampling.BICUBIC)
+        if picture.size != output.size:
+            picture = picture.resize(output.size, Image.Resampling.BICUBIC)
         if output.alpha is not None:
             picture.putalpha(output.alpha)
         return picture
@@ -291,10 +308,13 @@ class StudioPipeline(DiffusionPipeline):
                 self.denoise_step(remaining)
                 bar.update()
                 if callback_on_step_end is not None:
-                    tensors = {
-                        "latents": _stack([row.sample for row in remaining]),
-                        "pred_original_sample": _stack([row.pred_original_sample for row in remaining]),
+                    tensors: dict[str, Any] = {
+                        "latents": [row.sample for row in remaining],
+                        "pred_original_sample": [row.pred_original_sample for row in remaining],
                     }
+                    for name, pictures in tensors.items():
+                        if len({picture.shape for picture in pictures}) == 1:
+                            tensors[name] = torch.stack(pictures)
                     inputs = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
                     outputs = callback_on_step_end(self, number, time, inputs) or {}
                     for row, sample in zip(remaining, outputs.get("latents", tensors["latents"]), strict=True):
@@ -316,11 +336,6 @@ class StudioPipeline(DiffusionPipeline):
         self._interrupted = True
 
 
-def _stack(pictures: list[Any]) -> torch.Tensor | list[torch.Tensor]:
-    """Return (B, 3, H, W); pictures of several sizes stay a list."""
-    return torch.stack(pictures) if len({picture.shape for picture in pictures}) == 1 else pictures
-
-
 def image_to_tensor(picture: Image.Image | np.ndarray) -> torch.Tensor:
     """Return RGB, or (H, W, 3) uint8, as (3, H, W) float32 in [-1, 1]."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
@@ -332,10 +347,3 @@ def tensor_to_image(picture: torch.Tensor) -> Image.Image:
     for strip in split_rows(*picture.shape[1:]):
         values[:, strip] = ((picture[:, strip].clamp(-1, 1) + 1) * 127.5).round().byte()
     return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())
-
-
-def pad_to_side(picture: torch.Tensor, side: int) -> torch.Tensor:
-    """Return (3, H, W), padded at the right and at the bottom with its edge so that no side is below `side` px."""
-    height, width = picture.shape[1:]
-    pad = (0, max(0, side - width), 0, max(0, side - height))
-    return torch.nn.functional.pad(picture[None], pad, mode="replicate")[0]

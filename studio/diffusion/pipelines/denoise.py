@@ -11,7 +11,7 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
 from studio.diffusion.conditioning import Condition, Task
-from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor, pad_to_side
+from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
 from studio.diffusion.pipelines.params import (
     MAX_SIGMA,
     DenoiseParams,
@@ -24,6 +24,7 @@ from studio.diffusion.pipelines.params import (
 from studio.diffusion.sampling.state import SampleState, SamplingStage
 from studio.diffusion.sampling.steppers import StudioStepper
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
+from studio.diffusion.tiling import pad_to_tile
 from studio.imaging.measure import estimate_noise_sigma
 from studio.imaging.modes import bleed_colors, normalize_image
 
@@ -66,7 +67,7 @@ class StudioDenoisePipeline(StudioPipeline):
             if sigma is None:
                 sigma = estimate_noise_sigma(opaque)
             sigma = min(max(sigma, MIN_SIGMA), MAX_SIGMA) / 127.5  # on the scale of -1 to 1
-            noisy = pad_to_side(undo_clipping(image_to_tensor(opaque), sigma), self.window_size)
+            noisy = pad_to_tile(undo_clipping(image_to_tensor(opaque), sigma), self.window_size)
             stepper = self._make_denoise_stepper(sigma, params.num_inference_steps)
             alpha_t, _ = stepper.levels[0]
             stage = SamplingStage(
@@ -80,7 +81,7 @@ class StudioDenoisePipeline(StudioPipeline):
             )
             crop = (height / noisy.shape[1], width / noisy.shape[2])
             alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
-            output = OutputSpec((height, width), crop, alpha=alpha)
+            output = OutputSpec((width, height), crop, alpha=alpha)
             train_steps = self.scheduler.config.num_train_timesteps
             rows.append(SampleState(stage, text, generators[i], seeds[i], output, train_steps=train_steps))
         return rows

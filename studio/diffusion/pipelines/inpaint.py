@@ -104,7 +104,7 @@ class StudioInpaintPipeline(StudioPipeline):
             large = scale_known(area, factor)
             spec = StageSpec(
                 size=(large.picture.shape[1], large.picture.shape[2]),
-                stepper=self._make_finishing_stepper(params.finishing_steps),
+                stepper=self._get_finishing_stepper(params.finishing_steps),
                 tile_size=self.window_size,
                 starts_enlarged=params.finishing_steps == 1,
                 known_small=small,
@@ -114,12 +114,12 @@ class StudioInpaintPipeline(StudioPipeline):
         return _AreaPlan(
             condition=Condition.inpaint(small.picture, 1 - small.mask),
             constraint=partial(replace_known, small.picture.to(device), small.mask.to(device)),
-            stepper=self._make_stepper(
+            stepper=self._get_stepper(
                 params.sampler,
                 params.num_inference_steps,
                 restart_time=RESTART_TIME if small.mask.mean() >= MIN_KNOWN else None,
             ),
-            output=OutputSpec(area.size[::-1], (height / padded_height, width / padded_width), area=area),
+            output=OutputSpec(area.size, (height / padded_height, width / padded_width), area=area),
             next_stages=next_stages,
         )
 

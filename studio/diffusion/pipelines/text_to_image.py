@@ -12,7 +12,7 @@ from PIL import Image
 from studio.diffusion.composition import Layout, parse_layout
 from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.guidance import Guidance
-from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor, pad_to_side
+from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
 from studio.diffusion.pipelines.params import (
     FEW_STEPS,
     Generators,
@@ -25,6 +25,7 @@ from studio.diffusion.pipelines.params import (
 )
 from studio.diffusion.sampling.state import SampleState, SamplingStage, StageSpec
 from studio.diffusion.sampling.steppers import Stepper
+from studio.diffusion.tiling import pad_to_tile
 from studio.imaging.areas import fit_to_side
 from studio.imaging.modes import flatten_alpha, normalize_image
 
@@ -58,13 +59,12 @@ class StudioTextToImagePipeline(StudioPipeline):
         if params.size is not None and params.size not in self.sizes:
             raise ValueError(f"size is {params.size}; it must be one of {', '.join(map(str, self.sizes))}")
         seeds, generators = params.make_generators()
-        pictures = [None if params.images is None else normalize_image(params.images[i]) for i in range(len(prompts))]
+        pictures = [None] * len(prompts) if params.images is None else list(map(normalize_image, params.images))
         layouts = []
         for prompt, picture in zip(prompts, pictures, strict=True):
             is_square = picture is None or picture.width == picture.height
             layouts.append(parse_layout(prompt, self.sample_size) if is_square else None)
         texts = self._condition_on_text(params.guidance, prompts, params.negative_prompts, layouts)
-        steppers: dict[Guidance, Stepper] = {}  # pictures share them
         rows = []
         for i, (guidance, text) in enumerate(texts):
             picture, layout = pictures[i], layouts[i]
@@ -73,14 +73,13 @@ class StudioTextToImagePipeline(StudioPipeline):
                 output = OutputSpec((side, side))
             else:
                 side, original, output = self._fit_image(picture, params.size, layout)
-            if guidance not in steppers:
-                steppers[guidance] = self._make_stepper(
-                    params.sampler,
-                    params.num_inference_steps,
-                    strength=1.0 if original is None else params.strength,
-                    guidance=guidance if original is None else None,
-                )
-            stage = self._start_first_stage(steppers[guidance], guidance, generators[i], original, layout)
+            stepper = self._get_stepper(
+                params.sampler,
+                params.num_inference_steps,
+                strength=1.0 if original is None else params.strength,
+                guidance=guidance if original is None else None,
+            )
+            stage = self._start_first_stage(stepper, guidance, generators[i], original, layout)
             rows.append(
                 SampleState(
                     stage,
@@ -101,16 +100,16 @@ class StudioTextToImagePipeline(StudioPipeline):
         side = layout.side if layout else self.sample_size
         fitted = fit_to_side(picture.size, side)
         small = flatten_alpha(picture).resize(fitted.size, Image.Resampling.BOX)
-        original = pad_to_side(image_to_tensor(small), side)
+        original = pad_to_tile(image_to_tensor(small), side)
         crop = (fitted.size[1] / fitted.padded[1], fitted.size[0] / fitted.padded[0])
         if size is not None:
             scale = size / min(fitted.padded)
             width, height = max(round(fitted.size[0] * scale), 1), max(round(fitted.size[1] * scale), 1)
-            return size, original, OutputSpec((height, width), crop)
+            return size, original, OutputSpec((width, height), crop)
         size = self.sample_size
         while size < min(picture.size) and size < MAX_DEFAULT_FACTOR * self.sample_size:
             size *= 2
-        return size, original, OutputSpec(picture.size[::-1], crop)
+        return size, original, OutputSpec(picture.size, crop)
 
     def _start_first_stage(
         self,
@@ -151,7 +150,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         steps = params.finishing_steps
         if steps is None:
             steps = 1 if params.num_inference_steps <= FEW_STEPS else 2
-        stepper = self._make_finishing_stepper(steps)
+        stepper = self._get_finishing_stepper(steps)
         height, width = self.sample_size, self.sample_size
         if original is not None and layout is None:
             height, width = original.shape[1:]
@@ -209,7 +208,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         """
         images = None if image is None else to_pil_images(image, "image")
         prompts, negative_prompts, generators = expand_prompts(
-            prompt, negative_prompt, generator, num_images_per_prompt, images and len(images)
+            prompt, negative_prompt, generator, num_images_per_prompt, None if images is None else len(images)
         )
         rows = self.prepare(
             prompts,

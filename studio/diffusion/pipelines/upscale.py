@@ -10,8 +10,8 @@ import torch
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
-from studio.diffusion.conditioning import Condition, Task, match_colors, match_low_res
-from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor, pad_to_side
+from studio.diffusion.conditioning import Condition, Task, enlarge, match_colors, match_low_res
+from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
 from studio.diffusion.pipelines.params import (
     Generators,
     Pictures,
@@ -21,6 +21,7 @@ from studio.diffusion.pipelines.params import (
     to_pil_images,
 )
 from studio.diffusion.sampling.state import SampleState, SamplingStage, randn
+from studio.diffusion.tiling import pad_to_tile
 from studio.imaging.modes import bleed_colors, normalize_image
 
 # Weight of x0 against the bicubic enlargement. One sample is one of many pictures that fit; part of the way back to
@@ -51,25 +52,25 @@ class StudioUpscalePipeline(StudioPipeline):
         params = UpscaleParams(images=images, scale_factor=scale_factor, prompts=prompts, **options)
         seeds, generators = params.make_generators()
         texts = self._condition_on_text(params.guidance, prompts, params.negative_prompts)
-        stepper = self._make_stepper(params.sampler, params.num_inference_steps)
+        stepper = self._get_stepper(params.sampler, params.num_inference_steps)
         device = self._execution_device
         rows = []
         for i, (guidance, text) in enumerate(texts):
             picture = normalize_image(images[i])
             width, height = picture.size
-            low_res = pad_to_side(image_to_tensor(bleed_colors(picture)), self.window_size // scale_factor)
+            low_res = pad_to_tile(image_to_tensor(bleed_colors(picture)), self.window_size // scale_factor)
             size = (low_res.shape[1] * scale_factor, low_res.shape[2] * scale_factor)
             noisy = low_res
             if params.noise_level:
                 noisy = low_res + params.noise_level * randn(low_res.shape, generators[i])
-            condition = Condition.super_resolution(noisy, size).to(device)
+            enlarged = enlarge(noisy[None], size)[0].to(device)
             if params.noise_level:
                 constraint = partial(match_colors, low_res.to(device))
             else:
-                constraint = partial(match_low_res, low_res.to(device), condition.enlarged, TRUST)
+                constraint = partial(match_low_res, low_res.to(device), enlarged, TRUST)
             stage = SamplingStage.start(
                 Task.SUPER_RESOLUTION,
-                condition,
+                Condition(size, enlarged=enlarged),
                 generators[i],
                 device,
                 guidance=guidance,
@@ -83,7 +84,7 @@ class StudioUpscalePipeline(StudioPipeline):
             if picture.mode == "RGBA":
                 alpha = picture.getchannel("A").resize(output_size, Image.Resampling.LANCZOS)
             output = OutputSpec(
-                output_size[::-1],
+                output_size,
                 crop=(height / low_res.shape[1], width / low_res.shape[2]),
                 low_res=None if params.noise_level else low_res[None],
                 alpha=alpha,

@@ -19,7 +19,7 @@ from studio.diffusion.sampling.state import (
     Tile,
 )
 from studio.diffusion.sampling.steppers import StudioStepper
-from studio.diffusion.tiling import split_rows
+from studio.diffusion.tiling import TileBlender, split_rows
 from studio.diffusion.unet import StudioUNet
 
 
@@ -33,9 +33,11 @@ def denoise_call(unet: StudioUNet, rows: Sequence[SampleState]) -> None:
     Raises:
         ValueError: a picture is finished.
     """
-    if any(row.finished for row in rows):
-        raise ValueError("a row is finished: decode it")
-    generator_states = [row.generator.get_state() for row in rows]
+    generator_states = []
+    for row in rows:
+        if row.finished:
+            raise ValueError("a row is finished: decode it")
+        generator_states.append(row.generator.get_state())
     try:
         outcomes = _compute(unet, rows)
     except BaseException:
@@ -102,7 +104,7 @@ def predict(unet: StudioUNet, tiles: Sequence[Tile], size: tuple[int, int]) -> t
 def _take_step(row: SampleState, step: PartialStep) -> StepResult:
     """Return the step of a picture all of whose tiles are predicted. The generator advances where noise is drawn."""
     stage, stepper, x_t = row.stage, row.stage.stepper, step.x_t
-    prediction, *others = [blender.result() for blender in step.blenders]
+    prediction, *others = map(TileBlender.result, step.blenders)
     difference = None
     if others:
         baseline = guidance_baseline(prediction, *others, style=stage.guidance.style)

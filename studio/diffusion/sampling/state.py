@@ -15,7 +15,7 @@ import torch
 from studio.diffusion.composition import Layout
 from studio.diffusion.conditioning import Condition, Task, match_colors, replace_known
 from studio.diffusion.guidance import MAX_ONE_PASS_GUIDANCE, Guidance
-from studio.diffusion.sampling.steppers import Stepper, StudioStepper
+from studio.diffusion.sampling.steppers import Stepper
 from studio.diffusion.tiling import TileBlender, tile_corners
 
 MAX_TILES_PER_CALL = 64  # network rows of one picture in one call; a larger picture takes several calls a step
@@ -78,7 +78,8 @@ class SamplingStage:
 
     def __post_init__(self) -> None:
         self.stepper_state = self.stepper.initial_state
-        self.corners = self.layout.corners if self.layout else tile_corners(*self.sample.shape[1:], self.tile_size)
+        height, width = self.sample.shape[1:]
+        self.corners = self.layout.corners if self.layout else tile_corners(height, width, self.tile_size)
 
     @classmethod
     def start(
@@ -134,7 +135,7 @@ class StageSpec:
     """A super-resolution stage that follows: it enlarges the result of the stage before it, with the same colors."""
 
     size: tuple[int, int]  # (H, W) of its result
-    stepper: StudioStepper
+    stepper: Stepper
     tile_size: int  # px
     starts_enlarged: bool = False  # from the enlarged picture under noise, not from noise alone
     layout: Layout | None = None  # of that size
@@ -313,7 +314,8 @@ class SampleState:
             blenders = []
             for _ in range(self.passes):
                 blenders.append(TileBlender(height, width, stage.tile_size, corners, is_grid=stage.layout is None))
-            partial_step = PartialStep(x_t, self.time, self.guidance_scale, tuple(blenders))
+            time = stage.stepper.times[stage.step]
+            partial_step = PartialStep(x_t, time, self.guidance_scale, tuple(blenders))
         with_prompt = text.captions if stage.layout else (text.prompt,)
         texts_of_passes = (with_prompt, (text.negative_prompt,), text.plain)
         begin, end = partial_step.tiles_done, len(corners) * len(partial_step.blenders)

@@ -12,10 +12,10 @@ from inspect import signature
 from typing import Any
 
 import torch
-from diffusers import LMSDiscreteScheduler, PNDMScheduler, SchedulerMixin
+from diffusers import LMSDiscreteScheduler, PNDMScheduler
 
 from studio.diffusion.noise_process import NoiseSchedule
-from studio.diffusion.schedulers.samplers import timestep_arguments
+from studio.diffusion.schedulers.samplers import AnyScheduler, timestep_arguments
 from studio.diffusion.schedulers.sampling_plan import SamplingPlan, multistep_update, smooth_3x3
 from studio.diffusion.schedulers.solver_tables import SolverTable
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
@@ -110,7 +110,7 @@ class DiffusersStepper:
     restart_time = None
 
     def __init__(
-        self, scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device | str, *, begin: int = 0
+        self, scheduler: AnyScheduler, num_inference_steps: int, device: torch.device | str, *, begin: int = 0
     ) -> None:
         config = {key: value for key, value in scheduler.config.items() if key != "solver_tables"}  # of ours alone
         self.initial_state: Any = type(scheduler).from_config(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from diffusers import (
     DDIMScheduler,
@@ -12,11 +12,13 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
-    SchedulerMixin,
     UniPCMultistepScheduler,
 )
 
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
+
+# Any scheduler of diffusers, or StudioScheduler: diffusers declares no type for what its schedulers have in common.
+AnyScheduler: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Sampler:
     """A choice of sampler: its label, its class, and the values that it changes in a model's config."""
 
     label: str
-    scheduler_class: type[SchedulerMixin]
+    scheduler_class: AnyScheduler
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -51,7 +53,7 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def timestep_arguments(scheduler: SchedulerMixin, num_inference_steps: int) -> dict[str, Any]:
+def timestep_arguments(scheduler: AnyScheduler, num_inference_steps: int) -> dict[str, Any]:
     """Return the arguments for `set_timesteps`.
 
     Heun steps in sigma / alpha, which falls from 20,000 to 30 within 20 train steps of the cosine schedule, and its
@@ -59,14 +61,14 @@ def timestep_arguments(scheduler: SchedulerMixin, num_inference_steps: int) -> d
     """
     if not isinstance(scheduler, HeunDiscreteScheduler):
         return {"num_inference_steps": num_inference_steps}
-    train_steps = scheduler.config.num_train_timesteps
+    train_steps = scheduler.config["num_train_timesteps"]
     last = round(train_steps / num_inference_steps) - 1  # as in trailing spacing
     shares = [(i + 0.75) / (num_inference_steps - 0.25) for i in range(num_inference_steps)]
     times = [round(last + (train_steps - 1 - last) * (1 - share**2)) for share in shares]
     return {"timesteps": [min(time, train_steps - 1 - i) for i, time in enumerate(times)]}  # none twice
 
 
-def make_sampler(name: str, config: Mapping[str, Any]) -> SchedulerMixin:
+def make_sampler(name: str, config: Mapping[str, Any]) -> AnyScheduler:
     """Return the scheduler of a key of SAMPLERS, for a model whose scheduler has this config.
 
     Every value of config counts, even a default of its scheduler: `from_config` alone would replace those by the new
@@ -81,6 +83,6 @@ def make_sampler(name: str, config: Mapping[str, Any]) -> SchedulerMixin:
     explicit = {key: value for key, value in config.items() if not key.startswith("_")}
     if sampler.scheduler_class is not StudioScheduler:
         explicit.pop("solver_tables", None)  # the other classes warn of it
-    scheduler = sampler.scheduler_class.from_config({**explicit, **sampler.overrides})
+    scheduler: AnyScheduler = sampler.scheduler_class.from_config({**explicit, **sampler.overrides})
     scheduler.register_to_config(_use_default_values=[])  # nor may the next class drop any
     return scheduler

@@ -108,11 +108,10 @@ def _from_numbers(numbers: Mapping[str, Any]) -> SolverTable:
     zeros = [0.0] * count
     defaults = {"coarse_a": zeros, "coarse_b": [zeros] * count, "guidance": [1.0] * count}  # absent in earlier tables
     numbers = defaults | dict(numbers)
-    columns = {name: tuple(map(float, numbers[name])) for name in COLUMNS}
-    squares = {
-        name: tuple((*map(float, row), *[0.0] * (count - len(row))) for row in numbers[name]) for name in SQUARES
-    }
-    return SolverTable(float(numbers["guidance_scale"]), **columns, **squares)
+    fields: dict[str, Any] = {name: tuple(map(float, numbers[name])) for name in COLUMNS}
+    for name in SQUARES:
+        fields[name] = tuple((*map(float, row), *[0.0] * (count - len(row))) for row in numbers[name])
+    return SolverTable(float(numbers["guidance_scale"]), **fields)
 
 
 def _lists(value: Any) -> Any:

@@ -67,6 +67,8 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         ValueError: a value is not among those listed beside it.
     """
 
+    config: Any  # a FrozenDict, with the arguments as attributes
+
     _compatibles = [scheduler.name for scheduler in KarrasDiffusionSchedulers]
     order = 1  # network calls per timestep in `timesteps`, as pipelines count them; not the solver's order
     init_noise_sigma = 1.0
@@ -198,7 +200,15 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         c = np.zeros_like(a)
         if restart_time is not None:
             a[0], b[0], c[0] = 0, float(alphas[1]) * np.eye(order)[0], float(sigmas[1])
-        return SamplingPlan(times, alphas, sigmas, *map(torch.from_numpy, (a, b, c)), torch.ones_like(times))
+        return SamplingPlan(
+            times,
+            alphas,
+            sigmas,
+            a=torch.from_numpy(a),
+            b=torch.from_numpy(b),
+            c=torch.from_numpy(c),
+            guidance=torch.ones_like(times),
+        )
 
     def _space(self, num_inference_steps: int) -> np.ndarray:
         """Return the timesteps (N,) of config.timestep_spacing, as DPMSolverMultistepScheduler computes them."""
