@@ -35,7 +35,7 @@ def add_restoration_endpoints(context: AppContext) -> None:
         feather: int = Inpaint.feather,
         invert: bool = Inpaint.invert,
         ground: str | None = None,
-        request: gr.Request | None = None,
+        caller: gr.Request | None = None,
     ) -> tuple[list[gr.FileData], dict]:
         """Paints a picture anew where its mask is white, and returns 1 to 9 PNG files of the picture's size, with
         {"seed", "seeds", "seconds", "prompt", "prompts", "changed_outside", "outside", "notes"}.
@@ -59,7 +59,7 @@ def add_restoration_endpoints(context: AppContext) -> None:
             ground: deprecated, use background
         """
         with errors_as_sentences():
-            asked = build_request(
+            request = build_request(
                 Inpaint,
                 {
                     "image": uploaded_image(image, "image"),
@@ -79,11 +79,11 @@ def add_restoration_endpoints(context: AppContext) -> None:
                     "invert": invert,
                 },
             )
-            job = run_and_wait(context, asked, request)
+            job = run_and_wait(context, request, caller)
         counts = []
         for picture in job.pictures:
             with Image.open(picture.path) as file:
-                counts.append(count_changes(asked, file))
+                counts.append(count_changes(request, file))
         outside = {"changed_outside": max(count.changed for count in counts), "outside": counts[0].of}
         return result_files(job), job_info(context, job) | outside
 
@@ -100,7 +100,7 @@ def add_restoration_endpoints(context: AppContext) -> None:
         guidance: float = SuperResolve.guidance,
         sampler: str = SuperResolve.sampler,
         seed: int | None = None,
-        request: gr.Request | None = None,
+        caller: gr.Request | None = None,
     ) -> tuple[list[gr.FileData], dict]:
         """Enlarges a small picture and returns 1 to 9 PNG files, with
         {"seed", "seeds", "seconds", "prompt", "prompts", "size", "notes"}.
@@ -120,7 +120,7 @@ def add_restoration_endpoints(context: AppContext) -> None:
             seed: 0 to 4294967295; if left out, a random one
         """
         with errors_as_sentences():
-            asked = build_request(
+            request = build_request(
                 SuperResolve,
                 {
                     "image": uploaded_image(image, "image"),
@@ -136,8 +136,8 @@ def add_restoration_endpoints(context: AppContext) -> None:
                     "seed": seed_or_random(seed),
                 },
             )
-            job = run_and_wait(context, asked, request)
-        return result_files(job), job_info(context, job) | {"size": list(asked.output_size)}
+            job = run_and_wait(context, request, caller)
+        return result_files(job), job_info(context, job) | {"size": list(request.output_size)}
 
     gr.api(inpaint, api_name="inpaint", concurrency_limit=None)
     gr.api(super_resolution, api_name="super_resolution", concurrency_limit=None)

@@ -30,7 +30,7 @@ def add_text_to_image_endpoint(context: AppContext) -> None:
         randomize_style: bool = randomizes_style,
         ground: str | None = None,
         varied: bool | None = None,
-        request: gr.Request | None = None,
+        caller: gr.Request | None = None,
     ) -> tuple[list[gr.FileData], dict]:
         """Paints 1 to 9 pictures from a prompt and returns them as PNG files, with
         {"seed", "seeds", "seconds", "prompt", "prompts", "notes"}.
@@ -52,7 +52,7 @@ def add_text_to_image_endpoint(context: AppContext) -> None:
             varied: deprecated, use randomize_style
         """
         with errors_as_sentences():
-            asked = build_request(
+            request = build_request(
                 TextToImage,
                 {
                     "prompt": prompt,
@@ -71,7 +71,7 @@ def add_text_to_image_endpoint(context: AppContext) -> None:
                     ),
                 },
             )
-            job = run_and_wait(context, asked, request)
+            job = run_and_wait(context, request, caller)
         return result_files(job), job_info(context, job)
 
     gr.api(text_to_image, api_name="text_to_image", concurrency_limit=None)

@@ -37,7 +37,7 @@ MAX_MASK_MARGIN = 256  # px by which a mask may grow, shrink or fade out
 MAX_SIGMA = 100.0  # standard deviation of noise, in levels of 255
 SCALES = (2, 4)
 AREAS = {"painted": "Painted area only", "whole": "Whole picture"}
-DENOISE_METHODS = {"mean": "Posterior mean (one evaluation)", "run": "Full run"}
+DENOISE_METHODS = {"mean": "Smooth", "run": "Detailed"}  # the posterior mean, the reverse process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +181,9 @@ class Inpaint(BaseRequest):
                 f"The mask is {_size(self.mask)} px and the picture {_size(self.image)} px; both must be of one size."
             )
         if not mask_to_hole(self.mask, self.invert).any():
-            color = "white and inverted" if self.invert else "black"
-            raise InvalidRequest(
-                f"The mask is all {color}, so there is nothing to paint: mark something on the picture."
-            )
+            if self.invert:
+                raise InvalidRequest("The mask is all white and inverted, so there is nothing to paint.")
+            raise InvalidRequest("Paint over the part you want to change first. The mask is all black.")
         if self.grow < 0 and not mask_to_hole(self.mask, self.invert, self.grow).any():
             raise InvalidRequest(f"Nothing is left of the mask when it shrinks by {-self.grow} px.")
 

@@ -1,7 +1,7 @@
-"""The look that Gradio's own parts take: colours, type, spacing. The rest of the look is assets/style.css.
+"""The look of Gradio's own parts: colours, type, spacing. The rest of the look is in static/style.css.
 
-Type is Source Sans Pro, which ships with Gradio: the page asks no other host for anything. (Of the fonts in
-Gradio 6.31 only some files hold Latin letters; Source Sans 3 and the semi-bolds do not.)
+The font is Source Sans Pro, which ships with Gradio, so that the page asks no other host for anything. Of the fonts in
+Gradio 6.31 only some files hold Latin letters; Source Sans 3 and the semi-bold ones do not.
 """
 
 from __future__ import annotations
@@ -10,31 +10,54 @@ import gradio as gr
 from gradio.themes.utils.colors import Color
 from gradio.themes.utils.fonts import LocalFont
 
-# A neutral, so that the pictures bring the colour; one accent for focus, links and progress.
-_INK = Color(
-    name="ink", c50="#fbfbfa", c100="#f4f4f2", c200="#e6e6e2", c300="#d2d2cd", c400="#9b9b98", c500="#73736f",
-    c600="#5b5b58", c700="#3d3d3c", c800="#262627", c900="#1c1c1e", c950="#131315",
-)  # fmt: skip
+# A neutral colour, so that the pictures stand out, and one accent for focus, links and progress.
+_NEUTRAL = Color(
+    name="ink",
+    c50="#fbfbfa",
+    c100="#f4f4f2",
+    c200="#e6e6e2",
+    c300="#d2d2cd",
+    c400="#9b9b98",
+    c500="#73736f",
+    c600="#5b5b58",
+    c700="#3d3d3c",
+    c800="#262627",
+    c900="#1c1c1e",
+    c950="#131315",
+)
 _ACCENT = Color(
-    name="cobalt", c50="#eef1ff", c100="#dfe4ff", c200="#c3ccff", c300="#a3b1ff", c400="#7f90fa",
-    c500="#5569ee", c600="#3648d6", c700="#2c3ab0", c800="#27338c", c900="#242f70", c950="#171d45",
-)  # fmt: skip
+    name="cobalt",
+    c50="#eef1ff",
+    c100="#dfe4ff",
+    c200="#c3ccff",
+    c300="#a3b1ff",
+    c400="#7f90fa",
+    c500="#5569ee",
+    c600="#3648d6",
+    c700="#2c3ab0",
+    c800="#27338c",
+    c900="#242f70",
+    c950="#171d45",
+)
 
 
-def studio_theme(style: str) -> gr.themes.Base:
-    """The theme with a style sheet behind it: so it is there before the page is, also when a password is asked for,
-    and its selectors stay as written (those given to launch as `css` are rewritten)."""
+def studio_theme(style_sheet: str) -> gr.themes.Base:
+    """Return the theme with a style sheet.
+
+    As part of the theme, the style sheet is there before the page, also when Gradio asks for a password, and its
+    selectors stay as written. Gradio rewrites those of `css` in `launch`.
+    """
     theme = gr.themes.Base(
         primary_hue=_ACCENT,
-        secondary_hue=_INK,
-        neutral_hue=_INK,
+        secondary_hue=_NEUTRAL,
+        neutral_hue=_NEUTRAL,
         radius_size=gr.themes.sizes.radius_md,
         spacing_size=gr.themes.sizes.spacing_md,
         text_size=gr.themes.sizes.text_md,
         font=[LocalFont("Source Sans Pro", weights=(400, 700)), "system-ui", "sans-serif"],
         font_mono=[LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"],
     )
-    theme.custom_css = style
+    theme.custom_css = style_sheet
     return theme.set(
         body_background_fill="*neutral_100",
         body_background_fill_dark="*neutral_950",

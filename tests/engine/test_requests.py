@@ -232,7 +232,7 @@ def test_pictures_of_any_kind_become_rgb_and_masks_grey():
         ),
         (
             lambda: Inpaint("x", RED, Image.new("L", RED.size, 127)),
-            "The mask is all black, so there is nothing to paint: mark something on the picture.",
+            "Paint over the part you want to change first. The mask is all black.",
         ),
         (lambda: Inpaint("x", RED, MASK, invert=True), "The mask is all white and inverted, so there is nothing"),
         (lambda: Inpaint("x", RED, SPOT, grow=-1), "Nothing is left of the mask when it shrinks by 1 px."),

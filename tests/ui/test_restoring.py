@@ -150,7 +150,7 @@ def test_undo_redo_eraser_and_clear(studio_url, open_page):
     page.click(".tools [data-do=clear]")
     assert painted(page) == 0
     page.click("#inpaint-generate")
-    alert(page, "The mask is all black, so there is nothing to paint: mark something on the picture.")
+    alert(page, "Paint over the part you want to change first. The mask is all black.")
 
 
 def test_strokes_that_follow_at_once_are_all_kept(studio_url, open_page):

@@ -60,7 +60,7 @@ export function mountLibrary(element, trigger, watch) {
       find(".pick", piece).setAttribute("aria-checked", String(isSelected));
       const isCurrent = piece.dataset.id === current;
       for (const button of piece.querySelectorAll("button")) {
-        button.tabIndex = isCurrent && !button.closest(".sheet") ? 0 : -1;
+        button.tabIndex = isCurrent && !button.closest(".details") ? 0 : -1;
       }
     }
     element.classList.toggle("choosing", selected.size > 0);
@@ -125,7 +125,7 @@ export function mountLibrary(element, trigger, watch) {
     image.alt = find(".open", piece).title;
     image.width = thumbnail.width; // the shape, until the picture is loaded
     image.height = thumbnail.height;
-    find(".label", viewer).innerHTML = find(".sheet", piece).innerHTML;
+    find(".label", viewer).innerHTML = find(".details", piece).innerHTML;
     find(".star", viewer).setAttribute("aria-pressed", find(".star", piece).getAttribute("aria-pressed"));
     findButton("[data-do=newer]", viewer).disabled = !neighbour(-1);
     findButton("[data-do=older]", viewer).disabled = !neighbour(1);

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from studio.engine.requests import MAX_NOISE_LEVEL, MAX_SIGMA, Denoise, SuperResolve
+from studio.engine.requests import DENOISE_METHODS, MAX_NOISE_LEVEL, MAX_SIGMA, Denoise, SuperResolve
 from studio.models.capabilities import Capabilities
 from studio.ui.components.job_panel import CLICK_SCRIPT
 from studio.ui.components.parts import (
@@ -21,7 +21,6 @@ from studio.ui.components.parts import (
 
 TAB = "super-resolution"
 ACTIONS = {"x2": "×2", "x4": "×4", "size": "To a size", "noise": "Remove noise"}
-METHODS = {"mean": "Smooth", "run": "Detailed"}
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _noise_controls() -> dict[str, Control]:
             max_lines=1,
         ),
         "method": gr.Radio(
-            [(label, key) for key, label in METHODS.items()],
+            [(label, key) for key, label in DENOISE_METHODS.items()],
             value=Denoise.method,
             label="Method",
             elem_id=f"{TAB}-mean",
