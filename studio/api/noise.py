@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from studio.api.jobs import uploaded_image
+from studio.api.jobs import output_file, uploaded_image
 from studio.engine.job import JobRejected
 from studio.services.context import AppContext
 from studio.services.noise.data_uris import image_from_uri
@@ -94,10 +94,10 @@ def add_noise_endpoints(context: AppContext) -> None:
     gr.api(reverse_trace, api_name="reverse_trace", concurrency_limit=None)
 
 
-def _png_file(image: Image.Image, name: str) -> dict[str, Any]:
+def _png_file(image: Image.Image, name: str) -> gr.FileData:
     """Store a picture where Gradio serves files from, and return its description."""
     from gradio.processing_utils import save_pil_to_cache
     from gradio.utils import get_upload_folder
 
     path = save_pil_to_cache(image, get_upload_folder(), format="png")
-    return gr.FileData(path=path, orig_name=name, mime_type="image/png").model_dump()
+    return output_file(path, name)
