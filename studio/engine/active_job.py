@@ -51,7 +51,18 @@ class ActiveJob:
 
     def steps_taken(self) -> float:
         """Return the steps that all pictures together have taken."""
-        return sum(slot.progress for slot in self.slots)
+        taken = 0.0
+        for slot in self.slots:
+            taken += slot.progress
+        return taken
+
+    def update_progress(self) -> None:
+        """Set the job's steps and share: of its slowest picture, and of all pictures together."""
+        self.job.share = self.steps_taken() / self.total_steps
+        step = self.slots[0].step
+        for slot in self.slots:
+            step = min(step, slot.step)
+        self.job.step = step
 
     def predictions(self) -> Sequence[Any]:
         """Return the predicted pictures of the rows that have taken a step, or the final previews."""

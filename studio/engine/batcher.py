@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ NEW_WEIGHT = 0.2  # of a new measurement over the older ones of as many rows
 class Slot:
     """A row in the batcher, and how often it was served.
 
-    step, progress, key, rows are read from the row after each call, because the row computes them.
+    step, progress, key and rows are read from the row by `refresh`, because the row computes them.
     """
 
     row: Row
@@ -35,9 +35,6 @@ class Slot:
     progress: float = 0.0
     key: Hashable = None  # of its next call
     rows: int = 1  # network rows that it takes in its next call
-
-    def __post_init__(self) -> None:
-        self.refresh()
 
     def refresh(self) -> None:
         """Read what the row needs next."""
@@ -58,6 +55,7 @@ class Batcher:
         """Add a row that is to be served from now on."""
         self._added += 1
         slot = Slot(row, owner, self._added, recorder, last_call=self._calls)
+        slot.refresh()
         self.slots.append(slot)
         return slot
 
@@ -68,21 +66,24 @@ class Batcher:
         The leading slot decides the key, so no key waits forever either.
         """
         self._calls += 1
-        if self._calls % LONGEST_WAIT_EVERY:
-            lead = min(self.slots, key=_service)
-        else:
-            lead = min(self.slots, key=lambda slot: (slot.last_call, slot.age))
+        by_service = sorted(self.slots, key=_service)
+        lead = by_service[0]
+        if self._calls % LONGEST_WAIT_EVERY == 0:
+            for slot in by_service:
+                if (slot.last_call, slot.age) < (lead.last_call, lead.age):
+                    lead = slot
         others: list[Slot] = []
         rows_alone, is_shared = lead.rows, False
-        for slot in self.slots:
+        for slot in by_service:
             is_shared |= slot.owner is not lead.owner
             if slot.key == lead.key and slot is not lead:
                 others.append(slot)
-        if not is_shared:  # a single job keeps nobody waiting
-            rows_alone += sum(slot.rows for slot in others)
+                rows_alone += slot.rows
+        if is_shared:  # a call with all pictures of a single job keeps nobody waiting
+            rows_alone = lead.rows
         max_rows = min(self.call_times(lead.key).max_rows(rows_alone), MAX_CALL_ROWS)
         picked, rows = [lead], lead.rows
-        for slot in sorted(others, key=_service):
+        for slot in others:
             if rows + slot.rows <= max_rows:
                 picked.append(slot)
                 rows += slot.rows
@@ -118,10 +119,14 @@ class CallTimes:
 
     def max_rows(self, rows_alone: int) -> int:
         """Return how many rows a call may have whose leading rows alone are `rows_alone`."""
-        known = [rows for rows, seconds in self._seconds.items() if seconds is not None]
+        known_sizes = largest = 0
+        for rows, seconds in self._seconds.items():
+            if seconds is not None:
+                known_sizes += 1
+                largest = max(largest, rows)
         # Times of calls more than twice as large cannot be predicted.
-        limit: float = 2 * max(known) if known else max(self._seconds, default=0)
-        if len(known) > 1:
+        limit: float = 2 * largest if known_sizes else max(self._seconds, default=0)
+        if known_sizes > 1:
             a, b = self._fit
             allowed = (MAX_STRETCH * (a + b * rows_alone) - a) / b if b > 0 else limit
             if self._calls % EXPLORE_EVERY == 0:
@@ -145,7 +150,7 @@ class CallTimes:
             self._seconds[rows] = seconds
         else:
             self._seconds[rows] = known + NEW_WEIGHT * (min(seconds, 3 * known) - known)  # outliers count for less
-        self._fit = fit_line({rows: seconds for rows, seconds in self._seconds.items() if seconds is not None})
+        self._fit = fit_line(self._seconds)
 
     def halve(self, rows: int) -> None:
         """Note that a call of so many rows did not fit into memory: the next ones have half as many."""
@@ -157,16 +162,24 @@ def _service(slot: Slot) -> tuple[int, int]:
     return slot.calls, slot.age
 
 
-def fit_line(points: dict[int, float]) -> tuple[float, float]:
-    """Return a and b, both 0 or more, with the least sum of ((a + b n - t) / t)^2 over points n: t."""
-    weights = {n: 1 / max(t, 1e-9) ** 2 for n, t in points.items()}
-    total = sum(weights.values())
-    x = sum(weights[n] * n for n in points) / total
-    y = sum(weights[n] * t for n, t in points.items()) / total
-    variance = sum(weights[n] * (n - x) ** 2 for n in points)
-    b = sum(weights[n] * (n - x) * (t - y) for n, t in points.items()) / variance if variance > 0 else 0.0
+def fit_line(points: Mapping[int, float | None]) -> tuple[float, float]:
+    """Return a and b, both 0 or more, with the least sum of ((a + b n - t) / t)^2 over points n: t; t None is no point.
+
+    Weighted least squares with weights 1 / t^2.
+    """
+    w = wn = wt = wnn = wnt = 0.0  # sums of the weights, of weight times n, t, n n, n t
+    for n, t in points.items():
+        if t is None:
+            continue
+        weight = 1 / max(t, 1e-9) ** 2
+        w += weight
+        wn += weight * n
+        wt += weight * t
+        wnn += weight * n * n
+        wnt += weight * n * t
+    variance = wnn - wn * wn / w
+    b = (wnt - wn * wt / w) / variance if variance > 1e-9 * wnn else 0.0
     if b <= 0:
-        return y, 0.0
-    if y - b * x < 0:
-        return 0.0, sum(weights[n] * n * t for n, t in points.items()) / sum(weights[n] * n * n for n in points)
-    return y - b * x, b
+        return wt / w, 0.0
+    a = (wt - b * wn) / w
+    return (a, b) if a >= 0 else (0.0, wnt / wnn)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from studio.engine.active_job import ActiveJob
-from studio.engine.backend import Backend, is_out_of_memory
+from studio.engine.backend import Backend, Row, is_out_of_memory
 from studio.engine.batcher import Batcher, Slot
 from studio.engine.checks import InvalidRequest
 from studio.engine.job import Job, JobRejected, JobView, Journal
@@ -249,39 +249,45 @@ class Engine:
 
     def _call(self, backend: Backend, slots: list[Slot]) -> None:
         """Make one network call. If it fails for several rows, call each alone, so that only the job at fault fails."""
-        key, rows = slots[0].key, sum(slot.rows for slot in slots)
+        key, network_rows, rows = slots[0].key, 0, list[Row]()
+        for slot in slots:
+            network_rows += slot.rows
+            rows.append(slot.row)
         problem: Exception | None = None
         start = time.perf_counter()
         try:
-            backend.denoise_step([slot.row for slot in slots])
+            backend.denoise_step(rows)
         except Exception as raised:
             if not is_out_of_memory(raised):
                 log.warning("a call for %d pictures failed", len(slots), exc_info=True)
             problem = raised.with_traceback(None)  # its frames hold memory that the next call may need
         seconds = time.perf_counter() - start
-        advanced, stuck = list[Slot](), list[Slot]()
+        advanced, stuck = list[Slot](), dict[Slot, float]()
         for slot in slots:
-            (advanced if slot.row.progress > slot.progress else stuck).append(slot)
-        self._advance(advanced, seconds / rows)
-        targets = {slot: slot.progress for slot in stuck}
+            if slot.row.progress > slot.progress:
+                advanced.append(slot)
+            else:
+                stuck[slot] = slot.progress
+        self._advance(advanced, seconds / network_rows)
         for slot in stuck:
             slot.refresh()  # a failed call may have discarded the finished part of a step
         if problem is None:
-            self._batcher.call_times(key).add(rows, seconds)
+            self._batcher.call_times(key).add(network_rows, seconds)
         elif len(slots) == 1:
             self._fail(slots[0].owner, problem)
         elif is_out_of_memory(problem):
-            log.info("%d network rows of %s do not fit into memory", rows, key)
-            self._batcher.call_times(key).halve(rows)
+            log.info("%d network rows of %s do not fit into memory", network_rows, key)
+            self._batcher.call_times(key).halve(network_rows)
         else:
-            for slot, progress in targets.items():
+            for slot, progress in stuck.items():
                 while slot.row.progress <= progress and not slot.owner.job.ended:
                     self._call(backend, [slot])
 
     def _advance(self, slots: list[Slot], seconds_per_row: float) -> None:
         """Note that a call advanced these slots: record their steps, and pass finished jobs on."""
-        seconds = [seconds_per_row * slot.rows for slot in slots]
+        seconds: list[float] = []
         for slot in slots:
+            seconds.append(seconds_per_row * slot.rows)
             step = slot.step
             self._batcher.mark_served(slot)
             if slot.recorder and slot.step != step:

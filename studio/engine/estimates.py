@@ -30,16 +30,22 @@ class RequestTimes:
     def similar(self, resolved: ResolvedRequest) -> float | None:
         """Return the seconds of a request from those of its task and about its size; None if there are none."""
         by_octave = self._seconds.get((resolved.model_id, resolved.request.task), {})
-        octave = _octave(resolved)
-        near = [per_row for other, per_row in by_octave.items() if abs(other - octave) <= 1]
-        return sum(near) / len(near) * resolved.rows if near else None
+        octave, total, count = _octave(resolved), 0.0, 0
+        for other, per_row in by_octave.items():
+            if abs(other - octave) <= 1:
+                total += per_row
+                count += 1
+        return total / count * resolved.rows if count else None
 
     def expected(self, resolved: ResolvedRequest) -> float | None:
         """Return the seconds of a request from the most similar ones, else from all; None if nothing was measured."""
         by_octave = self._seconds.get((resolved.model_id, resolved.request.task))
         if by_octave:
             octave = _octave(resolved)
-            nearest = min(by_octave, key=lambda other: abs(other - octave))
+            nearest = next(iter(by_octave))
+            for other in by_octave:
+                if abs(other - octave) < abs(nearest - octave):
+                    nearest = other
             return by_octave[nearest] * resolved.rows
         known = [per_row for times in self._seconds.values() for per_row in times.values()]
         return sum(known) / len(known) * resolved.rows if known else None

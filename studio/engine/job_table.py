@@ -139,9 +139,10 @@ class JobTable:
     def take_ended(self) -> list[ActiveJob]:
         """Return the jobs that ended while they ran, each once."""
         with self._lock:
-            ended = [active for active in self._running if active.job.ended]
-            if ended:
-                self._running = [active for active in self._running if not active.job.ended]
+            ended, running = list[ActiveJob](), list[ActiveJob]()
+            for active in self._running:
+                (ended if active.job.ended else running).append(active)
+            self._running = running
             return ended
 
     def start_next(self) -> ActiveJob | None:
@@ -160,8 +161,9 @@ class JobTable:
     def set_slots(self, active: ActiveJob, slots: list[Slot], notes: tuple[str, ...]) -> None:
         """Set the slots of a started job."""
         with self._lock:
-            active.slots, active.pictures_left = slots, len(slots)
-            active.total_steps = sum(slot.row.num_steps for slot in slots)
+            active.slots, active.pictures_left, active.total_steps = slots, len(slots), 0
+            for slot in slots:
+                active.total_steps += slot.row.num_steps
             active.job.notes, active.job.steps = notes, slots[0].row.num_steps
 
     def advance(self, slots: Sequence[Slot], seconds: Sequence[float]) -> list[ActiveJob]:
@@ -176,8 +178,7 @@ class JobTable:
             for active in advanced:
                 if active.job.ended:  # cancelled during the call
                     continue
-                active.job.step = min(slot.step for slot in active.slots)
-                active.job.share = active.steps_taken() / active.total_steps
+                active.update_progress()
                 if active.pictures_left == 0:
                     active.is_saving = True
                     self._running.remove(active)
@@ -223,7 +224,10 @@ class JobTable:
             return None if self._running or self._saving else self._queue[0]
         if len(self._running) >= self._max_active or self._saving >= MAX_SAVING:
             return None
-        used = sum(active.job.resolved.pixels for active in self._jobs.values() if active.job.state == "running")
+        used = 0
+        for active in self._jobs.values():
+            if active.job.state == "running":
+                used += active.job.resolved.pixels
         room = max(MAX_RUNNING_PIXELS - used, SMALL_PIXELS) if used else math.inf
         for active in self._queue:
             if active.job.resolved.pixels <= room and active.job.crashes < SUSPECT_CRASHES:
@@ -232,7 +236,9 @@ class JobTable:
 
     def _forget_ended(self) -> None:
         """Forget the jobs that ended first, beyond the limits."""
-        total = sum(active.input_bytes for active in self._ended)
+        total = 0
+        for active in self._ended:
+            total += active.input_bytes
         while len(self._ended) > MAX_ENDED or (len(self._ended) > 1 and total > MAX_ENDED_BYTES):
             forgotten = self._ended.popleft()
             total -= forgotten.input_bytes

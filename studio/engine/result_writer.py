@@ -87,7 +87,9 @@ class ResultWriter:
                 images.append(self.backend.decode(slot.row))
             job.seconds = time.perf_counter() - active.started_at
             if job.saved:
-                traces = [_trace(slot.recorder) for slot in active.slots]
+                traces: list[Trace | None] = []
+                for slot in active.slots:
+                    traces.append(_trace(slot.recorder))
                 job.pictures = tuple(self._journal.save_results(job, images, traces))
             else:
                 active.final_previews = images

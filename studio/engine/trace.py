@@ -81,8 +81,9 @@ class TraceStage:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays by the names of their fields."""
-        names = ("step", *_NUMBERS, "x_t", "x0", "guided", "guidance_difference")
-        arrays = {name: getattr(self, name) for name in names}
+        arrays: dict[str, NDArray[Any]] = {}
+        for name in ("step", *_NUMBERS, "x_t", "x0", "guided", "guidance_difference"):
+            arrays[name] = getattr(self, name)
         if self.condition is not None:
             arrays["condition"] = self.condition
         return arrays
@@ -125,15 +126,12 @@ class Trace:
     def to_bytes(self) -> bytes:
         """Return a safetensors file: arrays named "stage.field", the rest as JSON in its header."""
         arrays: dict[str, NDArray[Any]] = {}
+        stages: list[dict[str, Any]] = []
         for number, stage in enumerate(self.stages):
+            stages.append({"task": stage.task, "noise_level": stage.noise_level})
             for name, array in stage.arrays().items():
                 arrays[f"{number}.{name}"] = np.ascontiguousarray(array)
-        header = {
-            "format": FORMAT,
-            "num_steps": self.num_steps,
-            "seed": self.seed,
-            "stages": [{"task": stage.task, "noise_level": stage.noise_level} for stage in self.stages],
-        }
+        header = {"format": FORMAT, "num_steps": self.num_steps, "seed": self.seed, "stages": stages}
         return save(arrays, {"trace": json.dumps(header)})
 
     @classmethod

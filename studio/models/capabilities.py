@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,10 +99,13 @@ class Capabilities:
     def resolve(self, request: Request) -> ResolvedRequest:
         """Check a request and derive everything that the studio computes of it. Raises InvalidRequest."""
         self.check(request)
-        seeds = tuple((request.seed + i) % (MAX_SEED + 1) for i in range(request.count))
+        seeds: list[int] = []
+        for i in range(request.count):
+            seeds.append((request.seed + i) % (MAX_SEED + 1))
         looks = self._looks(request, seeds)
-        by_look = {look: self.caption(request.prompt, *look) for look in looks}
-        captions = tuple(by_look[look] for look in looks)
+        captions: list[str] = []
+        for i, look in enumerate(looks):
+            captions.append(captions[0] if i and look == looks[0] else self.caption(request.prompt, *look))
         caption = captions[0]
         if isinstance(request, TextToImage) and request.randomize_style:
             caption = self.caption(request.prompt, request.style, request.background)
@@ -113,16 +116,16 @@ class Capabilities:
             model_id=self.model_id,
             settings=request.settings(),
             caption=caption,
-            captions=captions,
+            captions=tuple(captions),
             looks=looks,
-            seeds=seeds,
+            seeds=tuple(seeds),
             pixels=_pixels(request),
             passes=passes,
             rows=rows,
             seconds=rows * self.seconds_per_row,
         )
 
-    def _looks(self, request: Request, seeds: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
+    def _looks(self, request: Request, seeds: Sequence[int]) -> tuple[tuple[str, str], ...]:
         """Return the style and the background of each picture."""
         if not isinstance(request, TextToImage | Inpaint):
             return ((ANY, ANY),) * len(seeds)

@@ -35,8 +35,12 @@ def choose_look(
     """
     draw = random.Random(seed)
     style = draw.choice(styles)
-    bright = [color for color in backgrounds if color not in dull]
-    others = [color for color in bright if not re.search(rf"\b{color}\b", prompt, re.IGNORECASE)]
+    bright, others = list[str](), list[str]()
+    for color in backgrounds:
+        if color not in dull:
+            bright.append(color)
+            if not re.search(rf"\b{color}\b", prompt, re.IGNORECASE):
+                others.append(color)
     background = draw.choice(others or bright)
     names_style = re.search(rf"\b(?:{'|'.join(styles)})\b", prompt, re.IGNORECASE) or without_style(prompt) != prompt
     on_color = rf"\bbackground\b|\bon\s+(?:an?\s+)?(?:{'|'.join(backgrounds)})\b"
