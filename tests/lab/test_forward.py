@@ -76,7 +76,7 @@ def test_standardized_pictures_keep_variance_one_all_the_way():
         assert step.measured.variance == pytest.approx(1, abs=0.05)  # 12,288 values
 
 
-def test_preparation_says_what_it_did():
+def test_preparation_reports_its_moments():
     picture = gradient()
     made = prepare(picture, 32)
     assert made.x0.shape == (3, 32, 32) and made.x0.dtype == np.float32
@@ -93,7 +93,7 @@ def test_preparation_says_what_it_did():
         prepare(picture, 65)
 
 
-def test_a_step_of_the_rail_adds_up():
+def test_signal_and_noise_add_up():
     x0 = prepare(gradient(), 64).x0
     eps, table = noise_like(x0, 0), curves("linear")
     step = forward(x0, eps, table, 400)

@@ -31,7 +31,7 @@ def noise(count: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_shapes_are_standard_and_of_two_classes(name):
+def test_shapes_are_standardized_and_of_two_classes(name):
     made = make_cloud(name, 1000)
     assert made.points.shape == (1000, 2) and np.abs(made.points).max() < EXTENT
     assert made.points.std() == pytest.approx(1, abs=0.02) and np.abs(made.points.mean(0)).max() < 0.02
@@ -39,7 +39,7 @@ def test_shapes_are_standard_and_of_two_classes(name):
     assert np.array_equal(make_cloud(name, 1000).points, made.points)
 
 
-def test_letters_are_told_apart_and_bad_ones_refused():
+def test_letters_have_classes_and_bad_ones_are_refused():
     made = cloud_from_letters("Hi", 500)
     first, second = (made.points[made.labels == label, 0] for label in (0, 1))
     assert first.max() < second.min() and made.points.std() == pytest.approx(1, abs=0.02)
@@ -73,7 +73,7 @@ def test_drawings():
 # ---- the exact field ----
 
 
-def test_the_exact_field_of_one_gaussian_is_the_textbooks():
+def test_the_exact_field_of_one_gaussian_has_the_textbook_form():
     schedule = studio().schedule
     mean, width = torch.tensor([[0.3, -0.2]]), 0.5
     x, t = noise(20), torch.tensor([400.0])
@@ -177,7 +177,7 @@ def test_energy_distance_tells_same_from_other():
 def trained() -> PointModel:
     toy = PointModel(make_cloud("two moons"))
     assert len(list(toy.train(steps=150))) == 150
-    list(toy.train(steps=450))  # left and taken up again
+    list(toy.train(steps=450))  # training continues
     return toy
 
 

@@ -1,4 +1,4 @@
-"""Traces taken apart: the arithmetic gives the next sample, and watching the network does not change it."""
+"""Runs step by step: the arithmetic gives the next sample, and recording the network does not change it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from studio.diffusion.composition import parse_layout
-from studio.diffusion.pipelines import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.diffusion.pipelines import StudioInpaintPipeline, StudioUpscalePipeline
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
 from studio.engine.recorder import ByteBudget, TraceRecorder
 from studio.engine.trace import Trace
@@ -32,11 +32,6 @@ PROMPT = "a red apple, on a boat"
 PAIR = "a red apple left of a boat"
 
 
-@pytest.fixture(scope="module")
-def pipe() -> StudioTextToImagePipeline:
-    return random_pipeline()
-
-
 def traced(pipe, row) -> Trace:
     recorder = TraceRecorder(row, ByteBudget())
     while not row.finished:
@@ -55,19 +50,19 @@ def run(pipe, steps: int = 8, size: int = 16, **options) -> Trace:
 @pytest.mark.parametrize("steps", [1, 2, 6, 12, 20])  # 6 and 12 do not divide 1000
 def test_the_arithmetic_shown_gives_the_next_sample(pipe, sampler, steps):
     (stage,) = run(pipe, steps, sampler=sampler).stages
-    taken = explain_steps(stage, sampler)
-    assert len(taken) == steps
-    for index, step in enumerate(taken):
+    explained = explain_steps(stage, sampler)
+    assert len(explained) == steps
+    for index, step in enumerate(explained):
         assert step.identity_error < 1e-4
         assert step.weights.how == "exact" and step.weights.rest < 1e-5
-        history = [before.x0 for before in taken[index::-1]]
+        history = [before.x0 for before in explained[index::-1]]
         again = recompute_step(step.x_t, history, step.weights.a, step.weights.b)
         assert np.abs(again - step.x_next).max() < 1e-4
         assert step.guidance_scale == 3 and step.difference.any()
-    for step, after in zip(taken, taken[1:], strict=False):
+    for step, after in zip(explained, explained[1:], strict=False):
         assert step.x_next is after.x_t or np.array_equal(step.x_next, after.x_t)
     if sampler == "studio" or steps not in (6, 12):
-        assert np.array_equal(taken[-1].x_next, taken[-1].x0)  # the picture
+        assert np.array_equal(explained[-1].x_next, explained[-1].x0)  # the picture
 
 
 @pytest.mark.parametrize("size", [16, 32])
@@ -83,15 +78,15 @@ def test_the_last_prediction_is_the_picture(pipe, sampler, size):
 @pytest.mark.parametrize("sampler", ["dpm++2m", "euler", "unipc"])
 def test_the_weights_of_stock_samplers_are_measured(pipe, sampler):
     (stage,) = run(pipe, 20, sampler=sampler).stages
-    taken = explain_steps(stage, sampler)
-    assert taken[0].weights.how == "measured"
-    for step in taken[:-1]:
+    explained = explain_steps(stage, sampler)
+    assert explained[0].weights.how == "measured"
+    for step in explained[:-1]:
         assert step.identity_error < 1e-4
         assert step.weights.rest < 1e-3 * np.std(step.x_next)
     if sampler == "dpm++2m":  # the same method as ours, so the same weights
         ours = explain_steps(stage, "studio")
-        for step, other in zip(taken[1:10], ours[1:10], strict=True):
-            again = recompute_step(step.x_t, [step.x0, taken[step.step - 1].x0], other.weights.a, other.weights.b)
+        for step, other in zip(explained[1:10], ours[1:10], strict=True):
+            again = recompute_step(step.x_t, [step.x0, explained[step.step - 1].x0], other.weights.a, other.weights.b)
             assert np.abs(again - step.x_next).max() < 1e-3
 
 
@@ -99,13 +94,13 @@ def test_the_weights_of_stock_samplers_are_measured(pipe, sampler):
 def test_what_ddpm_leaves_over_is_its_noise(pipe, steps):
     """As strong as Ho et al. 2020 have it below equation 7: beta_t sigma_s^2 / sigma_t^2, over the levels it visits."""
     (stage,) = run(pipe, steps, sampler="ddpm").stages
-    taken = explain_steps(stage, "ddpm")
-    for step, after in zip(taken, taken[1:], strict=False):
+    explained = explain_steps(stage, "ddpm")
+    for step, after in zip(explained, explained[1:], strict=False):
         beta = 1 - (step.alpha / after.alpha) ** 2
         assert step.weights.how == "exact" and step.weights.drawn and len(step.weights.b) == 1
         assert step.weights.rest == pytest.approx(beta**0.5 * after.sigma / step.sigma, rel=0.12)
         assert f"{step.weights.rest:.4f} · noise" in step.arithmetic
-    assert taken[-1].arithmetic == "x_next = 1.0000 · x̂0"
+    assert explained[-1].arithmetic == "x_next = 1.0000 · x̂0"
     with pytest.raises(ValueError, match="sampler is 'plms'; it must be one of studio"):
         explain_steps(stage, "plms")
 
@@ -127,41 +122,42 @@ def test_a_picture_of_two_stages_and_of_every_task(pipe):
         trace = traced(other, other.prepare(*given, seeds=[1])[0])
         stage = trace.stages[0]  # a hole is sharpened in a second one
         assert stage.condition is not None
-        taken = explain_steps(stage)
-        first = taken.pop(0) if painter is StudioInpaintPipeline else None
-        assert all(step.weights.rest < 1e-5 and step.weights.how == "exact" for step in taken)
+        explained = explain_steps(stage)
+        first = explained.pop(0) if painter is StudioInpaintPipeline else None
+        assert all(step.weights.rest < 1e-5 and step.weights.how == "exact" for step in explained)
         if first:  # it leaps to the mean under new noise
             assert first.weights.how == "exact" and first.weights.a == 0 and first.arithmetic.endswith("· noise")
-            assert first.weights.b == (pytest.approx(taken[0].alpha),)
-            assert first.weights.rest == pytest.approx(taken[0].sigma, rel=0.05)
-        seen = replay_step(inspection_pipeline(pipe), PROMPT, stage, next(iter(stage)))
-        assert seen.mean_map.shape[1:] == stage.x_t.shape[2:]
-        np.testing.assert_allclose(seen.mean_map.sum(0), 1, atol=1e-4)
+            assert first.weights.b == (pytest.approx(explained[0].alpha),)
+            assert first.weights.rest == pytest.approx(explained[0].sigma, rel=0.05)
+        inspection = replay_step(inspection_pipeline(pipe), PROMPT, stage, next(iter(stage)))
+        assert inspection.mean_map.shape[1:] == stage.x_t.shape[2:]
+        np.testing.assert_allclose(inspection.mean_map.sum(0), 1, atol=1e-4)
 
 
 def test_a_fitted_solver_is_shown_with_its_own_weights(pipe):
     fitted = with_tables(pipe)
     (row,) = fitted.prepare([PROMPT], num_inference_steps=4, seeds=[3], size=16)
     (stage,) = traced(fitted, row).stages
-    taken = explain_steps(stage, "studio", fitted.scheduler.config)
-    for step in taken:
+    explained = explain_steps(stage, "studio", fitted.scheduler.config)
+    for step in explained:
         assert step.identity_error < 1e-4
         assert step.weights.how == "fitted" and step.weights.rest < 1e-5
         assert len(step.weights.b) + 1 == len(step.weights.coarse) == step.step + 2  # all that was predicted so far
-    assert "· x̂0‴" in taken[-1].arithmetic
-    assert np.abs(taken[-1].x_next - row.sample.numpy()).max() < 1e-5  # the picture, which is not the last prediction
-    assert np.abs(taken[-1].x_next - taken[-1].x0).max() > 1e-3
+    assert "· x̂0‴" in explained[-1].arithmetic
+    # The picture is not the last prediction.
+    assert np.abs(explained[-1].x_next - row.sample.numpy()).max() < 1e-5
+    assert np.abs(explained[-1].x_next - explained[-1].x0).max() > 1e-3
     unknown = explain_steps(stage, "studio", pipe.scheduler.config)  # which has no tables
-    for step, known in zip(unknown[:-1], taken, strict=False):
+    for step, known in zip(unknown[:-1], explained, strict=False):
         assert step.weights.how == "measured" and not step.weights.drawn
         assert step.weights.rest < 1e-4 and len(step.weights.coarse) == len(step.weights.b) + 1
-        history = [before.x0 for before in taken[step.step :: -1]]
+        history = [before.x0 for before in explained[step.step :: -1]]
         again = recompute_step(step.x_t, history, step.weights.a, step.weights.b, step.weights.coarse)
         assert np.abs(again - known.x_next).max() < 1e-3
     assert unknown[-1].weights == UNKNOWN and unknown[-1].x_next is None
     (stage,) = run(pipe, 4).stages  # made without it
-    taken = explain_steps(stage, "studio", fitted.scheduler.config)
-    assert all(len(step.weights.b) <= 2 and step.weights.how == "exact" for step in taken)
+    explained = explain_steps(stage, "studio", fitted.scheduler.config)
+    assert all(len(step.weights.b) <= 2 and step.weights.how == "exact" for step in explained)
 
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
@@ -170,17 +166,17 @@ def test_the_difference_shown_is_that_of_the_picture(prediction_type):
     pipe = random_pipeline()
     pipe.scheduler = StudioScheduler.from_config(pipe.scheduler.config, prediction_type=prediction_type)
     strong, plain = (run(pipe, 3, guidance_scale=scale).stages[0] for scale in (3.0, 1.0))
-    found = explain_steps(strong, config=pipe.scheduler.config)[0].difference
-    np.testing.assert_allclose(2 * found, strong.x0[0] - plain.x0[0], atol=1e-4 * np.abs(strong.x0[0]).max())
+    difference = explain_steps(strong, config=pipe.scheduler.config)[0].difference
+    np.testing.assert_allclose(2 * difference, strong.x0[0] - plain.x0[0], atol=1e-4 * np.abs(strong.x0[0]).max())
 
 
 def test_a_long_run_of_which_not_every_step_was_kept(pipe):
     (stage,) = run(pipe, 100).stages
-    taken = explain_steps(stage)
-    assert len(taken) < 100 and taken[-1].step == 99
-    assert all(step.weights.how == "exact" for step in taken)  # known from the plan
-    assert taken[0].x_next is None and taken[-1].x_next is not None
-    assert all(step.weights.rest is None for step in taken if step.x_next is None)
+    explained = explain_steps(stage)
+    assert len(explained) < 100 and explained[-1].step == 99
+    assert all(step.weights.how == "exact" for step in explained)  # known from the plan
+    assert explained[0].x_next is None and explained[-1].x_next is not None
+    assert all(step.weights.rest is None for step in explained if step.x_next is None)
     (stage,) = run(pipe, 100, sampler="euler").stages
     assert explain_steps(stage, "euler")[0].arithmetic == "what makes x_next was not kept"
     followed = [step for step in explain_steps(stage, "euler")[:-1] if step.x_next is not None]
@@ -218,16 +214,16 @@ def call(unet, pipe, prompts=(PROMPT, "")):
         return unet(sample, torch.tensor([500.0] * len(prompts)), text, mask).sample, mask
 
 
-def test_watching_changes_nothing_and_ends(pipe):
+def test_recording_changes_nothing_and_ends(pipe):
     before, mask = call(pipe.unet, pipe)
-    with record_activations(pipe.unet) as seen:
+    with record_activations(pipe.unet) as record:
         during, _ = call(pipe.unet, pipe)
     after, _ = call(pipe.unet, pipe)
     assert torch.equal(before, during) and torch.equal(before, after)
-    assert [name for name, _ in seen.attention] == ["down 1", "mid", "up 1"]
-    assert [name for name, _ in seen.features] == ["down 0", "down 1", "mid", "up 1", "up 0"]
+    assert [name for name, _ in record.attention] == ["down 1", "mid", "up 1"]
+    assert [name for name, _ in record.features] == ["down 0", "down 1", "mid", "up 1", "up 0"]
     assert len(named_blocks(pipe.unet)) == 5
-    for _, weights in seen.attention:  # (B, heads, h, w, L)
+    for _, weights in record.attention:  # (B, heads, h, w, L)
         assert weights.shape == (2, 2, 4, 4, mask.shape[1])
         torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 4, 4))
         assert not weights[mask[:, None, None, None].expand_as(weights) == 0].any()  # nothing to padding
@@ -240,31 +236,31 @@ def test_the_probabilities_are_those_that_the_network_used(pipe):
         block.to_kv.register_forward_hook(lambda m, given, out: got.update(value=block.split_heads(out.chunk(2, -1)[1]))),
         block.out2.register_forward_pre_hook(lambda m, given: got.update(mixed=given[0])),
     ]
-    with record_activations(pipe.unet) as seen:
+    with record_activations(pipe.unet) as record:
         call(pipe.unet, pipe)
     for handle in handles:
         handle.remove()
-    weights = dict(seen.attention)["mid"].flatten(2, 3)
+    weights = dict(record.attention)["mid"].flatten(2, 3)
     torch.testing.assert_close((weights @ got["value"]).transpose(1, 2).flatten(2), got["mixed"])
 
 
-def test_a_twin_shares_the_weights_and_nothing_else(pipe):
+def test_a_second_network_shares_the_weights_and_nothing_else(pipe):
     other = share_weights(pipe.unet)
     for mine, theirs in zip(pipe.unet.parameters(), other.parameters(), strict=True):
         assert mine.data_ptr() == theirs.data_ptr()
-    with record_activations(other) as seen:
+    with record_activations(other) as record:
         first, _ = call(pipe.unet, pipe)
-        assert not seen.attention
+        assert not record.attention
         second, _ = call(other, pipe)
-    assert seen.attention and torch.equal(first, second)
+    assert record.attention and torch.equal(first, second)
     assert next(pipe.unet.parameters()).requires_grad  # the network itself is as it was
 
 
 def test_tokens_are_merged_to_words(pipe):
-    found = split_words(pipe.tokenizer, PROMPT)
-    assert [word.text for word in found] == ["", "a", "red", "apple,", "on", "a", "boat", ""]
+    words = split_words(pipe.tokenizer, PROMPT)
+    assert [word.text for word in words] == ["", "a", "red", "apple,", "on", "a", "boat", ""]
     count = int(pipe.encode([PROMPT])[1].sum())
-    assert sorted(token for word in found for token in word.tokens) == list(range(count))
+    assert sorted(token for word in words for token in word.tokens) == list(range(count))
     assert [word.text for word in split_words(pipe.tokenizer, "")] == ["", ""]
     assert (
         split_words(pipe.tokenizer, "zebra")[1].text == "zebra"
@@ -273,16 +269,16 @@ def test_tokens_are_merged_to_words(pipe):
     assert len(split_words(pipe.tokenizer, "a red apple " * 99)) < 100  # as far as it is read
 
 
-def test_insight_into_a_step(pipe):
+def test_a_step_is_inspected(pipe):
     for size in (16, 32, 64):  # 64: several windows
         trace = run(pipe, 5, size=size)
         stage = trace.stages[-1]
         step = list(stage)[1]
-        seen = replay_step(inspection_pipeline(pipe), PROMPT, stage, step, channels=4)
-        assert len(seen.words) == 8 and seen.mean_map.shape == (8, size, size)
-        np.testing.assert_allclose(seen.mean_map.sum(0), 1, atol=1e-4)
-        assert stretch_contrast(seen.mean_map).max() == 1
-        assert seen.blocks[0].channels == 16 and seen.blocks[0].shown.shape[0] == 4
+        inspection = replay_step(inspection_pipeline(pipe), PROMPT, stage, step, channels=4)
+        assert len(inspection.words) == 8 and inspection.mean_map.shape == (8, size, size)
+        np.testing.assert_allclose(inspection.mean_map.sum(0), 1, atol=1e-4)
+        assert stretch_contrast(inspection.mean_map).max() == 1
+        assert inspection.blocks[0].channels == 16 and inspection.blocks[0].shown.shape[0] == 4
         if size == 16:  # what is larger was sharpened last, and held to its colours
             # without a second row the call says what the trace has: v from x_t and x0
             for options in ({"guidance_scale": 1.0}, {"guidance_scale": 3.0, "one_pass": True}):
@@ -290,7 +286,7 @@ def test_insight_into_a_step(pipe):
                     (row,) = pipe.prepare([prompt], seeds=[3], size=size, num_inference_steps=5, **options)
                     stage = traced(pipe, row).stages[-1]
                     step = list(stage)[-2]
-                    seen = replay_step(inspection_pipeline(pipe), prompt, stage, step)
+                    inspection = replay_step(inspection_pipeline(pipe), prompt, stage, step)
                     v = step.alpha * step.eps - step.sigma * step.x0
                     layout = parse_layout(prompt, size)
                     shown = own = np.ones(v.shape[1:])
@@ -301,12 +297,12 @@ def test_insight_into_a_step(pipe):
                             (layout.merge_background(probe) == probe).all(0).numpy(),
                         )
                         assert own.sum() > 300  # pixels that are as the network said, not joined to the others
-                    np.testing.assert_allclose(seen.prediction * own, v * own, atol=2e-4)
-                    np.testing.assert_allclose(seen.mean_map.sum(0), shown, atol=1e-4)
+                    np.testing.assert_allclose(inspection.prediction * own, v * own, atol=2e-4)
+                    np.testing.assert_allclose(inspection.mean_map.sum(0), shown, atol=1e-4)
 
 
 @pytest.mark.parametrize("side", [30, 60])
-def test_what_is_enlarged_is_not_laid_out(pipe, side):
+def test_an_enlarged_picture_has_no_layout(pipe, side):
     """Even where it is as large as a layout's canvas: its words are those of the whole prompt."""
     upscale = StudioUpscalePipeline(**pipe.components)
     picture = Image.effect_noise((side // 2, side // 2), 60).convert("RGB")

@@ -18,7 +18,7 @@ from studio.lab.views.compare import ComparedRun, compare_view
 from studio.lab.views.forward import forward_numbers, forward_view
 from studio.lab.views.plane import PARTICLES, flow_view, parse_cloud, plane_view
 from studio.lab.views.reverse import inspection_view, reverse_view
-from tests.lab.test_reverse import PROMPT, pipe, run  # noqa: F401  the fixture
+from tests.lab.test_reverse import PROMPT, run
 
 
 def opened(uri: str) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_forward_view_and_numbers_agree():
     np.testing.assert_allclose(unpack_array(pack_exact([1.5, -2])), [1.5, -2])
 
 
-def test_reverse_and_looking_views(pipe):  # noqa: F811
+def test_reverse_and_inspection_views(pipe):
     trace = run(pipe, 5, size=32)
     stages = json.loads(json.dumps(reverse_view(trace)))
     assert [(stage["width"], len(stage["steps"])) for stage in stages] == [(16, 5), (32, 2)]
@@ -53,13 +53,13 @@ def test_reverse_and_looking_views(pipe):  # noqa: F811
     assert "difference" in stages[0]["sheets"] and "difference" not in stages[1]["sheets"]
     assert list(stages[1]["condition"]) == ["low-resolution picture"]
     look = json.loads(json.dumps(inspection_view(inspection_pipeline(pipe), PROMPT, trace, max_steps=3)))
-    assert [found["index"] for found in look["looks"]] == [0, 2, 4] and len(look["words"]) == 8
+    assert [each["index"] for each in look["looks"]] == [0, 2, 4] and len(look["words"]) == 8
     assert opened(look["looks"][0]["maps"]).shape == (16, 8 * 16)
     assert sum(look["looks"][0]["shares"]) == pytest.approx(1, abs=1e-4)
     assert look["levels"][0]["shape"] == [16, 8, 8] and opened(look["looks"][0]["levels"][0]).shape == (8, 8 * 6)
 
 
-def test_compare_view(pipe):  # noqa: F811
+def test_compare_view(pipe):
     """Each run is measured against an end of its own, and Heun's calls are counted, not its steps."""
     goal, other = (run(pipe, 40, guidance_scale=scale).stages[0].x0[-1] for scale in (3.0, 1.0))
     runs = [(4, "studio", 3.0, goal), (12, "ddim", 1.0, other), (5, "heun", 3.0, goal), (50, "heun", 3.0, goal)]
