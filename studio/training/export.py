@@ -18,12 +18,12 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.pipelines import StudioTextToImagePipeline
-from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.diffusion.unet import StudioUNet
 from studio.prompts.nouns import with_article
 from studio.training.data.captions import default_prompt
 from studio.training.data.scenes import BACKGROUND_COLORS
 from studio.training.data.sprites import STYLES, Sprites
+from studio.training.loading import make_scheduler, new_unet
 
 MAX_SHARD_SIZE = "15MB"  # some git hosts refuse larger files
 BATCH_SIZE = 32  # pictures in one network call
@@ -35,8 +35,7 @@ def build_pipeline(
     unet: StudioUNet, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> StudioTextToImagePipeline:
     """Return a pipeline of these networks, in evaluation mode."""
-    scheduler = StudioScheduler.from_config(STUDIO_CONFIG)
-    pipe = StudioTextToImagePipeline(unet.eval(), scheduler, text_encoder.eval(), tokenizer)
+    pipe = StudioTextToImagePipeline(unet.eval(), make_scheduler(), text_encoder.eval(), tokenizer)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -48,7 +47,7 @@ def load_averaged(run: Path) -> StudioTextToImagePipeline:
     for name, value in average.items():
         component, _, parameter = name.partition(".")
         weights[component][parameter] = value
-    unet = StudioUNet.from_config(StudioUNet.load_config(run, subfolder="unet"))
+    unet = new_unet(run)
     text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(run / "text_encoder"))
     unet.load_state_dict(weights["unet"])
     text_encoder.load_state_dict(weights["text_encoder"])

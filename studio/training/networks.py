@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from studio.diffusion.unet import StudioUNet
 from studio.training.data.scenes import SceneMaker
 from studio.training.data.sprites import Sprites
+from studio.training.loading import new_unet
 from studio.training.objective import TrainingModel
 from studio.training.options import Preset, TrainingOptions
 from studio.training.text_encoder import new_text_encoder, train_text_encoder, train_tokenizer
@@ -79,19 +80,21 @@ def _build_tokenizer(options: TrainingOptions, sprites: Sprites) -> CLIPTokenize
 
 def _build_unet(options: TrainingOptions, preset: Preset, *, resume: bool) -> StudioUNet:
     if resume:
-        unet = StudioUNet.from_config(StudioUNet.load_config(options.run, subfolder="unet"))
+        unet = new_unet(Path(options.run))
         if bool(unet.config["guidance_rank"]) != options.guided:
             use = "resume it with" if unet.config["guidance_rank"] else "resume it without"
             raise ValueError(f"{options.run} holds a run that was started otherwise: {use} --guided")
         return unet
     if options.init is None:
-        return StudioUNet(**{"sample_size": preset.size} | preset.unet)
+        config: dict[str, Any] = {"sample_size": preset.size} | preset.unet
+        return StudioUNet(**config)
     source = StudioUNet.from_pretrained(options.init, subfolder="unet", dtype=torch.float32)
     # adapters are valid only for the weights that they were trained with: a run that changes those drops them
     rank = (source.config["guidance_rank"] or GUIDANCE_RANK) if options.guided else 0
     parameters = signature(StudioUNet).parameters  # configs of older models may hold other keys
     config = {key: value for key, value in source.config.items() if key in parameters}
-    unet = StudioUNet(**config | {"guidance_rank": rank})
+    config["guidance_rank"] = rank
+    unet = StudioUNet(**config)
     unet.load_state_dict(source.state_dict(), strict=False)
     return unet
 

@@ -30,6 +30,7 @@ from studio.diffusion.schedulers.samplers import make_sampler
 from studio.diffusion.schedulers.sampling_plan import smooth_3x3
 from studio.diffusion.schedulers.solver_tables import SolverTable, SolverTables, fingerprint
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
+from studio.training.loading import load_scheduler, make_scheduler
 from studio.training.trajectories import (
     BATCH_SIZE,
     REFERENCE_STEPS,
@@ -288,12 +289,12 @@ def main() -> None:
         parser.error(f"{args.model} has no vocabulary.json: give --prompts")
     folder = args.out / "scheduler"
     has_config = (folder / StudioScheduler.config_name).is_file()
-    config = (StudioScheduler.from_pretrained(folder) if has_config else pipe.scheduler).config
+    config = (load_scheduler(args.out) if has_config else pipe.scheduler).config
     tables = SolverTables.from_config(config.get("solver_tables"))
     model = fingerprint(pipe.unet)
     known = tables.tables if tables.model == model else ()
     if args.init is not None:
-        known += StudioScheduler.from_pretrained(args.init, subfolder="scheduler").tables.tables
+        known += load_scheduler(args.init).tables.tables
     fitted = fit_pipeline(
         pipe,
         prompts,
@@ -305,7 +306,7 @@ def main() -> None:
     )
     for table in fitted:
         tables = merge_tables(SolverTables(model, (table,)), tables)
-        StudioScheduler.from_config(config, solver_tables=tables.to_config()).save_pretrained(folder)
+        make_scheduler(config, solver_tables=tables.to_config()).save_pretrained(folder)
     print(f"\n{len(tables.tables)} tables for {tables.model} in {folder}, {(time.monotonic() - start) / 60:.1f} min")
 
 

@@ -11,6 +11,7 @@ import copy
 import json
 import time
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,28 +35,34 @@ MAX_TOKENS = 40  # the longest captions have about 30
 def train_tokenizer(captions: Iterable[str], vocabulary: int = 2048) -> CLIPTokenizer:
     """Train byte-level BPE with CLIP's word splitting. It encodes any Unicode text."""
     template = CLIPTokenizer()
+    start, end = str(template.bos_token), str(template.eos_token)
     learner = Tokenizer(BPE(end_of_word_suffix="</w>", unk_token=template.unk_token))
     learner.normalizer = template.backend_tokenizer.normalizer
     learner.pre_tokenizer = template.backend_tokenizer.pre_tokenizer
     trainer = BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[template.bos_token, template.eos_token],
+        special_tokens=[start, end],
         initial_alphabet=ByteLevel.alphabet(),
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     learner.train_from_iterator(captions, trainer)
-    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    merges: Any = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     letters = sorted(ByteLevel.alphabet())
     endings = [f"{letter}</w>" for letter in letters]  # the trainer keeps only those in the captions
     merged = ["".join(pair) for pair in merges]
-    tokens = dict.fromkeys([template.bos_token, template.eos_token, *letters, *endings, *merged])
+    tokens = dict.fromkeys([start, end, *letters, *endings, *merged])
     vocab = {token: number for number, token in enumerate(tokens)}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer, width: int = 256, layers: int = 4) -> CLIPTextModel:
     """Return a text encoder with random weights for the tokenizer's vocabulary."""
+    special_tokens: dict[str, Any] = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -65,9 +72,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer, width: int = 256, layers: int = 4
             num_attention_heads=width // 64,
             max_position_embeddings=MAX_TOKENS,
             hidden_act="gelu",
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            **special_tokens,
         )
     )
     encoder.set_attn_implementation("eager")  # the fused kernel's backward is several times slower on a CPU

@@ -19,15 +19,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from diffusers.training_utils import EMAModel
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from studio.diffusion.conditioning import Task
 from studio.diffusion.noise_process import NoiseSchedule
-from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG, StudioScheduler
 from studio.training.data.batches import GENERATION_SHARES, SUPER_RESOLUTION_SHARES, Batch, BatchMaker
 from studio.training.data.renderer import SceneRenderer
 from studio.training.data.scenes import SceneMaker, SceneMix
 from studio.training.data.sprites import Sprites
 from studio.training.export import export, generate, image_grid, load_averaged, sample_prompts
+from studio.training.loading import make_scheduler
 from studio.training.networks import build_networks, find_new_concepts
 from studio.training.objective import guidance_loss, velocity_loss
 from studio.training.optimizer import make_optimizer
@@ -72,7 +73,7 @@ class Trainer:
             seed,
             caption_dropout=0.0 if options.guided else 0.1,  # without a caption there is nothing to guide by
         )
-        self.schedule: NoiseSchedule = StudioScheduler.from_config(STUDIO_CONFIG).schedule
+        self.schedule: NoiseSchedule = make_scheduler().schedule
 
         self.tokenizer, self.model = build_networks(options, self.preset, state, self.scenes, self.accelerator)
         # from update n on, the decay is min(ema_decay, (1 + n) / (10 + n)): a young average follows closely
@@ -82,12 +83,12 @@ class Trainer:
         if state:
             self.average.shadow_params = list(state["average"].values())
             self.average.optimization_step = self.updates
-        self.model.to(device, memory_format=torch.channels_last)
+        convert_conv2d_weight_memory_format(self.model.to(device), torch.channels_last)
         self.average.to(device)
-        self.optimizer = make_optimizer(self.model, self.preset.learning_rate, options.optimizer)
+        optimizer = make_optimizer(self.model, self.preset.learning_rate, options.optimizer)
         if state:
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.prepared_model, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+            optimizer.load_state_dict(state["optimizer"])
+        self.prepared_model, self.optimizer = self.accelerator.prepare(self.model, optimizer)
 
     def train(self) -> None:
         """Train until the time is spent, or this stretch of it. Save, write samples, and export at the end."""
@@ -167,8 +168,14 @@ class Trainer:
 
     def tokenize(self, captions: list[str], length: int | None = None) -> dict[str, torch.Tensor]:
         """Return tokens and mask (B, L), padded to `length` or to the longest caption."""
-        padding = {"padding": True, "pad_to_multiple_of": 8} if length is None else {"padding": "max_length"}
-        tokens = self.tokenizer(captions, truncation=True, max_length=length, return_tensors="pt", **padding)
+        tokens = self.tokenizer(
+            captions,
+            truncation=True,
+            max_length=length,
+            padding="longest" if length is None else "max_length",
+            pad_to_multiple_of=8 if length is None else None,
+            return_tensors="pt",
+        )
         return {name: tokens[name].to(self.accelerator.device) for name in ("input_ids", "attention_mask")}
 
     def save(self) -> None:
@@ -179,7 +186,7 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "average": dict(zip(names, self.average.shadow_params, strict=True)),
-            "optimizer": self.optimizer.optimizer.state_dict(),
+            "optimizer": self.optimizer.optimizer.state_dict(),  # without accelerate's wrapper
             "updates": self.updates,
             "seconds": self.seconds,
             "pictures": self.pictures,

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from studio.diffusion.conditioning import CONDITION_CHANNELS
 from studio.diffusion.guidance import apply_guidance, guidance_baseline
 from studio.diffusion.noise_process import to_original_and_noise
 from studio.diffusion.pipelines import StudioTextToImagePipeline
@@ -18,6 +19,7 @@ from studio.diffusion.schedulers.solver_tables import SolverTable
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
 from studio.prompts.nouns import with_article, without_style
 from studio.training.data.captions import default_prompt
+from studio.training.loading import make_scheduler
 
 REFERENCE_STEPS = 48  # of third order
 REFERENCE_SPACING = 1.3  # power of the reference's times, see `power_spacing`
@@ -69,7 +71,7 @@ class TextToImageProblem:
             if self.style_emphasis and self.scale > 1:
                 text_rows += [len(self.noise) + row for row in rows]
         x = torch.cat([x_t] * (len(text_rows) // len(rows)))
-        condition = x.new_zeros(len(x), self.unet.config.in_channels - 3, *x.shape[2:])
+        condition = x.new_zeros(len(x), CONDITION_CHANNELS, *x.shape[2:])
         sample = torch.cat([x, condition], 1).to(self.unet.dtype)
         prediction = self.unet(sample, t.expand(len(x)), self.text[text_rows], self.mask[text_rows]).sample.float()
         if self.scale == 1:
@@ -185,14 +187,21 @@ def power_spacing(scheduler: StudioScheduler, count: int, power: float) -> list[
 
 def combine(coefficients: Tensor, parts: Sequence[Tensor]) -> Tensor:
     """Return the sum of K parts weighted by row 0 of (2, K), plus their smoothed sum weighted by row 1."""
-    fine, coarse = (sum(weight * part for weight, part in zip(row, parts, strict=True)) for row in coefficients)
+    fine, coarse = (_weighted_sum(row, parts) for row in coefficients)
     return fine + smooth_3x3(coarse)
+
+
+def _weighted_sum(weights: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    total = torch.zeros_like(parts[0])
+    for weight, part in zip(weights, parts, strict=True):
+        total = total + weight * part
+    return total
 
 
 @torch.no_grad()
 def solve_reference(problem: Problem, scheduler: StudioScheduler, num_steps: int | None = None) -> Trajectory:
     """Solve all trajectories in many steps of DPM-Solver++ of third order."""
-    scheduler = StudioScheduler.from_config(scheduler.config, solver_order=3)
+    scheduler = make_scheduler(scheduler.config, solver_order=3)
     times = power_spacing(scheduler, num_steps or REFERENCE_STEPS, REFERENCE_SPACING)
     solver, rows = dpm_solver(scheduler, problem.noise, timesteps=times), range(len(problem.noise))
     x, samples, predictions = problem.noise, [], []
@@ -200,7 +209,7 @@ def solve_reference(problem: Problem, scheduler: StudioScheduler, num_steps: int
         samples.append(x)
         predictions.append(predict_x0(problem, scheduler, x, t, rows))
         terms = [x, *predictions[:-4:-1]]  # x_i, x0_i and at most two older predictions
-        x = sum(weight * term for weight, term in zip(coefficients[0, : len(terms)], terms, strict=True))
+        x = _weighted_sum(coefficients[0, : len(terms)], terms)
     return Trajectory(solver.times, torch.stack(samples), torch.stack(predictions), x)
 
 

@@ -123,9 +123,9 @@ def evaluate_super_resolution(pipe: Any, truth: torch.Tensor, factor: int, seed:
     Returns:
         The figures, and the columns given, ours, bicubic, truth of a contact sheet.
     """
-    small_size, size = (INPUT_SIZE // factor,) * 2, (INPUT_SIZE,) * 2
-    small = [picture.resize(small_size, Image.Resampling.BICUBIC) for picture in to_images(truth)]
-    bicubic = to_tensor([picture.resize(size, Image.Resampling.BICUBIC) for picture in small])
+    side = INPUT_SIZE // factor
+    small = [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in to_images(truth)]
+    bicubic = to_tensor([picture.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC) for picture in small])
     ours = restore(pipe, seed, {"image": small}, scale_factor=factor)
     column = compare_means("PSNR", "bicubic", psnr(ours, truth), psnr(bicubic, truth), "dB")
     return column, [small, *map(to_images, (ours, bicubic, truth))]
