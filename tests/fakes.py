@@ -1,4 +1,4 @@
-"""A backend that paints coloured blobs without a network, and a journal without a disk, for tests."""
+"""For tests: a backend that paints coloured blobs without a network, and a journal without a disk."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class FakeRecord:
 
 @dataclass
 class FakeRow:
-    """A picture that comes out of its noise by a deterministic plan of order 1."""
+    """A picture that is denoised by a deterministic sampler of order 1."""
 
     resolved: ResolvedRequest
     seed: int
@@ -87,11 +87,11 @@ class FakeRow:
     noise: np.ndarray  # (3, H, W)
     target: np.ndarray  # (3, H, W) in [-1, 1]
     sample: np.ndarray  # (3, H, W), x_t
-    grows_at: int | None = None  # the step at which the picture becomes twice as large
+    grows_at: int | None = None  # step at which the picture doubles its size
     step: int = 0
     record: FakeRecord | None = None
     calls_per_step: int = 1
-    calls: int = 0  # of the step under way
+    calls: int = 0  # of the present step
 
     @property
     def finished(self) -> bool:
@@ -121,11 +121,11 @@ class FakeRow:
         return 1 if self.request.guidance == 1 else 2
 
     def level(self, step: int) -> tuple[float, float]:
-        """alpha and sigma before that step; after the last one there is no noise."""
+        """Return alpha and sigma before a step; after the last one there is no noise."""
         angle = (1 - step / self.num_steps) * math.pi / 2
         return math.cos(angle) if step else 0.0, math.sin(angle)
 
-    def take_part(self) -> None:
+    def take_call(self) -> None:
         self.calls += 1
         if self.calls == self.calls_per_step:
             self.calls = 0
@@ -150,27 +150,27 @@ class FakeRow:
 
 @dataclass
 class FakeBackend:
-    """Obeys the backend protocol without a network, for all tasks.
+    """The `Backend` protocol without a network, for all tasks.
 
-    A prompt with "unpreparable", "unsteppable" or "undecodable" in it makes that method raise.
+    A prompt that contains "unpreparable", "unsteppable" or "undecodable" makes that method raise.
     """
 
-    delay: float = 0.0  # seconds of a call
-    delay_per_row: float = 0.0  # seconds more for each network row in it
+    delay: float = 0.0  # seconds per call
+    delay_per_row: float = 0.0  # additional seconds per network row
     sample_size: int = 64
-    limit: int = 300  # characters it reads
-    fits: int | None = None  # network rows that fit into the memory
-    grows: bool = False  # pictures change their shape half way
+    limit: int = 300  # characters that it reads
+    fits: int | None = None  # network rows that fit into memory
+    grows: bool = False  # pictures double their size half way
     calls_per_step: int = 1  # of super-resolution
     gate: threading.Semaphore | None = None  # each call waits for a permit
     device: str = "cpu"
-    begun: int = 0  # network calls, those that wait at the gate too
+    begun: int = 0  # network calls, with the one that waits at the gate
     calls: list[int] = field(default_factory=list)  # pictures in each network call
     served: list[tuple[tuple[str, int], ...]] = field(default_factory=list)  # (caption, seed) of these pictures
 
     def prepare(self, resolved: ResolvedRequest) -> list[FakeRow]:
         request = resolved.request
-        self._break(request, "unpreparable")
+        self._raise_if(request, "unpreparable")
         rows = []
         for index, seed in enumerate(resolved.seeds):
             noise = np.random.default_rng(seed).standard_normal((3, self.sample_size, self.sample_size), np.float32)
@@ -190,15 +190,15 @@ class FakeBackend:
         if self.fits is not None and network_rows > self.fits:
             raise MemoryError
         for row in rows:
-            self._break(row.request, "unsteppable")
+            self._raise_if(row.request, "unsteppable")
         time.sleep(self.delay + self.delay_per_row * network_rows)
         self.calls.append(len(rows))
         self.served.append(tuple((row.resolved.caption, row.seed) for row in rows))
         for row in rows:
-            row.take_part()
+            row.take_call()
 
     def decode(self, row: FakeRow) -> Image.Image:
-        self._break(row.request, "undecodable")
+        self._raise_if(row.request, "undecodable")
         assert row.finished
         small = Image.fromarray(((row.sample.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0))
         if isinstance(row.request, SuperResolve):
@@ -216,19 +216,19 @@ class FakeBackend:
             return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
         return blob(caption, seed, self.sample_size)
 
-    def _break(self, request: Request, word: str) -> None:
+    def _raise_if(self, request: Request, word: str) -> None:
         if word in request.prompt:
             raise RuntimeError(f"this prompt is {word}")
 
 
 @dataclass
 class _Entry:
-    """What a journal would hold of a job on disk."""
+    """A job as a journal stores it."""
 
     request: Request
     owner: str
     created: float
-    place: float
+    order: float
     state: State = "queued"
     error: str | None = None
     notes: tuple[str, ...] = ()
@@ -238,16 +238,17 @@ class _Entry:
 
 
 class MemoryJournal:
-    """A journal whose disk is a dictionary: it outlives the engine that writes in it, as a disk outlives a process.
+    """A journal in memory: it outlives the engine that writes to it, as a disk outlives a process.
 
-    refuses, full: sentences with which `submitted` and `keep` are refused, while they are set.
-    kept: how often pictures were kept for a job.  images, traces: what was kept, by picture id.
+    refuses, full: while they are set, sentences with which `add_job` and `save_results` reject jobs.
+    saves: how often pictures were saved for a job.
+    images, traces: what was saved, by picture id.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self.entries: dict[str, _Entry] = {}
-        self.kept: Counter[str] = Counter()
+        self.saves: Counter[str] = Counter()
         self.images: dict[str, Image.Image] = {}
         self.traces: dict[str, Trace | None] = {}
         self.refuses = ""
@@ -291,7 +292,7 @@ class MemoryJournal:
                 pictures.append(picture)
             entry.state, entry.pictures = "done", tuple(pictures)
             entry.notes, entry.seconds = job.notes, job.seconds
-            self.kept[job.id] += 1
+            self.saves[job.id] += 1
             return entry.pictures
 
     def mark_ended(self, job: Job) -> None:
@@ -307,17 +308,17 @@ class MemoryJournal:
 
     def update_order(self, job: Job) -> None:
         with self._lock:
-            self.entries[job.id].place = job.order
+            self.entries[job.id].order = job.order
 
     def load_unfinished(self) -> list[StoredJob]:
         with self._lock:
             left = [(k, e) for k, e in self.entries.items() if e.state in ("queued", "running")]
-        left.sort(key=lambda pair: pair[1].place)
-        return [StoredJob(k, e.owner, e.request, e.created, e.place, e.crashes) for k, e in left]
+        left.sort(key=lambda pair: pair[1].order)
+        return [StoredJob(k, e.owner, e.request, e.created, e.order, e.crashes) for k, e in left]
 
 
 def blob(prompt: str, seed: int, size: int) -> np.ndarray:
-    """A shape with a shine, in the first colour of the prompt, on the colour before "background"."""
+    """Return a blob in the first colour of the prompt, on the colour before "background": (3, size, size)."""
     words = prompt.lower().replace(",", " ").split()
     named = [word for word in words if word in COLOURS]
     background = words[words.index("background") - 1] if "background" in words[1:] else "white"
@@ -334,7 +335,7 @@ def blob(prompt: str, seed: int, size: int) -> np.ndarray:
 
 
 def write_model_folder(folder: Path, *, thumbnails: bool = True) -> Path:
-    """What the page reads of a model folder without loading it: card, vocabulary, thumbnails, sizes."""
+    """Write what the page reads of a model folder without loading it: card, vocabulary, thumbnails, sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.md").write_text("# Blob 64\n", "utf-8")
     (folder / "unet").mkdir(exist_ok=True)

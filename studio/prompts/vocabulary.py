@@ -1,7 +1,4 @@
-"""What the model knows, as words: checks a prompt against it and names the nearest known things.
-
-Reads vocabulary.json beside the weights; knows nothing of Gradio.
-"""
+"""The words that a model has learned: find the unknown words of a prompt, and the nearest known ones."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-# Words that captions are built with; they name nothing, and nobody needs to be told of them.
+# Words of captions that name nothing: they are never reported as unknown.
 FUNCTION_WORDS = frozenset(
     """a an the and or with without of in on at to by from for its it is are as near next beside behind
     between left right above below under over top bottom side front back inside middle center centre
@@ -27,13 +24,13 @@ FUNCTION_WORDS = frozenset(
 COLOURS = frozenset(
     "red orange yellow green blue purple pink brown black white gray grey cyan teal violet gold".split()
 )
-LONGEST = 32  # letters; what is longer is no word
+MAX_WORD = 32  # letters; a longer string is no word
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 
 @dataclass(frozen=True)
-class Unknown:
-    """A word that the model has not learned, and the nearest things that it has."""
+class UnknownWord:
+    """A word that the model has not learned, and the nearest concepts that it has."""
 
     word: str
     nearest: tuple[str, ...]
@@ -45,17 +42,17 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """A sheet of square tiles, one a concept in the vocabulary's order, row by row."""
+    """A picture of square tiles, one per concept in the vocabulary's order, row by row."""
 
     path: Path
-    tile: int  # pixels a side
+    tile: int  # side in px
     columns: int
     rows: int
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """concepts: (name, category) in the order of the file; synonyms: word -> concept."""
+    """Concepts as (name, category) in the order of the file, and synonyms as word -> concept."""
 
     concepts: tuple[tuple[str, str], ...]
     styles: tuple[str, ...] = ()
@@ -65,11 +62,10 @@ class Vocabulary:
 
     @classmethod
     def read(cls, folder: str | Path) -> Vocabulary | None:
-        """From vocabulary.json in a model folder; None if there is none or it cannot be read.
+        """Read vocabulary.json in a model folder. Return None if there is none or it cannot be read.
 
-        {"concepts": [{"name", "category", "synonyms"?}], "styles", "backgrounds",
-         "thumbnails"?: {"file", "tile"}},
-        where thumbnails is a sheet of square tiles, `tile` pixels a side, in the order of the concepts.
+        {"concepts": [{"name", "category", "synonyms"?}], "styles", "backgrounds", "thumbnails"?: {"file", "tile"}}:
+        thumbnails is a picture of square tiles, `tile` px a side, in the order of the concepts.
         """
         folder = Path(folder)
         try:
@@ -88,15 +84,15 @@ class Vocabulary:
 
     @property
     def categories(self) -> dict[str, list[tuple[int, str]]]:
-        """category -> (index, name) of its concepts, both in the order of the file."""
-        found: dict[str, list[tuple[int, str]]] = {}
+        """Category -> (index, name) of its concepts, both in the order of the file."""
+        categories: dict[str, list[tuple[int, str]]] = {}
         for index, (name, category) in enumerate(self.concepts):
-            found.setdefault(category, []).append((index, name))
-        return found
+            categories.setdefault(category, []).append((index, name))
+        return categories
 
     @cached_property
     def _concept_of(self) -> dict[str, str]:
-        """What a word may be nearest to -> the concept it then stands for."""
+        """Each known word or name -> the concept that it stands for."""
         nearest = {}
         for name, _ in self.concepts:
             for word in _words(name):
@@ -111,19 +107,19 @@ class Vocabulary:
         texts = [name for name, _ in self.concepts] + list(self.synonyms) + [*self.styles, *self.backgrounds]
         return frozenset(word for text in texts for word in _words(text)) | FUNCTION_WORDS | COLOURS
 
-    def unknown(self, prompt: str, most: int = 5) -> list[Unknown]:
-        """The words of a prompt that the model has not learned, each once, with up to 3 nearest."""
-        found: list[Unknown] = []
+    def unknown(self, prompt: str, limit: int = 5) -> list[UnknownWord]:
+        """Return the words of a prompt that the model has not learned, each once, with up to 3 nearest concepts."""
+        unknown: list[UnknownWord] = []
         for word in dict.fromkeys(_words(_beginning(prompt))):
-            if len(found) == most:
+            if len(unknown) == limit:
                 break
-            if len(word) > LONGEST:
-                found.append(Unknown(word[: LONGEST - 1] + "…", ()))
-            elif not self._knows(word):
-                found.append(Unknown(word, self._nearest(word)))
-        return found
+            if len(word) > MAX_WORD:
+                unknown.append(UnknownWord(word[: MAX_WORD - 1] + "…", ()))
+            elif not self._is_known(word):
+                unknown.append(UnknownWord(word, self._nearest(word)))
+        return unknown
 
-    def _knows(self, word: str) -> bool:
+    def _is_known(self, word: str) -> bool:
         if word in self._known or word.isdigit():
             return True
         singular = {word.removesuffix("'s"), word.removesuffix("s"), word.removesuffix("es")}
@@ -139,9 +135,9 @@ class Vocabulary:
         return tuple(dict.fromkeys(self._concept_of[key] for key in [*inside[:2], *close]))[:3]
 
 
-def _beginning(text: str, most: int = 2000) -> str:
-    """As much of a text as is worth checking, in whole words."""
-    return text if len(text) <= most else text[:most].rpartition(" ")[0] or text[:most]
+def _beginning(text: str, limit: int = 2000) -> str:
+    """Return the beginning of a text, at most `limit` characters, in whole words."""
+    return text if len(text) <= limit else text[:limit].rpartition(" ")[0] or text[:limit]
 
 
 def _words(text: str) -> list[str]:
@@ -149,13 +145,14 @@ def _words(text: str) -> list[str]:
 
 
 def _thumbnails(folder: Path, entry: dict[str, Any], count: int) -> Thumbnails | None:
+    """Return the thumbnails that an entry describes; None if they are outside the folder, torn or too few."""
     path = folder / str(entry.get("file", "thumbnails.png"))
     if path.resolve().parent != folder.resolve():
         return None
     try:
-        with Image.open(path, formats=["PNG", "WEBP"]) as sheet:
+        with Image.open(path, formats=["PNG", "WEBP"]) as picture:
             tile = int(entry.get("tile", 32))
-            columns, rows = sheet.width // tile, sheet.height // tile
+            columns, rows = picture.width // tile, picture.height // tile
     except (OSError, ValueError, TypeError, ZeroDivisionError):
         return None
     return Thumbnails(path.resolve(), tile, columns, rows) if columns * rows >= count else None

@@ -1,8 +1,8 @@
-"""What the engine costs and what it gains, with the bundled weights.
+"""Measure the overhead and the throughput of the engine, with the bundled weights.
 
     python -m tests.benchmarks.engine [--model assets/model] [--repeats 9] [--only overhead throughput ...]
 
-Run it on a machine that does nothing else. Ratios are taken between neighbours in time, in one run.
+Run it on an idle machine. Ratios compare measurements of one run that follow each other.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from PIL import Image
 from studio.engine.engine import Engine
 from studio.engine.job import Job
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
+from studio.engine.resolved import ResolvedRequest
 from studio.library.store import Library
 from studio.models.families.studio import StudioBackend, load_backend
 from studio.models.loader import reserve_torch_threads
@@ -44,35 +45,35 @@ class Call(NamedTuple):
     rows: tuple[Any, ...]
 
 
-class Watched:
-    """A sampler whose calls are written down."""
+class RecordingBackend:
+    """A backend that records its calls."""
 
-    def __init__(self, sampler: StudioBackend) -> None:
-        self._sampler = sampler
-        self.began = 0.0
+    def __init__(self, backend: StudioBackend) -> None:
+        self._backend = backend
+        self.started_at = 0.0
         self.calls: list[Call] = []
-        self.prepared: list[tuple[Request, list[Any]]] = []
-        self.preparing = 0.0  # seconds
+        self.prepared: list[tuple[ResolvedRequest, Sequence[Any]]] = []
+        self.prepare_seconds = 0.0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._sampler, name)
+        return getattr(self._backend, name)
 
-    def prepare(self, request: Request) -> list[Any]:
+    def prepare(self, resolved: ResolvedRequest) -> Sequence[Any]:
         start = time.perf_counter()
-        self.began = self.began or start
-        rows = self._sampler.prepare(request)
-        self.preparing += time.perf_counter() - start
-        self.prepared.append((request, rows))
+        self.started_at = self.started_at or start
+        rows = self._backend.prepare(resolved)
+        self.prepare_seconds += time.perf_counter() - start
+        self.prepared.append((resolved, rows))
         return rows
 
     def denoise_step(self, rows: Sequence[Any]) -> None:
         start = time.perf_counter()
-        self._sampler.denoise_step(rows)
+        self._backend.denoise_step(rows)
         self.calls.append(Call(start, time.perf_counter(), tuple(rows)))
 
 
 def mixed(draw: random.Random, number: int) -> list[Request]:
-    """Requests of all tasks with the settings that the page begins with."""
+    """Return random requests of all tasks, with the page's default settings."""
     requests: list[Request] = []
     for _ in range(number):
         prompt, seed = draw.choice(PROMPTS), draw.randrange(2**32)
@@ -89,8 +90,8 @@ def mixed(draw: random.Random, number: int) -> list[Request]:
     return requests
 
 
-class Bell:
-    """A journal that also says when a job has come to its end, so that nobody need ask again and again."""
+class WaitingJournal:
+    """A journal that can be waited for until jobs have ended."""
 
     def __init__(self, journal: Any) -> None:
         self._journal = journal
@@ -103,8 +104,8 @@ class Bell:
         self._ended[job.id].clear()
         self._journal.add_job(job)
 
-    def save_results(self, job: Job, *made: Any) -> Any:
-        pictures = self._journal.save_results(job, *made)
+    def save_results(self, job: Job, *results: Any) -> Any:
+        pictures = self._journal.save_results(job, *results)
         self._ended[job.id].set()
         return pictures
 
@@ -117,93 +118,103 @@ class Bell:
             self._ended[job_id].wait()
 
 
-def here(sampler: Any) -> Any:
-    """The sampler, for the thread that calls this, as app.py gives it to the engine's."""
+def with_threads(backend: Any) -> Any:
+    """Reserve torch's threads for the calling thread, as the studio's engine does, and return the backend."""
     reserve_torch_threads()
-    return sampler
+    return backend
 
 
 @contextmanager
-def running(sampler: Any, *, disk: bool = True, **options: Any) -> Iterator[Engine]:
-    """An engine with room for all, its pictures kept on the disk or in memory."""
+def running(backend: Any, *, disk: bool = True, **options: Any) -> Iterator[Engine]:
+    """Run an engine with a large queue, its pictures saved on the disk or in memory."""
     with tempfile.TemporaryDirectory() as folder:
-        journal = Bell(Library(Path(folder)).journal if disk else MemoryJournal())
-        engine = Engine(lambda: here(sampler), journal, resolve=resolve, max_queued=1000, max_queued_per_owner=1000, **options).start()
+        journal = WaitingJournal(Library(Path(folder)).journal if disk else MemoryJournal())
+        engine = Engine(
+            lambda: with_threads(backend),
+            journal,
+            resolve=resolve,
+            max_queued=1000,
+            max_queued_per_owner=1000,
+            **options,
+        ).start()
         engine.wait_until_ready()
-        engine.bell = journal  # type: ignore[attr-defined]
+        engine.waiting_journal = journal  # type: ignore[attr-defined]
         yield engine
         engine.shutdown(None)
 
 
 def run(engine: Engine, requests: Sequence[Request]) -> None:
-    """Asks for all at once and waits until they are kept."""
-    engine.bell.wait([engine.submit(request, OWNER) for request in requests])  # type: ignore[attr-defined]
+    """Submit all requests at once and wait until their pictures are saved."""
+    engine.waiting_journal.wait([engine.submit(request, OWNER) for request in requests])  # type: ignore[attr-defined]
 
 
 def ratio(values: Sequence[float]) -> str:
     return spread(values, digits=3)
 
 
-# ---- what it costs ----
+# ---- overhead ----
 
 
-def replay(sampler: StudioBackend, watched: Watched) -> None:
-    """The bare loop: the calls that an engine made, the same rows in each, and nothing else."""
-    place = {id(row): (j, i) for j, (_, rows) in enumerate(watched.prepared) for i, row in enumerate(rows)}
-    plan = [[place[id(row)] for row in call.rows] for call in watched.calls]
+def replay(backend: StudioBackend, recording: RecordingBackend) -> None:
+    """Repeat the calls of an engine in a bare loop, with the same rows in each."""
+    place = {id(row): (j, i) for j, (_, rows) in enumerate(recording.prepared) for i, row in enumerate(rows)}
+    plan = [[place[id(row)] for row in call.rows] for call in recording.calls]
 
-    jobs = [sampler.prepare(request) for request, _ in watched.prepared]
+    jobs = [backend.prepare(resolved) for resolved, _ in recording.prepared]
     for call in plan:
-        sampler.pipeline.denoise_call([jobs[j][i] for j, i in call])
+        backend.pipeline.denoise_call([jobs[j][i] for j, i in call])
     for rows in jobs:
         for row in rows:
-            sampler.decode(row)
+            backend.decode(row)
 
 
 def in_a_thread(work: Callable[[], None]) -> None:
-    """Does it in a thread of its own that has torch's threads, as an engine does."""
+    """Run `work` in a thread of its own that has torch's threads, as an engine does."""
     thread = threading.Thread(target=lambda: (reserve_torch_threads(), work()))
     thread.start()
     thread.join()
 
 
-def overhead(sampler: StudioBackend, repeats: int) -> str:
-    """Without traces and previews: the engine's time over that of a bare loop of the same calls."""
+def overhead(backend: StudioBackend, repeats: int) -> str:
+    """Measure the engine's time over that of a bare loop of the same calls, without traces and previews."""
     draw, lines = random.Random(1), []
     for number in (1, 4, 16):
         ratios, outside = [], []
         for repeat in range(repeats + 1):
             requests = [TextToImage("a red apple", seed=draw.randrange(2**32)) for _ in range(number)]
-            watched = Watched(sampler)
-            with running(watched, disk=False, traces=False) as engine:
+            recording = RecordingBackend(backend)
+            with running(recording, disk=False, traces=False) as engine:
                 engines = seconds(lambda e=engine, r=requests: run(e, r))
-            bare = seconds(lambda w=watched: in_a_thread(lambda: replay(sampler, w)))
+            bare = seconds(lambda r=recording: in_a_thread(lambda: replay(backend, r)))
             if repeat:
                 ratios.append(engines / bare)
-                work = watched.preparing + sum(call.end - call.start for call in watched.calls)
-                outside.append(1 - work / (watched.calls[-1].end - watched.began))
+                work = recording.prepare_seconds + sum(call.end - call.start for call in recording.calls)
+                outside.append(1 - work / (recording.calls[-1].end - recording.started_at))
         lines.append((number, ratio(ratios), spread(outside, 0.01, 2)))
     head = ("text-to-image jobs", "engine over bare loop", "of the loop's time, neither calls nor preparing, %")
     return table(head, lines)
 
 
 def paired(
-    sampler: StudioBackend, requests: Callable[[], Sequence[Request]], repeats: int, ways: Sequence[dict[str, Any]]
+    backend: StudioBackend,
+    requests: Callable[[], Sequence[Request]],
+    repeats: int,
+    options_pair: Sequence[dict[str, Any]],
 ) -> list[float]:
-    """Time of the second way over that of the first, turn by turn. `followed`: someone looks at every job."""
+    """Return the time with the second options over that with the first, alternating. `followed`: follow every job."""
     ratios = []
     for repeat in range(repeats + 1):
-        asked, taken = requests(), []
-        for way in ways if repeat % 2 else reversed(ways):
-            options = dict(way)
+        batch, taken = requests(), []
+        for options in options_pair if repeat % 2 else reversed(options_pair):
+            options = dict(options)
             followed = options.pop("followed", False)
-            with running(sampler, **options) as engine:
+            with running(backend, **options) as engine:
                 start = time.perf_counter()
-                ids = [engine.submit(request, OWNER) for request in asked]
+                ids = [engine.submit(request, OWNER) for request in batch]
                 threads = [threading.Thread(target=lambda i=i, e=engine: [*e.follow(i, OWNER)]) for i in ids]
                 for thread in threads if followed else ():
                     thread.start()
-                engine.bell.wait(ids)  # type: ignore[attr-defined]
+                engine.waiting_journal.wait(ids)  # type: ignore[attr-defined]
                 taken.append(time.perf_counter() - start)
                 for thread in threads if followed else ():
                     thread.join()
@@ -213,34 +224,34 @@ def paired(
     return ratios
 
 
-def extras(sampler: StudioBackend, repeats: int) -> str:
-    """What traces and previews add, pictures and traces kept on the disk."""
+def extras(backend: StudioBackend, repeats: int) -> str:
+    """Measure the time that traces and previews add, with pictures and traces saved on the disk."""
     draw, lines = random.Random(2), []
     plain: dict[str, Any] = {"traces": False}
     for number in (1, 16):
         for name, other in (("traces", {"traces": True}), ("previews, someone follows each job", {"followed": True})):
-            ways = [plain, {**plain, **other}]
-            ratios = paired(sampler, lambda n=number: mixed(draw, n), repeats, ways)
+            pair = [plain, {**plain, **other}]
+            ratios = paired(backend, lambda n=number: mixed(draw, n), repeats, pair)
             lines.append((name, number, ratio(ratios)))
     return table(("with", "jobs of mixed tasks", "time over that without"), lines)
 
 
-# ---- what it gains ----
+# ---- gains ----
 
 
-def throughput(sampler: StudioBackend, repeats: int) -> str:
-    """Users who ask at once, each for one thing, against the same things one after the other."""
+def throughput(backend: StudioBackend, repeats: int) -> str:
+    """Compare users who submit one job each at once with the same jobs one after the other."""
     draw, lines = random.Random(3), []
     for users in (1, 4, 16, 64):
         ratios, rates = [], []
         for repeat in range(max(2, repeats if users <= 16 else repeats // 3) + 1):
-            asked = mixed(draw, users)
+            batch = mixed(draw, users)
             taken = {}
             for together in (True, False) if repeat % 2 else (False, True):
-                with running(sampler) as engine:
+                with running(backend) as engine:
                     run(engine, mixed(draw, 2))  # warm
                     start = time.perf_counter()
-                    for part in [asked] if together else [[request] for request in asked]:
+                    for part in [batch] if together else [[request] for request in batch]:
                         run(engine, part)
                     taken[together] = time.perf_counter() - start
             if repeat:
@@ -251,7 +262,7 @@ def throughput(sampler: StudioBackend, repeats: int) -> str:
 
 
 def crowd(engine: Engine) -> list[str]:
-    """Long jobs, once all are on their way."""
+    """Submit long jobs, and return their ids once all run."""
     requests = [TextToImage("a cat", steps=LONG_STEPS, seed=seed) for seed in range(LONG_JOBS)]
     ids = [engine.submit(request, OWNER) for request in requests]
     while not all(engine.view(job_id, OWNER).step > 1 for job_id in ids):
@@ -259,15 +270,15 @@ def crowd(engine: Engine) -> list[str]:
     return ids
 
 
-def in_a_crowd(sampler: StudioBackend, repeats: int) -> str:
-    """Short jobs that come while long ones run, at random moments, one after another."""
+def in_a_crowd(backend: StudioBackend, repeats: int) -> str:
+    """Measure short jobs that are submitted one after another, at random moments, while long ones run."""
     draw, alone, crowded, ratios = random.Random(4), [], [], []
 
     def short() -> Request:
         return TextToImage("a red apple", steps=SHORT_STEPS, seed=draw.randrange(2**32))
 
     for _ in range(repeats):
-        with running(sampler) as engine:
+        with running(backend) as engine:
             run(engine, [short() for _ in range(4)])  # warm
             mine = [seconds(lambda e=engine: run(e, [short()])) for _ in range(5)]
             long = crowd(engine)
@@ -290,23 +301,23 @@ def in_a_crowd(sampler: StudioBackend, repeats: int) -> str:
     return table(head, [figures])
 
 
-def cancelling(sampler: StudioBackend, repeats: int) -> str:
-    """From `cancel` to the end of the last call in which the job has a row."""
+def cancelling(backend: StudioBackend, repeats: int) -> str:
+    """Measure the time from `cancel` to the end of the last call in which the job has a row."""
     draw, answers, leaves, beyond = random.Random(5), [], [], []
     for _ in range(repeats):
-        watched = Watched(sampler)
-        with running(watched, disk=False) as engine:
+        recording = RecordingBackend(backend)
+        with running(recording, disk=False) as engine:
             ids, moments = crowd(engine), {}
             for number in draw.sample(range(LONG_JOBS), 4):
                 time.sleep(draw.uniform(0.0, 0.1))
                 moments[number] = time.perf_counter()
                 answers.append(seconds(lambda e=engine, i=ids[number]: e.cancel(i, OWNER)))
-            calls = len(watched.calls)
-            while len(watched.calls) < calls + 4:  # what still has rows in a call now is not to be missed
+            calls = len(recording.calls)
+            while len(recording.calls) < calls + 4:  # so that no call is missed in which the job still has rows
                 time.sleep(0.005)
         for number, moment in moments.items():
-            rows = {id(row) for request, rows in watched.prepared if request.seed == number for row in rows}
-            last = [call for call in watched.calls if rows & {id(row) for row in call.rows}][-1]
+            rows = {id(row) for resolved, rows in recording.prepared if resolved.request.seed == number for row in rows}
+            last = [call for call in recording.calls if rows & {id(row) for row in call.rows}][-1]
             leaves.append(max(last.end - moment, 0.0))
             beyond.append(max(last.end - moment - (last.end - last.start), 0.0))
     head = ("", "ms, median (least to most)")
@@ -338,12 +349,12 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     print(heading())
-    sampler = load_backend(args.model, args.device)
-    print(f"{torch.get_num_threads()} threads, on {sampler.device}, float32, {args.repeats} times each.", end=" ")
+    backend = load_backend(args.model, args.device)
+    print(f"{torch.get_num_threads()} threads, on {backend.device}, float32, {args.repeats} times each.", end=" ")
     print("Medians (least to most).\n")
     for name in args.only:
         title, measure = PARTS[name]
-        print(f"### {title}\n\n{(measure.__doc__ or '').strip()}\n\n{measure(sampler, args.repeats)}", flush=True)
+        print(f"### {title}\n\n{(measure.__doc__ or '').strip()}\n\n{measure(backend, args.repeats)}", flush=True)
 
 
 if __name__ == "__main__":

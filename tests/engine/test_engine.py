@@ -407,7 +407,7 @@ def test_what_is_being_kept_cannot_be_cancelled(start):
     assert engine.view(job_id, "me").state == "running" and engine.status.phase == "running"
     assert not engine.cancel(job_id, "me")
     journal.leave.set()
-    assert [*engine.follow(job_id, "me")][-1].state == "done" and journal.kept[job_id] == 1
+    assert [*engine.follow(job_id, "me")][-1].state == "done" and journal.saves[job_id] == 1
 
 
 def test_no_more_is_taken_in_than_the_keeper_can_keep(start, monkeypatch):
@@ -604,7 +604,7 @@ def test_what_is_unfinished_at_a_shutdown_is_taken_up_again_once(start):
 
     again = start(FakeBackend(), journal, max_active=2)
     eventually(lambda: {entry.state for entry in journal.entries.values()} == {"done"})
-    assert set(journal.kept.values()) == {1} and again.view(ids[0], "me") is None
+    assert set(journal.saves.values()) == {1} and again.view(ids[0], "me") is None
     assert [*again.follow(ids[1], "me")][-1].state == "done" and again.view(ids[1], "you") is None
     other = MemoryJournal()
     alone = done(start(FakeBackend(), other), requests[1])
@@ -642,7 +642,7 @@ def test_what_comes_while_the_unfinished_is_taken_up_runs_once(start):
     journal.ask.set()
     eventually(lambda: engine.view(job_id, "me").state == "done")
     eventually(lambda: engine.status.phase == "idle")
-    assert sum(engine.backend.calls) == 2 and journal.kept[job_id] == 1
+    assert sum(engine.backend.calls) == 2 and journal.saves[job_id] == 1
 
 
 def test_an_engine_may_be_shut_down_before_it_has_begun():
@@ -710,7 +710,7 @@ def test_many_threads_submit_follow_cancel_and_move(start):
     for job_id, (owner, request, cancelled) in expected.items():
         entry = journal.entries[job_id]
         assert (entry.owner, entry.request) == (owner, request)
-        assert entry.state == ("cancelled" if cancelled else "done") and journal.kept[job_id] == (not cancelled)
+        assert entry.state == ("cancelled" if cancelled else "done") and journal.saves[job_id] == (not cancelled)
         seeds = [picture.seed for picture in entry.pictures]
         assert cancelled or tuple(seeds) == resolve(request).seeds
     eventually(lambda: engine._budget.left == MAX_TOTAL_BYTES)

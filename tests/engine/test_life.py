@@ -95,7 +95,12 @@ class Life(RuleBasedStateMachine):
         """A new process."""
         sampler = FakeBackend(sample_size=SIZE, fits=self.fits)
         self.engine = Engine(
-            lambda: sampler, self.journal, resolve=resolve, max_active=self.active, max_queued=12, max_queued_per_owner=8
+            lambda: sampler,
+            self.journal,
+            resolve=resolve,
+            max_active=self.active,
+            max_queued=12,
+            max_queued_per_owner=8,
         )
         self.engine._restore_jobs()
         self.engine._load_backend()
@@ -193,7 +198,7 @@ class Life(RuleBasedStateMachine):
         for job_id, (owner, request) in self.taken.items():
             entry = self.journal.entries[job_id]
             assert (entry.owner, entry.request) == (owner, request)
-            assert self.journal.kept[job_id] == (entry.state == "done")
+            assert self.journal.saves[job_id] == (entry.state == "done")
             for other in OWNERS:
                 view = self.engine.view(job_id, other)
                 assert view is None or other == owner
