@@ -1,6 +1,6 @@
 """Paint the shipped example pictures with the studio itself. Run it after each change of weights.
 
-    python -m studio.services.examples [--model assets/model] [--out assets/examples]
+python -m studio.services.examples [--model assets/model] [--out assets/examples]
 """
 
 from __future__ import annotations

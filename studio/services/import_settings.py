@@ -86,9 +86,7 @@ def read_settings(path: str | Path, capabilities: Capabilities, model: ModelInfo
     return imported
 
 
-def _switches(
-    settings: Mapping[str, Any], values: Mapping[str, Any], capabilities: Capabilities
-) -> dict[str, Any]:
+def _switches(settings: Mapping[str, Any], values: Mapping[str, Any], capabilities: Capabilities) -> dict[str, Any]:
     """Return the output size and the switches that make the same picture again, as far as the settings tell them."""
     switches: dict[str, Any] = {}
     if settings.get("task", TextToImage.task) == TextToImage.task:
