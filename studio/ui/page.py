@@ -16,7 +16,7 @@ from studio.ui.components.queue_panel import queue_html
 from studio.ui.components.send_to import SendTarget
 from studio.ui.components.views import parse_view_token
 from studio.ui.events import Click, Updates, Visitor
-from studio.ui.scripts import STATIC, head_html, module_routes, on_load
+from studio.ui.scripts import head_html, module_routes, on_load
 from studio.ui.tabs.inpaint import InpaintTab
 from studio.ui.tabs.library import LibraryTab
 from studio.ui.tabs.noise.tab import NoiseTab, build_noise
@@ -26,7 +26,6 @@ from studio.ui.theme import studio_theme
 
 NOISE_TAB = "noise"
 REFRESH_SECONDS = 1.0  # between two updates of the header and the queue
-STYLE_SHEETS = ("style.css", "noise.css")
 
 
 def build_page(context: AppContext) -> gr.Blocks:
@@ -67,7 +66,7 @@ def launch_options(context: AppContext) -> dict[str, Any]:
     if context.vocabulary and context.vocabulary.thumbnails:
         folders.append(context.vocabulary.thumbnails.path)
     return {
-        "theme": studio_theme("".join((STATIC / name).read_text("utf-8") for name in STYLE_SHEETS)),
+        "theme": studio_theme(),
         "head": f'<link rel="icon" href="{icon_uri()}">{head_html()}',
         "app_kwargs": {"routes": module_routes()},
         "allowed_paths": [str(path.resolve()) for path in folders],

@@ -1,10 +1,12 @@
-"""The look of Gradio's own parts: colours, type, spacing. The rest of the look is in static/style.css.
+"""The look of Gradio's own parts: colours, type, spacing. The rest is in static/styles.
 
 The font is Source Sans Pro, which ships with Gradio, so that the page asks no other host for anything. Of the fonts in
 Gradio 6.31 only some files hold Latin letters; Source Sans 3 and the semi-bold ones do not.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import gradio as gr
 from gradio.themes.utils.colors import Color
@@ -41,11 +43,16 @@ _ACCENT = Color(
 )
 
 
-def studio_theme(style_sheet: str) -> gr.themes.Base:
-    """Return the theme with a style sheet.
+_STYLES = Path(__file__).parent / "static" / "styles"
+# In this order: later files override earlier ones.
+_STYLE_SHEETS = ("page.css", "result.css", "library.css", "narrow.css", "noise.css")
 
-    As part of the theme, the style sheet is there before the page, also when Gradio asks for a password, and its
-    selectors stay as written. Gradio rewrites those of `css` in `launch`.
+
+def studio_theme() -> gr.themes.Base:
+    """Return the theme with the studio's style sheets.
+
+    A theme's style sheet arrives before the page, also before the login page, and Gradio leaves its selectors as they
+    are. It would rewrite those of `launch(css=...)`.
     """
     theme = gr.themes.Base(
         primary_hue=_ACCENT,
@@ -57,7 +64,7 @@ def studio_theme(style_sheet: str) -> gr.themes.Base:
         font=[LocalFont("Source Sans Pro", weights=(400, 700)), "system-ui", "sans-serif"],
         font_mono=[LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"],
     )
-    theme.custom_css = style_sheet
+    theme.custom_css = "".join((_STYLES / name).read_text("utf-8") for name in _STYLE_SHEETS)
     return theme.set(
         body_background_fill="*neutral_100",
         body_background_fill_dark="*neutral_950",

@@ -19,7 +19,7 @@ from studio.models.families.studio import StudioBackend
 from studio.models.loader import reserve_torch_threads
 from studio.services.noise.service import ASSETS, NoiseService
 from studio.services.owners import Owners
-from studio.ui.scripts import STATIC, module_routes
+from studio.ui.scripts import module_routes
 from studio.ui.tabs.noise.tab import build_noise
 from studio.ui.theme import studio_theme
 from tests.diffusion.conftest import random_pipeline
@@ -49,7 +49,6 @@ def main() -> None:
         picture = gr.Textbox(label="Picture", elem_id="picture")
         owner = gr.Textbox(label="Owner", elem_id="owner")
         gr.Button("Open", elem_id="open").click(tab.open, [owner, picture], [tab.inbox], show_progress="hidden")
-    styles = (STATIC / "style.css").read_text("utf-8") + (STATIC / "noise.css").read_text("utf-8")
     page.launch(
         server_name="127.0.0.1",
         server_port=port,
@@ -57,7 +56,7 @@ def main() -> None:
         quiet=True,
         share=False,
         ssr_mode=False,
-        theme=studio_theme(styles),
+        theme=studio_theme(),
         app_kwargs={"routes": module_routes()},
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())

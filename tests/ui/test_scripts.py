@@ -33,7 +33,9 @@ def test_modules_are_served_below_a_root_path_that_a_proxy_strips():
     assert TestClient(Starlette(routes=module_routes()), root_path="/studio").get(address).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["style.css", "tsconfig.json", "../scripts.py", "..%2fscripts.py", "", "none.js"])
+@pytest.mark.parametrize(
+    "name", ["styles/page.css", "tsconfig.json", "../scripts.py", "..%2fscripts.py", "", "none.js"]
+)
 def test_nothing_else_is_served(client, name):
     folder = re.search(r'src="(modules/\w+/)page\.js"', head_html()).group(1)
     assert client.get(folder + name).status_code == 404
