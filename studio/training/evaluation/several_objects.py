@@ -1,4 +1,4 @@
-"""Evaluate pictures of several objects and of tinted ones: colour, relations, counts, and likeness to training."""
+"""Evaluate pictures of several objects and of tinted ones: colour, relations, counts, and similarity to training scenes."""
 
 from __future__ import annotations
 
