@@ -16,7 +16,8 @@ export const find = (selector, root = document) => root.querySelector(selector);
  * @param {Root} [root]
  * @returns {HTMLElement[]}
  */
-export const findAll = (selector, root = document) => [...root.querySelectorAll(selector)].map((element) => /** @type {HTMLElement} */ (element));
+export const findAll = (selector, root = document) =>
+  [...root.querySelectorAll(selector)].map((element) => /** @type {HTMLElement} */ (element));
 
 /**
  * The first button that matches, or null.

@@ -36,7 +36,9 @@ function followDrag(change, event) {
   if (!event.dataTransfer?.types.includes("Files")) return;
   event.preventDefault();
   depth = Math.max(0, depth + change);
-  document.body.dataset.drop = pictureButton() ? "Drop a picture to open it here" : "Drop a picture to load its settings";
+  document.body.dataset.drop = pictureButton()
+    ? "Drop a picture to open it here"
+    : "Drop a picture to load its settings";
   document.body.classList.toggle("dropping", change >= 0 && depth > 0);
 }
 addEventListener("dragenter", (event) => followDrag(1, event));

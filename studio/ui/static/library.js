@@ -44,7 +44,8 @@ export function mountLibrary(element, trigger, watch) {
   const pieces = () => findAll(".piece", element);
   const pieceOf = (/** @type {string} */ id) => find(`.piece[data-id="${CSS.escape(id ?? "")}"]`, element);
   const idAt = (/** @type {Event} */ event) => closest(event, ".piece")?.dataset.id;
-  const ask = (/** @type {string} */ act, /** @type {string[]} */ ids, more = {}) => trigger("click", { act, ids, ...more });
+  const ask = (/** @type {string} */ act, /** @type {string[]} */ ids, more = {}) =>
+    trigger("click", { act, ids, ...more });
 
   // ---- selection ----
 
@@ -120,7 +121,8 @@ export function mountLibrary(element, trigger, watch) {
     const piece = pieceOf(id);
     if (!piece) return;
     current = viewer.dataset.id = id;
-    const image = findImage("img", viewer), thumbnail = findImage("img", piece);
+    const image = findImage("img", viewer),
+      thumbnail = findImage("img", piece);
     image.src = thumbnail.src;
     image.alt = find(".open", piece).title;
     image.width = thumbnail.width; // the shape, until the picture is loaded

@@ -43,7 +43,8 @@ export function mountMaskEditor(element, sendMask, watch) {
   function reset() {
     board = find(".board", element);
     if (!board) return;
-    const width = Number(board.dataset.width), height = Number(board.dataset.height);
+    const width = Number(board.dataset.width),
+      height = Number(board.dataset.height);
     const scale = MASK_SIDE / Math.max(width, height);
     canvas = findCanvas(".board canvas", element);
     canvas.width = Math.max(1, Math.round(width * scale));
@@ -222,7 +223,8 @@ export function mountMaskEditor(element, sendMask, watch) {
     else if (button.dataset.do === "clear") clearMask();
   });
   element.addEventListener("input", (event) => {
-    if (targetMatches(event, "[data-size]")) brushPercent = Number(/** @type {HTMLInputElement} */ (event.target).value);
+    if (targetMatches(event, "[data-size]"))
+      brushPercent = Number(/** @type {HTMLInputElement} */ (event.target).value);
   });
   document.addEventListener("keydown", (event) => {
     if (!canvas?.checkVisibility() || targetMatches(event, "input:not([type=range]), textarea")) return;

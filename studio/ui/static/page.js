@@ -16,7 +16,8 @@ const CLICKS = {
   "[data-zoom]": zoomComparison,
   "button.run-button, #strip [data-pick]": scrollToResult,
   "[data-tray]": toggleQueue,
-  "[data-fold]": (element) => element.setAttribute("aria-expanded", String(element.getAttribute("aria-expanded") !== "true")),
+  "[data-fold]": (element) =>
+    element.setAttribute("aria-expanded", String(element.getAttribute("aria-expanded") !== "true")),
   "[data-shade]": toggleTheme,
 };
 document.addEventListener("click", (event) => {
@@ -40,15 +41,19 @@ function pressVisible(selector) {
   const button = /** @type {HTMLButtonElement} */ (findVisible(selector));
   if (button && !button.disabled) button.click();
 }
-document.addEventListener("keydown", (event) => {
-  if (find("dialog[open]")) return;
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    pressVisible("button.run-button");
-  } else if (event.key === "Escape" && !event.isComposing && !targetMatches(event, HANDLES_ESCAPE)) {
-    pressVisible("button.stop-button");
-  }
-}, true);
+document.addEventListener(
+  "keydown",
+  (event) => {
+    if (find("dialog[open]")) return;
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      pressVisible("button.run-button");
+    } else if (event.key === "Escape" && !event.isComposing && !targetMatches(event, HANDLES_ESCAPE)) {
+      pressVisible("button.stop-button");
+    }
+  },
+  true,
+);
 
 // Gradio gives every radio button a name of its own. One name per group lets the arrow keys move inside it.
 document.addEventListener("focusin", (event) => {

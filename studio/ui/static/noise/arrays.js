@@ -75,10 +75,14 @@ export function formatNumber(value, decimals = 4) {
  * @param {string} text
  */
 export const mathHtml = (text) =>
-  text.replace(/x_(t|next)/g, "x<sub>$1</sub>").replace(/x̂0/g, "x̂<sub>0</sub>").replace(/\bx0/g, "x<sub>0</sub>");
+  text
+    .replace(/x_(t|next)/g, "x<sub>$1</sub>")
+    .replace(/x̂0/g, "x̂<sub>0</sub>")
+    .replace(/\bx0/g, "x<sub>0</sub>");
 
 /**
  * Names and values as entries of a <dl>.
  * @param {[string, string][]} pairs
  */
-export const factsHtml = (pairs) => pairs.map(([name, value]) => `<div><dt>${name}</dt><dd>${value}</dd></div>`).join("");
+export const factsHtml = (pairs) =>
+  pairs.map(([name, value]) => `<div><dt>${name}</dt><dd>${value}</dd></div>`).join("");

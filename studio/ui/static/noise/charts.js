@@ -3,7 +3,12 @@
 export const CURVE_COLOURS = ["--nv-1", "--nv-2", "--nv-3", "--nv-4"]; // CSS variables
 /** Dashes tell lines apart without their colours. @type {Record<string, string>} */
 const DASHES = { "--nv-2": "7 3", "--nv-3": "2 3", "--nv-4": "10 3 2 3" };
-const WIDTH = 360, HEIGHT = 170, LEFT = 40, BOTTOM = 20, TOP = 6, RIGHT = 4;
+const WIDTH = 360,
+  HEIGHT = 170,
+  LEFT = 40,
+  BOTTOM = 20,
+  TOP = 6,
+  RIGHT = 4;
 
 /**
  * @typedef {object} Line
@@ -50,10 +55,14 @@ export class Chart {
     const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img", "aria-label": label });
     root.append(svg("path", { class: "axis", d: `M${LEFT} ${TOP}V${HEIGHT - BOTTOM}H${WIDTH - RIGHT}` }));
     for (const [i, y] of ys.entries()) {
-      root.append(svg("text", { class: "y", x: LEFT - 6, y: this.#y(y) + (i ? 9 : 0), "text-anchor": "end" }, tickLabel(y)));
+      root.append(
+        svg("text", { class: "y", x: LEFT - 6, y: this.#y(y) + (i ? 9 : 0), "text-anchor": "end" }, tickLabel(y)),
+      );
     }
     for (const [i, x] of xs.entries()) {
-      root.append(svg("text", { class: "x", x: this.#x(x), y: HEIGHT - 5, "text-anchor": i ? "end" : "start" }, tickLabel(x)));
+      root.append(
+        svg("text", { class: "x", x: this.#x(x), y: HEIGHT - 5, "text-anchor": i ? "end" : "start" }, tickLabel(x)),
+      );
     }
     this.#bars = svg("path", { class: "bars" });
     if (bars) root.append(this.#bars);
@@ -79,7 +88,10 @@ export class Chart {
 
   /** @param {Line} line */
   #path(line) {
-    const points = Array.from(line.y, (y, i) => `${this.#x(line.x ? line.x[i] : i).toFixed(1)} ${this.#y(y).toFixed(1)}`);
+    const points = Array.from(
+      line.y,
+      (y, i) => `${this.#x(line.x ? line.x[i] : i).toFixed(1)} ${this.#y(y).toFixed(1)}`,
+    );
     const path = svg("path", { d: `M${points.join("L")}`, class: line.chosen ? "chosen" : "" });
     path.setAttribute("style", `stroke: var(${line.colour}); stroke-dasharray: ${DASHES[line.colour] ?? "none"}`);
     return path;
@@ -103,7 +115,8 @@ export class Chart {
   drawBars(values, from, width) {
     const bottom = this.#y(this.#ys[0]);
     const bars = values.map((y, i) => {
-      const left = this.#x(from + i * width).toFixed(1), right = this.#x(from + (i + 1) * width).toFixed(1);
+      const left = this.#x(from + i * width).toFixed(1),
+        right = this.#x(from + (i + 1) * width).toFixed(1);
       return `M${left} ${bottom}V${this.#y(y).toFixed(1)}H${right}V${bottom}Z`;
     });
     this.#bars.setAttribute("d", bars.join(""));

@@ -8,7 +8,8 @@ import { LAST_TIME } from "./tab.js";
 /** @import { NoiseTab } from "./tab.js" */
 /** @typedef {{ sampler: string, steps: number, guidance: number, seed: number }} Entry one run of the form */
 
-const MAX_RUNS = 4, MIN_RUNS = 2;
+const MAX_RUNS = 4,
+  MIN_RUNS = 2;
 /** @type {Entry} */
 const DEFAULTS = { sampler: "studio", steps: 10, guidance: 3, seed: 1 };
 /** What "Compare by" offers. @type {Record<string, Partial<Entry>[]>} */
@@ -63,8 +64,10 @@ export class CompareView {
       fieldset.hidden = fieldset.disabled = i >= entries.length;
       const entry = { ...DEFAULTS, ...entries[i] };
       for (const name of NAMES) {
-        const field = entryField(fieldset, name), value = String(entry[name]);
-        const isOffered = !(field instanceof HTMLSelectElement) || [...field.options].some((option) => option.value === value);
+        const field = entryField(fieldset, name),
+          value = String(entry[name]);
+        const isOffered =
+          !(field instanceof HTMLSelectElement) || [...field.options].some((option) => option.value === value);
         if (isOffered) field.value = value;
       }
     }
@@ -100,7 +103,8 @@ export class CompareView {
    * @param {FormData} form
    */
   run(form) {
-    const entries = this.entries(), prompt = String(form.get("prompt"));
+    const entries = this.entries(),
+      prompt = String(form.get("prompt"));
     const differing = NAMES.filter((name) => new Set(entries.map((entry) => entry[name])).size > 1);
     const names = differing.length ? differing : NAMES.slice(0, 1);
     const label = (/** @type {Entry} */ entry) => names.map((name) => this.#settingText(name, entry)).join(", ");
@@ -128,17 +132,25 @@ export class CompareView {
     this.tab.slot("distance-note").textContent =
       "Logarithmic scale. The error is the root mean square over the pixels, which range from −1 to 1. The reference " +
       `is a run of ${data.converged} steps with the same noise, words and guidance. The last point is the picture itself.`;
-    const distances = data.runs.flatMap((run) => run.distance), most = Math.max(...distances);
+    const distances = data.runs.flatMap((run) => run.distance),
+      most = Math.max(...distances);
     const least = Math.min(...distances.filter(Boolean), most / 2);
-    const lines = (/** @type {"t" | "called"} */ x) => data.runs.map((run, i) => ({ x: run[x], y: run.distance, colour: CURVE_COLOURS[i] }));
+    const lines = (/** @type {"t" | "called"} */ x) =>
+      data.runs.map((run, i) => ({ x: run[x], y: run.distance, colour: CURVE_COLOURS[i] }));
     /** @type {[number, number]} */
     const ys = [least, most];
     this.#distances = new Chart(this.tab.chart("distance"), lines("t"), {
-      xs: [0, LAST_TIME], ys, log: true, label: "error against the reference over t, logarithmic",
+      xs: [0, LAST_TIME],
+      ys,
+      log: true,
+      label: "error against the reference over t, logarithmic",
     });
     const calls = Math.max(2, ...data.runs.map((run) => run.calls));
     new Chart(this.tab.chart("cost"), lines("called"), {
-      xs: [1, calls], ys, log: true, label: "error against the reference over network calls, logarithmic",
+      xs: [1, calls],
+      ys,
+      log: true,
+      label: "error against the reference over network calls, logarithmic",
     });
     this.tab.draw();
   }
@@ -157,7 +169,8 @@ export class CompareView {
     find("canvas", figure).setAttribute("aria-label", `prediction of ${run.label}`);
     const pictures = run.rows && run.rows !== run.calls ? ` on ${run.rows} pictures` : "";
     const fitted = run.fitted ? ", weights fitted for this number" : "";
-    find("span", figure).textContent = `${run.calls} network calls${pictures}${fitted}; final error ${run.distance.at(-1).toFixed(3)}`;
+    find("span", figure).textContent =
+      `${run.calls} network calls${pictures}${fitted}; final error ${run.distance.at(-1).toFixed(3)}`;
     findButton("button", figure).addEventListener("click", () => this.tab.events.open({ picture: run.picture }));
     return figure;
   }
@@ -184,7 +197,9 @@ export class CompareView {
 
   rows() {
     if (!this.data) return [];
-    return this.data.runs.flatMap((run) => run.t.map((t, i) => ({ run: run.label, t, network_calls: run.called[i], distance: run.distance[i] })));
+    return this.data.runs.flatMap((run) =>
+      run.t.map((t, i) => ({ run: run.label, t, network_calls: run.called[i], distance: run.distance[i] })),
+    );
   }
 
   towardNoise() {
@@ -197,16 +212,25 @@ export class CompareView {
 
   /** @param {URLSearchParams} params */
   writeLink(params) {
-    params.set("runs", this.entries().map((entry) => NAMES.map((name) => entry[name]).join(",")).join(";"));
+    params.set(
+      "runs",
+      this.entries()
+        .map((entry) => NAMES.map((name) => entry[name]).join(","))
+        .join(";"),
+    );
   }
 
   /** @param {URLSearchParams} params */
   readLink(params) {
     if (!params.get("runs")) return;
-    const entries = params.get("runs").split(";").slice(0, MAX_RUNS).map((text) => {
-      const [sampler, steps, guidance, seed] = text.split(",");
-      return { sampler, steps: Number(steps), guidance: Number(guidance), seed: Number(seed) };
-    });
+    const entries = params
+      .get("runs")
+      .split(";")
+      .slice(0, MAX_RUNS)
+      .map((text) => {
+        const [sampler, steps, guidance, seed] = text.split(",");
+        return { sampler, steps: Number(steps), guidance: Number(guidance), seed: Number(seed) };
+      });
     if (entries.length < MIN_RUNS) return this.tab.showProblem("This link names fewer than two runs.");
     this.fill(entries);
     /** @type {HTMLFormElement} */ (find("[data-form=compare]", this.tab.element)).requestSubmit();
@@ -217,4 +241,5 @@ export class CompareView {
  * @param {Element} fieldset
  * @param {string} name
  */
-const entryField = (fieldset, name) => /** @type {HTMLInputElement | HTMLSelectElement} */ (find(`[name=${name}]`, fieldset));
+const entryField = (fieldset, name) =>
+  /** @type {HTMLInputElement | HTMLSelectElement} */ (find(`[name=${name}]`, fieldset));

@@ -8,10 +8,12 @@ import { LAST_TIME } from "./tab.js";
 
 const PICTURE_SIDE = 192; // px of each picture
 const GAP = 8; // px between pictures
-const MAX_FRAMES = 120, FREE_FRAMES = 41; // FREE_FRAMES: of a view without stops
+const MAX_FRAMES = 120,
+  FREE_FRAMES = 41; // FREE_FRAMES: of a view without stops
 const SECONDS = 6; // of an animation
 const MAX_STRIP_WIDTH = 16000; // px that browsers and viewers open
-const FILM_TYPE = "video/mp4", FILM_BITS_PER_SECOND = 4e6;
+const FILM_TYPE = "video/mp4",
+  FILM_BITS_PER_SECOND = 4e6;
 const NOTHING = "This view shows nothing yet that can be saved.";
 
 /** @param {NoiseTab} tab */
@@ -27,11 +29,13 @@ export function connectExport(tab) {
 
 /** @param {NoiseTab} tab */
 async function copyLink(tab) {
-  const link = makeLink(tab), note = linkNote(tab);
+  const link = makeLink(tab),
+    note = linkNote(tab);
   try {
     await navigator.clipboard.writeText(link);
     tab.showMessage(`Link copied. ${note}`);
-  } catch { // browsers give no clipboard without https
+  } catch {
+    // browsers give no clipboard without https
     history.replaceState(null, "", link);
     tab.showMessage(`The link is in the address bar. ${note}`);
   }
@@ -47,8 +51,9 @@ async function exportView(tab, kind) {
   if (kind === "csv" || kind === "json") {
     const rows = tab.view.rows();
     if (!rows.length) return tab.showProblem(NOTHING);
-    const json = () => JSON.stringify({ view: tab.viewName, link: makeLink(tab), rows }, null, 1);
-    return saveBlob(kind === "csv" ? new Blob([csvOf(rows)], { type: "text/csv" }) : new Blob([json()], { type: "application/json" }), name);
+    const text =
+      kind === "csv" ? csvOf(rows) : JSON.stringify({ view: tab.viewName, link: makeLink(tab), rows }, null, 1);
+    return saveBlob(new Blob([text], { type: kind === "csv" ? "text/csv" : "application/json" }), name);
   }
   const frames = drawFrames(tab, kind === "strip");
   if (!frames.length) return tab.showProblem(NOTHING);
@@ -70,7 +75,8 @@ async function exportView(tab, kind) {
  * @param {NoiseTab} tab
  */
 function exportTimes(tab) {
-  const stops = tab.view.stops() ?? Array.from({ length: FREE_FRAMES }, (_, i) => Math.round((LAST_TIME * i) / (FREE_FRAMES - 1)));
+  const stops =
+    tab.view.stops() ?? Array.from({ length: FREE_FRAMES }, (_, i) => Math.round((LAST_TIME * i) / (FREE_FRAMES - 1)));
   const every = Math.ceil(stops.length / MAX_FRAMES);
   const times = stops.filter((_, i) => i % every === 0 || i === stops.length - 1);
   return times.sort((a, b) => (tab.view.towardNoise() ? a - b : b - a));
@@ -82,14 +88,17 @@ function exportTimes(tab) {
  * @param {boolean} below whether the pictures stand one below the other
  */
 function drawFrames(tab, below) {
-  const before = tab.time, pictures = tab.view.canvases().filter((canvas) => canvas?.width > 1);
+  const before = tab.time,
+    pictures = tab.view.canvases().filter((canvas) => canvas?.width > 1);
   if (!pictures.length) return [];
-  const isPlane = tab.viewName === "plane", side = isPlane ? 2 * PICTURE_SIDE : PICTURE_SIDE;
+  const isPlane = tab.viewName === "plane",
+    side = isPlane ? 2 * PICTURE_SIDE : PICTURE_SIDE;
   const length = pictures.length * (side + GAP) - GAP;
   const frames = exportTimes(tab).map((t) => {
     tab.time = t;
     tab.view.draw();
-    const frame = below ? newCanvas(side, length) : newCanvas(length, side), context = frame.getContext("2d");
+    const frame = below ? newCanvas(side, length) : newCanvas(length, side),
+      context = frame.getContext("2d");
     context.fillStyle = tab.css("--body-background-fill") || "#fff";
     context.fillRect(0, 0, frame.width, frame.height);
     context.imageSmoothingEnabled = isPlane;
@@ -111,7 +120,8 @@ function drawFrames(tab, below) {
 function stripOf(frames) {
   const width = Math.min(frames[0].width, Math.floor(MAX_STRIP_WIDTH / frames.length));
   const height = Math.round((frames[0].height * width) / frames[0].width);
-  const strip = newCanvas(width * frames.length, height), context = strip.getContext("2d");
+  const strip = newCanvas(width * frames.length, height),
+    context = strip.getContext("2d");
   for (const [i, frame] of frames.entries()) context.drawImage(frame, i * width, 0, width, height);
   return new Promise((resolve) => strip.toBlob(resolve));
 }
@@ -122,10 +132,15 @@ function stripOf(frames) {
  */
 async function recordFilm(frames) {
   const canvas = newCanvas(2 * Math.ceil(frames[0].width / 2), frames[0].height); // an even width, as encoders need
-  const recorder = new MediaRecorder(canvas.captureStream(), { mimeType: FILM_TYPE, videoBitsPerSecond: FILM_BITS_PER_SECOND });
+  const recorder = new MediaRecorder(canvas.captureStream(), {
+    mimeType: FILM_TYPE,
+    videoBitsPerSecond: FILM_BITS_PER_SECOND,
+  });
   /** @type {Blob[]} */
   const parts = [];
-  const stopped = new Promise((resolve) => { recorder.onstop = resolve; });
+  const stopped = new Promise((resolve) => {
+    recorder.onstop = resolve;
+  });
   recorder.ondataavailable = (event) => parts.push(event.data);
   recorder.start();
   for (const frame of [...frames, frames.at(-1)]) {

@@ -5,9 +5,11 @@ import { Chart, CURVE_COLOURS } from "./charts.js";
 /** @import { ForwardData, View } from "./types.d.ts" */
 /** @import { NoiseTab } from "./tab.js" */
 
-const BINS = 61, BIN_RANGE = 4; // of the histogram, from -4 to 4
+const BINS = 61,
+  BIN_RANGE = 4; // of the histogram, from -4 to 4
 const DRAWN_EVERY = 4; // train steps between points of a curve
-const SHORTER_SIDE = 512, LONGER_SIDE = 2048; // px of an uploaded picture at most
+const SHORTER_SIDE = 512,
+  LONGER_SIDE = 2048; // px of an uploaded picture at most
 const NORMAL_CURVE = Array.from({ length: 81 }, (_, i) => -4 + i / 10);
 
 /** @param {number} logSnr */
@@ -48,7 +50,8 @@ export class ForwardView {
     this.eps = unpackArray(data.eps);
     this.image = new ImageData(data.size, data.size);
     this.tables = {};
-    const select = this.tab.select("schedule"), isEmpty = !select.options.length;
+    const select = this.tab.select("schedule"),
+      isEmpty = !select.options.length;
     for (const [name, schedule] of Object.entries(data.schedules)) {
       this.tables[name] = { logSnr: unpackArray(schedule.log_snr), beta: unpackArray(schedule.beta) };
       if (isEmpty) select.add(new Option(schedule.label, name));
@@ -89,12 +92,27 @@ export class ForwardView {
     /** @type {[number, number]} */
     const xs = [0, this.data.last];
     this.#curves = [
-      new Chart(this.tab.chart("alpha_bar"), lines((table) => table.logSnr.map(sigmoid)), { xs, ys: [0, 1], label: "alpha-bar over t" }),
-      new Chart(this.tab.chart("log_snr"), lines((table) => table.logSnr), { xs, ys: [-12, 12], label: "log SNR over t" }),
-      new Chart(this.tab.chart("beta"), lines((table) => table.beta), { xs, ys: [0.0001, 1], log: true, label: "beta over t, logarithmic" }),
+      new Chart(
+        this.tab.chart("alpha_bar"),
+        lines((table) => table.logSnr.map(sigmoid)),
+        { xs, ys: [0, 1], label: "alpha-bar over t" },
+      ),
+      new Chart(
+        this.tab.chart("log_snr"),
+        lines((table) => table.logSnr),
+        { xs, ys: [-12, 12], label: "log SNR over t" },
+      ),
+      new Chart(
+        this.tab.chart("beta"),
+        lines((table) => table.beta),
+        { xs, ys: [0.0001, 1], log: true, label: "beta over t, logarithmic" },
+      ),
     ];
     this.tab.slot("legend").innerHTML = names
-      .map((name, i) => `<span><i style="--c:var(${colourOf(i)})"></i>${this.data.schedules[name].label} · ${this.data.schedules[name].source}</span>`)
+      .map(
+        (name, i) =>
+          `<span><i style="--c:var(${colourOf(i)})"></i>${this.data.schedules[name].label} · ${this.data.schedules[name].source}</span>`,
+      )
       .join("");
     const density = NORMAL_CURVE.map((x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI));
     this.#histogram = new Chart(
@@ -112,7 +130,8 @@ export class ForwardView {
    */
   #drawMixture(name, alpha, sigma) {
     const { x0, eps, image, data } = this;
-    const canvas = this.tab.canvas(name), area = data.size * data.size;
+    const canvas = this.tab.canvas(name),
+      area = data.size * data.size;
     if (canvas.width !== data.size) canvas.width = canvas.height = data.size;
     for (let pixel = 0; pixel < area; pixel++) {
       for (let channel = 0; channel < 3; channel++) {
@@ -126,15 +145,20 @@ export class ForwardView {
 
   draw() {
     if (!this.data) return;
-    const table = this.tables[this.tab.select("schedule").value], t = Math.min(this.tab.time, this.data.last);
-    const logSnr = table.logSnr[t], alpha = Math.sqrt(sigmoid(logSnr)), sigma = Math.sqrt(sigmoid(-logSnr));
+    const table = this.tables[this.tab.select("schedule").value],
+      t = Math.min(this.tab.time, this.data.last);
+    const logSnr = table.logSnr[t],
+      alpha = Math.sqrt(sigmoid(logSnr)),
+      sigma = Math.sqrt(sigmoid(-logSnr));
     this.#drawMixture("x_t", alpha, sigma);
     this.#drawMixture("signal", alpha, 0);
     this.#drawMixture("noise", 0, sigma);
-    const statistics = this.#measure(alpha, sigma), { mean, variance, signalPower, noisePower } = statistics;
+    const statistics = this.#measure(alpha, sigma),
+      { mean, variance, signalPower, noisePower } = statistics;
     this.#histogram.drawBars(statistics.density, -BIN_RANGE, (2 * BIN_RANGE) / BINS);
     const clean = this.data.moments[this.data.standardized ? "standardized" : "scaled"];
-    const pictureSnr = signalPower > 0 ? `${formatNumber(10 * Math.log10(signalPower / noisePower), 1)} dB` : "no signal";
+    const pictureSnr =
+      signalPower > 0 ? `${formatNumber(10 * Math.log10(signalPower / noisePower), 1)} dB` : "no signal";
     const expected = alpha * alpha * clean.variance + sigma * sigma;
     this.tab.slot("formula").innerHTML =
       `x<sub>t</sub> = <b>${formatNumber(alpha)}</b> · x<sub>0</sub> + <b>${formatNumber(sigma)}</b> · ε`;
@@ -155,10 +179,16 @@ export class ForwardView {
    * @param {number} sigma
    */
   #measure(alpha, sigma) {
-    const counts = new Array(BINS).fill(0), count = this.x0.length;
-    let sum = 0, squares = 0, signalPower = 0, noisePower = 0;
+    const counts = new Array(BINS).fill(0),
+      count = this.x0.length;
+    let sum = 0,
+      squares = 0,
+      signalPower = 0,
+      noisePower = 0;
     for (let i = 0; i < count; i++) {
-      const signal = alpha * this.x0[i], noise = sigma * this.eps[i], value = signal + noise;
+      const signal = alpha * this.x0[i],
+        noise = sigma * this.eps[i],
+        value = signal + noise;
       sum += value;
       squares += value * value;
       signalPower += signal * signal;
@@ -166,7 +196,8 @@ export class ForwardView {
       const bin = Math.floor(((value + BIN_RANGE) * BINS) / (2 * BIN_RANGE));
       if (bin >= 0 && bin < BINS) counts[bin]++;
     }
-    const mean = sum / count, variance = squares / count - mean * mean;
+    const mean = sum / count,
+      variance = squares / count - mean * mean;
     const density = counts.map((inBin) => (inBin * BINS) / (2 * BIN_RANGE * count));
     return { mean, variance, signalPower, noisePower, density };
   }
@@ -194,7 +225,8 @@ export class ForwardView {
   setSource(source, pictureId = null) {
     this.source = source;
     this.pictureId = pictureId;
-    for (const [i, button] of this.exampleButtons().entries()) button.setAttribute("aria-pressed", String(i === source));
+    for (const [i, button] of this.exampleButtons().entries())
+      button.setAttribute("aria-pressed", String(i === source));
     return this.update();
   }
 
@@ -219,7 +251,8 @@ export class ForwardView {
     if (!file) return;
     let uri;
     try {
-      const bitmap = await createImageBitmap(file), { width, height } = bitmap;
+      const bitmap = await createImageBitmap(file),
+        { width, height } = bitmap;
       const scale = Math.min(1, SHORTER_SIDE / Math.min(width, height), LONGER_SIDE / Math.max(width, height));
       const canvas = newCanvas(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
       canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
@@ -244,7 +277,14 @@ export class ForwardView {
     const table = this.tables[this.tab.select("schedule").value];
     return Array.from(table.logSnr, (logSnr, t) => {
       const alphaBar = sigmoid(logSnr);
-      return { t, alpha: Math.sqrt(alphaBar), sigma: Math.sqrt(1 - alphaBar), alpha_bar: alphaBar, beta: table.beta[t], log_snr: logSnr };
+      return {
+        t,
+        alpha: Math.sqrt(alphaBar),
+        sigma: Math.sqrt(1 - alphaBar),
+        alpha_bar: alphaBar,
+        beta: table.beta[t],
+        log_snr: logSnr,
+      };
     });
   }
 

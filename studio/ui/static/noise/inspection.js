@@ -4,11 +4,24 @@ import { drawFrame, loadImage, nearestIndex, newCanvas, pixelsOf } from "./array
 
 /** @import { InspectionData, Look, ReverseData, StageData } from "./types.d.ts" */
 /** @import { NoiseTab } from "./tab.js" */
+/** @typedef {InspectionData["levels"][0]} Level */
 
 const OVERLAY_COLOUR = [255, 196, 0];
 const OVERLAY_OPACITY = 0.9;
 const MAP_SCALE = 4; // px of a map per px of the picture
 const CHANNEL_COLUMNS = 3;
+const INPUT_HTML =
+  '<canvas data-sheet="x_t" role="img" aria-label="x_t, the input"></canvas>' +
+  "<small>x<sub>t</sub> 3, known picture 3, mask 1, low resolution 3</small>";
+const OUTPUT_HTML =
+  '<canvas data-sheet="x0" role="img" aria-label="the predicted picture"></canvas><small>v, and from it x̂<sub>0</sub></small>';
+
+/**
+ * One block of the U-Net. `content` is HTML.
+ * @param {{ column: number, depth: number, name: string, shape: string, content: string }} card
+ */
+const cardHtml = ({ column, depth, name, shape, content }) =>
+  `<div class="nv-level" style="--column:${column};--depth:${depth}"><b>${name}</b><span>${shape}</span>${content}</div>`;
 
 export class Inspector {
   /** @type {ReverseData} */
@@ -33,7 +46,8 @@ export class Inspector {
 
   /** @param {number} index */
   async openStage(index) {
-    const run = this.#run, maps = this.tab.slot("maps");
+    const run = this.#run,
+      maps = this.tab.slot("maps");
     this.#stageIndex = index;
     this.#shown = null;
     maps.textContent = index in this.#stages ? "" : "Inspecting the network …";
@@ -70,7 +84,10 @@ export class Inspector {
     this.#shown = data;
     const maps = this.tab.slot("maps");
     maps.innerHTML = data.words
-      .map(() => '<figure class="nv-fig"><canvas role="img"></canvas><figcaption><b></b> <span></span></figcaption></figure>')
+      .map(
+        () =>
+          '<figure class="nv-fig"><canvas role="img"></canvas><figcaption><b></b> <span></span></figcaption></figure>',
+      )
       .join("");
     for (const [i, figure] of [...maps.children].entries()) {
       // The start and the end of a prompt have no word; each tile's prompt has both.
@@ -84,32 +101,28 @@ export class Inspector {
 
   /** @param {InspectionData} data */
   #buildUNet(data) {
-    const [height, width] = data.window, columns = data.levels.length + 2;
-    const depthOf = (/** @type {InspectionData["levels"][0]} */ level) => Math.round(Math.log2(data.levels[0].shape[1] / level.shape[1]));
-    const card = (/** @type {number} */ column, /** @type {number} */ depth, /** @type {string} */ name, /** @type {string} */ shape, /** @type {string} */ content) =>
-      `<div class="nv-level" style="--column:${column};--depth:${depth}"><b>${name}</b><span>${shape}</span>${content}</div>`;
+    const [height, width] = data.window,
+      columns = data.levels.length + 2;
+    const depthOf = (/** @type {Level} */ level) => Math.round(Math.log2(data.levels[0].shape[1] / level.shape[1]));
     const tiles = data.windows > 1 ? `, first of ${data.windows} tiles` : "";
     const cards = [
-      card(1, 0, "in", `10 × ${height} × ${width}${tiles}`,
-        '<canvas data-sheet="x_t" role="img" aria-label="x_t, the input"></canvas>' +
-        "<small>x<sub>t</sub> 3, known picture 3, mask 1, low resolution 3</small>"),
+      cardHtml({ column: 1, depth: 0, name: "in", shape: `10 × ${height} × ${width}${tiles}`, content: INPUT_HTML }),
     ];
+    const skips = [];
     for (const [i, level] of data.levels.entries()) {
-      const canvas = `<canvas role="img" aria-label="channels of ${level.name}"></canvas>`;
-      cards.push(card(i + 2, depthOf(level), level.name, level.shape.join(" × "), canvas));
+      const { name, shape } = level;
+      const depth = depthOf(level);
+      const content = `<canvas role="img" aria-label="channels of ${name}"></canvas>`;
+      cards.push(cardHtml({ column: i + 2, depth, name, shape: shape.join(" × "), content }));
+      const up = data.levels.findIndex((other) => other.name === name.replace("down", "up"));
+      if (!name.startsWith("down") || up <= i) continue;
+      skips.push(`<i class="nv-skip" style="--depth:${depth};--from:${i + 2};--count:${up - i + 1}"></i>`);
     }
     cards.push(
-      card(columns, 0, "out", `3 × ${height} × ${width}`,
-        '<canvas data-sheet="x0" role="img" aria-label="the predicted picture"></canvas>' +
-        "<small>v, and from it x̂<sub>0</sub></small>"),
+      cardHtml({ column: columns, depth: 0, name: "out", shape: `3 × ${height} × ${width}`, content: OUTPUT_HTML }),
     );
-    for (const [i, level] of data.levels.entries()) {
-      const other = data.levels.findIndex((up) => up.name === level.name.replace("down", "up"));
-      if (!level.name.startsWith("down") || other <= i) continue;
-      cards.push(`<i class="nv-skip" style="--depth:${depthOf(level)};--from:${i + 2};--count:${other - i + 1}"></i>`);
-    }
     this.tab.slot("unet").style.setProperty("--columns", String(columns));
-    this.tab.slot("unet").innerHTML = cards.join("");
+    this.tab.slot("unet").innerHTML = [...cards, ...skips].join("");
   }
 
   // ---- drawing ----
@@ -122,20 +135,35 @@ export class Inspector {
   draw(stage, index) {
     const data = this.#shown;
     if (!data) return;
-    const look = data.looks[nearestIndex(data.looks.map((each) => each.index), index)];
+    const look =
+      data.looks[
+        nearestIndex(
+          data.looks.map((each) => each.index),
+          index,
+        )
+      ];
     for (const [word, figure] of [...this.tab.slot("maps").children].entries()) {
       this.#drawMap(findCanvas("canvas", figure), stage, index, look, word);
       find("span", figure).textContent = `${(100 * look.shares[word]).toFixed(1)} %`;
     }
     const unet = this.tab.slot("unet");
     for (const part of findAll("canvas[data-sheet]", unet)) {
-      drawFrame(/** @type {HTMLCanvasElement} */ (part), stage.images[part.dataset.sheet], index, stage.width, stage.height);
+      drawFrame(
+        /** @type {HTMLCanvasElement} */ (part),
+        stage.images[part.dataset.sheet],
+        index,
+        stage.width,
+        stage.height,
+      );
     }
     for (const [i, part] of findAll("canvas:not([data-sheet])", unet).entries()) {
-      const canvas = /** @type {HTMLCanvasElement} */ (part), [, height, width] = data.levels[i].shape;
-      if (canvas.width !== CHANNEL_COLUMNS * width) Object.assign(canvas, { width: CHANNEL_COLUMNS * width, height: 2 * height });
+      const canvas = /** @type {HTMLCanvasElement} */ (part),
+        [, height, width] = data.levels[i].shape;
+      if (canvas.width !== CHANNEL_COLUMNS * width)
+        Object.assign(canvas, { width: CHANNEL_COLUMNS * width, height: 2 * height });
       for (let k = 0; k < data.levels[i].shown; k++) {
-        const x = (k % CHANNEL_COLUMNS) * width, y = Math.floor(k / CHANNEL_COLUMNS) * height;
+        const x = (k % CHANNEL_COLUMNS) * width,
+          y = Math.floor(k / CHANNEL_COLUMNS) * height;
         canvas.getContext("2d").drawImage(look.images[i], k * width, 0, width, height, x, y, width, height);
       }
     }
@@ -150,8 +178,10 @@ export class Inspector {
    * @param {number} word
    */
   #drawMap(canvas, stage, index, look, word) {
-    const { width, height } = this.#shown, attention = look.attention;
-    const shownWidth = MAP_SCALE * width, shownHeight = MAP_SCALE * height;
+    const { width, height } = this.#shown,
+      attention = look.attention;
+    const shownWidth = MAP_SCALE * width,
+      shownHeight = MAP_SCALE * height;
     if (canvas.width !== shownWidth) Object.assign(canvas, { width: shownWidth, height: shownHeight });
     const image = new ImageData(width, height);
     for (let y = 0; y < height; y++) {
@@ -160,7 +190,8 @@ export class Inspector {
         image.data.set([...OVERLAY_COLOUR, value * OVERLAY_OPACITY], 4 * (y * width + x));
       }
     }
-    if (this.#overlay.width !== width || this.#overlay.height !== height) Object.assign(this.#overlay, { width, height });
+    if (this.#overlay.width !== width || this.#overlay.height !== height)
+      Object.assign(this.#overlay, { width, height });
     this.#overlay.getContext("2d").putImageData(image, 0, 0);
     const context = canvas.getContext("2d");
     context.imageSmoothingEnabled = false;

@@ -26,7 +26,9 @@ export const linkNote = (tab) => tab.view.linkNote();
 export async function openLink(tab) {
   const [place, query] = location.hash.split("?");
   if (place !== "#noise" || !query) return;
-  const params = new URLSearchParams(query), name = params.get("view"), t = Number(params.get("t") ?? NaN);
+  const params = new URLSearchParams(query),
+    name = params.get("view"),
+    t = Number(params.get("t") ?? NaN);
   if (!Object.hasOwn(tab.views, name)) return tab.showProblem("This link names a view that does not exist.");
   for (const [key, selector] of Object.entries(tab.views[name].fields)) {
     const field = tab.field(selector);
@@ -51,5 +53,6 @@ const isCheckbox = (field) => field instanceof HTMLInputElement && field.type ==
  */
 function fillField(field, value) {
   if (isCheckbox(field)) field.checked = value === "1";
-  else if (!(field instanceof HTMLSelectElement) || [...field.options].some((option) => option.value === value)) field.value = value;
+  else if (!(field instanceof HTMLSelectElement) || [...field.options].some((option) => option.value === value))
+    field.value = value;
 }

@@ -43,7 +43,10 @@ export function watchInbox(props, watch) {
  */
 export function mountNoise(element, server, events) {
   const tab = new NoiseTab(element, server, events);
-  const forward = new ForwardView(tab), reverse = new ReverseView(tab), compare = new CompareView(tab), plane = new PlaneView(tab);
+  const forward = new ForwardView(tab),
+    reverse = new ReverseView(tab),
+    compare = new CompareView(tab),
+    plane = new PlaneView(tab);
   tab.views = { forward, reverse, compare, plane };
   const timeline = new Timeline(tab);
   new Tour(tab);
@@ -62,7 +65,8 @@ export function mountNoise(element, server, events) {
     clear: () => plane.clearDrawing(),
   };
   element.addEventListener("click", (event) => {
-    const viewButton = closest(event, "[data-go]"), button = closest(event, "[data-act]");
+    const viewButton = closest(event, "[data-go]"),
+      button = closest(event, "[data-act]");
     if (viewButton) tab.showView(viewButton.dataset.go);
     else if (button) actions[button.dataset.act]?.(button);
   });
@@ -124,7 +128,9 @@ export function mountNoise(element, server, events) {
       if (!isReverse || !reverse.repeatFromLink()) tab.showProblem(message.problem);
     } else if (!message.view) {
       const { progress, of } = message;
-      tab.showMessage(isReverse ? `Step ${progress} of ${of}.` : `${progress} of ${of} runs finished (including the reference).`);
+      tab.showMessage(
+        isReverse ? `Step ${progress} of ${of}.` : `${progress} of ${of} runs finished (including the reference).`,
+      );
     } else {
       submit.disabled = false;
       tab.showMessage("");

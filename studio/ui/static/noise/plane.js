@@ -7,7 +7,8 @@ import { PlaneCanvas } from "./plane_canvas.js";
 /** @import { NoiseTab } from "./tab.js" */
 /** @import { Stroke } from "./plane_canvas.js" */
 
-const SLICE_SECONDS = 0.7, SLICES = 14; // of training, for one press of Train
+const SLICE_SECONDS = 0.7,
+  SLICES = 14; // of training, for one press of Train
 const FIRST_SECONDS = 2; // of training before a class is shown for the first time
 const LINK_POINTS = 1500; // of a drawing that fits into a link
 
@@ -73,10 +74,13 @@ export class PlaneView {
     this.grid = unpackArray(flow.grid);
     this.arrows = unpackArray(flow.arrows);
     this.tab.slot("trained").textContent = `${flow.steps.toLocaleString("en")} training steps`;
-    const low = Math.min(...flow.losses), high = Math.max(...flow.losses, low + 0.01);
+    const low = Math.min(...flow.losses),
+      high = Math.max(...flow.losses, low + 0.01);
     const chart = this.tab.chart("loss");
     new Chart(chart, [{ y: flow.losses, colour: CURVE_COLOURS[0] }], {
-      xs: [0, Math.max(1, flow.losses.length - 1)], ys: [low, high], label: "loss during training",
+      xs: [0, Math.max(1, flow.losses.length - 1)],
+      ys: [low, high],
+      label: "loss during training",
     });
     for (const text of chart.querySelectorAll("text.x")) text.remove(); // a point stands for several steps
     this.tab.draw();
@@ -86,7 +90,8 @@ export class PlaneView {
 
   /** Where the tab's time lies between two frames. */
   #place() {
-    const { times } = this.data, t = this.tab.time;
+    const { times } = this.data,
+      t = this.tab.time;
     let frame = 0;
     while (frame < times.length - 2 && times[frame + 1] > t) frame++;
     const share = (times[frame] - t) / (times[frame] - times[frame + 1]);
@@ -96,10 +101,13 @@ export class PlaneView {
   draw() {
     const { canvas, data } = this;
     canvas.clear();
-    if (this.tab.select("shape").value === "drawing" && !this.#isDrawingLearned) return canvas.drawStrokes(this.strokes);
+    if (this.tab.select("shape").value === "drawing" && !this.#isDrawingLearned)
+      return canvas.drawStrokes(this.strokes);
     if (!data) return;
-    const isShown = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ (this.tab.field(`[data-show="${name}"]`)).checked;
-    const place = this.#place(), frames = data.times.length;
+    const isShown = (/** @type {string} */ name) =>
+      /** @type {HTMLInputElement} */ (this.tab.field(`[data-show="${name}"]`)).checked;
+    const place = this.#place(),
+      frames = data.times.length;
     if (isShown("density")) canvas.drawDensity(this.density, data.side, place, Math.min(place.frame + 1, frames - 1));
     if (isShown("data")) canvas.drawData(this.points, data.labels);
     if (isShown("arrows") && this.flow) canvas.drawArrows(this.grid, this.arrows, Math.min(place.frame, frames - 2));
@@ -122,7 +130,9 @@ export class PlaneView {
       this.#stroke.points.push(this.canvas.pointAt(event));
       this.tab.draw();
     });
-    const endStroke = () => { this.#stroke = null; };
+    const endStroke = () => {
+      this.#stroke = null;
+    };
     pad.addEventListener("pointerup", endStroke);
     pad.addEventListener("pointercancel", endStroke);
   }
@@ -202,10 +212,13 @@ export class PlaneView {
 
   /** Enable guidance where it has an effect, and say why where it has none. */
   showTarget() {
-    const { label, away, guidance } = this.#target(), slider = this.tab.input("plane-guidance");
+    const { label, away, guidance } = this.#target(),
+      slider = this.tab.input("plane-guidance");
     this.tab.slot("plane-guidance-value").textContent = slider.value;
     slider.disabled = label === null;
-    const note = label === null ? "Guidance needs a class: choose one." : away !== null && guidance === 1 ? "At 1 no class is avoided." : "";
+    let note = "";
+    if (label === null) note = "Guidance needs a class: choose one.";
+    else if (away !== null && guidance === 1) note = "At 1 no class is avoided.";
     this.tab.slot("plane-guidance-note").textContent = note;
   }
 
@@ -248,7 +261,10 @@ export class PlaneView {
   writeLink(params) {
     params.set("way", this.direction);
     if (!this.#fitsLink()) return;
-    const numbers = (/** @type {Stroke} */ stroke) => [stroke.label, ...stroke.points.flat().map((value) => value.toFixed(2))];
+    const numbers = (/** @type {Stroke} */ stroke) => [
+      stroke.label,
+      ...stroke.points.flat().map((value) => value.toFixed(2)),
+    ];
     params.set("strokes", this.strokes.map((stroke) => numbers(stroke).join(",")).join(";"));
   }
 
@@ -269,13 +285,16 @@ export class PlaneView {
   /** @param {URLSearchParams} params */
   readLink(params) {
     this.setDirection(params.get("way"));
-    this.strokes = (params.get("strokes") ?? "").split(";").filter(Boolean).map((text) => {
-      const [label, ...values] = text.split(",").map(Number);
-      /** @type {[number, number][]} */
-      const points = [];
-      for (let i = 0; i + 1 < values.length; i += 2) points.push([values[i], values[i + 1]]);
-      return { label, points };
-    });
+    this.strokes = (params.get("strokes") ?? "")
+      .split(";")
+      .filter(Boolean)
+      .map((text) => {
+        const [label, ...values] = text.split(",").map(Number);
+        /** @type {[number, number][]} */
+        const points = [];
+        for (let i = 0; i + 1 < values.length; i += 2) points.push([values[i], values[i + 1]]);
+        return { label, points };
+      });
     if (params.get("shape") === "two moons" && !params.get("aim")) return; // the shipped training shows this
     this.changeShape();
     if (params.get("shape") !== "drawing" || this.strokes.length) this.changeTarget();

@@ -7,7 +7,8 @@ import { CURVE_COLOURS } from "./charts.js";
 export const DEFAULT_EXTENT = 2.6; // the plane reaches from -extent to extent
 const REFERENCE_SIDE = 620; // px of the canvas for which sizes are given
 const PATHS = 14;
-const ARROW_LENGTH = 22, FULL_SPEED = 2.5;
+const ARROW_LENGTH = 22,
+  FULL_SPEED = 2.5;
 const COLOUR_PROBE = newCanvas(1, 1).getContext("2d");
 
 /**
@@ -58,7 +59,8 @@ export class PlaneCanvas {
    * @returns {[number, number]}
    */
   pointAt(event) {
-    const box = this.canvas.getBoundingClientRect(), { extent } = this;
+    const box = this.canvas.getBoundingClientRect(),
+      { extent } = this;
     const inside = (/** @type {number} */ value) => Math.min(extent, Math.max(-extent, value));
     return [
       inside(((event.clientX - box.left) / box.width) * 2 * extent - extent),
@@ -73,7 +75,8 @@ export class PlaneCanvas {
 
   /** @param {number} x @param {number} y @param {number} radius */
   #cross(x, y, radius) {
-    const left = this.#x(x), top = this.#y(y);
+    const left = this.#x(x),
+      top = this.#y(y);
     this.context.fillRect(left - radius, top - radius / 4, 2 * radius, radius / 2);
     this.context.fillRect(left - radius / 4, top - radius, radius / 2, 2 * radius);
   }
@@ -85,7 +88,8 @@ export class PlaneCanvas {
    * @param {number} nextFrame
    */
   drawDensity(density, frameSide, { frame, share }, nextFrame) {
-    const image = new ImageData(frameSide, frameSide), colour = rgbOf(this.tab.css(CURVE_COLOURS[0]));
+    const image = new ImageData(frameSide, frameSide),
+      colour = rgbOf(this.tab.css(CURVE_COLOURS[0]));
     for (let y = 0; y < frameSide; y++) {
       for (let x = 0; x < frameSide; x++) {
         const valueAt = (/** @type {number} */ f) => density.data[4 * (y * density.width + f * frameSide + x)];
@@ -121,15 +125,20 @@ export class PlaneCanvas {
    * @param {number} frame
    */
   drawArrows(grid, arrows, frame) {
-    const { context, unit } = this, count = grid.length / 2;
+    const { context, unit } = this,
+      count = grid.length / 2;
     context.strokeStyle = this.tab.css("--quiet");
     context.lineWidth = 1.2 * unit;
     context.beginPath();
     for (let k = 0; k < count; k++) {
-      const x = this.#x(grid[2 * k]), y = this.#y(grid[2 * k + 1]);
-      const dx = arrows[2 * (frame * count + k)], dy = -arrows[2 * (frame * count + k) + 1];
-      const speed = Math.hypot(dx, dy), scale = (unit * ARROW_LENGTH * Math.min(1, speed / FULL_SPEED)) / (speed || 1);
-      const u = dx * scale, v = dy * scale;
+      const x = this.#x(grid[2 * k]),
+        y = this.#y(grid[2 * k + 1]);
+      const dx = arrows[2 * (frame * count + k)],
+        dy = -arrows[2 * (frame * count + k) + 1];
+      const speed = Math.hypot(dx, dy),
+        scale = (unit * ARROW_LENGTH * Math.min(1, speed / FULL_SPEED)) / (speed || 1);
+      const u = dx * scale,
+        v = dy * scale;
       context.moveTo(x, y);
       context.lineTo(x + u, y + v);
       context.moveTo(x + u, y + v);
@@ -148,9 +157,13 @@ export class PlaneCanvas {
    * @param {boolean} withPaths whether whole paths of some points are drawn, too
    */
   drawMoving(paths, frames, { frame, share }, withPaths) {
-    const { context, unit } = this, count = paths.length / frames / 2, next = Math.min(frame + 1, frames - 1);
-    const at = (/** @type {number} */ p, /** @type {number} */ f, /** @type {number} */ axis) => paths[2 * (f * count + p) + axis];
-    const between = (/** @type {number} */ p, /** @type {number} */ axis) => at(p, frame, axis) * (1 - share) + at(p, next, axis) * share;
+    const { context, unit } = this,
+      count = paths.length / frames / 2,
+      next = Math.min(frame + 1, frames - 1);
+    const at = (/** @type {number} */ p, /** @type {number} */ f, /** @type {number} */ axis) =>
+      paths[2 * (f * count + p) + axis];
+    const between = (/** @type {number} */ p, /** @type {number} */ axis) =>
+      at(p, frame, axis) * (1 - share) + at(p, next, axis) * share;
     context.strokeStyle = context.fillStyle = this.tab.css("--body-text-color");
     if (withPaths) {
       context.lineWidth = unit;

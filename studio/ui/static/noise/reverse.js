@@ -8,7 +8,13 @@ import { Inspector } from "./inspection.js";
 
 const RUN_FIELDS = ["prompt", "negative_prompt", "steps", "guidance", "sampler", "seed", "one_pass", "style_emphasis"];
 /** The canvases of the diagram, and the sheets that they show. @type {[string, string][]} */
-const DIAGRAM = [["rx_t", "x_t"], ["reps", "eps"], ["rx0", "x0"], ["rx_next", "x_next"], ["rdiff", "difference"]];
+const DIAGRAM = [
+  ["rx_t", "x_t"],
+  ["reps", "eps"],
+  ["rx0", "x0"],
+  ["rx_next", "x_next"],
+  ["rdiff", "difference"],
+];
 const WEIGHTS_FROM = {
   exact: "the sampler's own weights",
   fitted: "the sampler's weights, fitted to this network for this number of calls",
@@ -48,12 +54,14 @@ export class ReverseView {
     this.inspector.openRun(data);
     this.tab.slot("caption").textContent = data.caption || "no prompt";
     for (const [name, value] of Object.entries(data.params ?? {})) this.#fill(name, value);
-    this.tab.slot("stages").replaceChildren(...data.stages.map((stage, index) => {
-      const text = `${stage.width} × ${stage.height} px`;
-      const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
-      button.addEventListener("click", () => this.chooseStage(index));
-      return button;
-    }));
+    this.tab.slot("stages").replaceChildren(
+      ...data.stages.map((stage, index) => {
+        const text = `${stage.width} × ${stage.height} px`;
+        const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+        button.addEventListener("click", () => this.chooseStage(index));
+        return button;
+      }),
+    );
     await this.chooseStage(0);
   }
 
@@ -71,13 +79,17 @@ export class ReverseView {
   async chooseStage(index) {
     const { data, tab } = this;
     this.stageIndex = index;
-    for (const [i, button] of [...tab.slot("stages").children].entries()) button.setAttribute("aria-pressed", String(i === index));
-    tab.slot("conditions").replaceChildren(...Object.entries(data.stages[index].condition).map(([name, uri]) => {
-      const figure = document.createElement("figure"), caption = document.createElement("figcaption");
-      caption.textContent = `also given: ${name}`;
-      figure.append(Object.assign(document.createElement("img"), { src: uri, alt: name }), caption);
-      return figure;
-    }));
+    for (const [i, button] of [...tab.slot("stages").children].entries())
+      button.setAttribute("aria-pressed", String(i === index));
+    tab.slot("conditions").replaceChildren(
+      ...Object.entries(data.stages[index].condition).map(([name, uri]) => {
+        const figure = document.createElement("figure"),
+          caption = document.createElement("figcaption");
+        caption.textContent = `also given: ${name}`;
+        figure.append(Object.assign(document.createElement("img"), { src: uri, alt: name }), caption);
+        return figure;
+      }),
+    );
     tab.draw();
     await this.inspector.openStage(index);
     tab.draw();
@@ -85,10 +97,12 @@ export class ReverseView {
 
   draw() {
     if (!this.data) return;
-    const stage = this.data.stages[this.stageIndex], index = nearestIndex(this.stops(), this.tab.time);
+    const stage = this.data.stages[this.stageIndex],
+      index = nearestIndex(this.stops(), this.tab.time);
     const step = stage.steps[index];
     for (const [name, sheet] of DIAGRAM) {
-      const canvas = this.tab.canvas(name), image = sheet === "x_next" && !step.next ? null : stage.images[sheet];
+      const canvas = this.tab.canvas(name),
+        image = sheet === "x_next" && !step.next ? null : stage.images[sheet];
       canvas.closest("figure").style.visibility = image ? "" : "hidden";
       if (image) drawFrame(canvas, image, index, stage.width, stage.height);
     }
@@ -99,11 +113,10 @@ export class ReverseView {
 
   /** @param {StepData} step */
   #arithmeticHtml(step) {
-    const residual = step.drawn ? "new noise" : step.rest === null ? "not known" : step.rest < 1e-6 ? "nothing" : step.rest.toExponential(1);
-    const source = WEIGHTS_FROM[step.how] + (step.how === "unknown" ? "" : `; left over: ${residual}`);
-    return [`step ${step.step + 1}, t = ${formatNumber(step.t, 0)}`, step.splitting, step.arithmetic, this.#guidanceText(step), source]
-      .map((line) => `<p>${mathHtml(line)}</p>`)
-      .join("");
+    const source = WEIGHTS_FROM[step.how] + (step.how === "unknown" ? "" : `; left over: ${restText(step)}`);
+    const number = `step ${step.step + 1}, t = ${formatNumber(step.t, 0)}`;
+    const lines = [number, step.splitting, step.arithmetic, this.#guidanceText(step), source];
+    return lines.map((line) => `<p>${mathHtml(line)}</p>`).join("");
   }
 
   /** @param {StepData} step */
@@ -114,23 +127,26 @@ export class ReverseView {
       return `guidance ${guidance}, an input of the network: one pass, no difference`;
     }
     const emphasis = this.data.emphasized && step.guidance > 1 ? ", where the words of the style count 1.25 times" : "";
-    return `guidance ${guidance}: the words change x̂0 by ${formatNumber(step.difference, 3)}${emphasis}; ${formatNumber(step.guidance - 1, 1)} times that is added`;
+    const change = `the words change x̂0 by ${formatNumber(step.difference, 3)}${emphasis}`;
+    return `guidance ${guidance}: ${change}; ${formatNumber(step.guidance - 1, 1)} times that is added`;
   }
 
   // ---- running ----
 
   /** @param {FormData} form */
   run(form) {
-    this.tab.events.run({ params: {
-      prompt: String(form.get("prompt")),
-      negative_prompt: String(form.get("negative_prompt")),
-      steps: Number(form.get("steps")),
-      guidance: Number(form.get("guidance")),
-      sampler: String(form.get("sampler")),
-      seed: Number(form.get("seed")),
-      one_pass: form.has("one_pass"),
-      style_emphasis: form.has("style_emphasis"),
-    } });
+    this.tab.events.run({
+      params: {
+        prompt: String(form.get("prompt")),
+        negative_prompt: String(form.get("negative_prompt")),
+        steps: Number(form.get("steps")),
+        guidance: Number(form.get("guidance")),
+        sampler: String(form.get("sampler")),
+        seed: Number(form.get("seed")),
+        one_pass: form.has("one_pass"),
+        style_emphasis: form.has("style_emphasis"),
+      },
+    });
   }
 
   onShow() {
@@ -142,7 +158,9 @@ export class ReverseView {
 
   /** Heun calls the network twice at one time: the second call gets a time of its own on the slider. */
   stops() {
-    return this.data?.stages[this.stageIndex].steps.map((step, i, steps) => (i && step.t === steps[i - 1].t ? step.t - 1 : step.t));
+    return this.data?.stages[this.stageIndex].steps.map((step, i, steps) =>
+      i && step.t === steps[i - 1].t ? step.t - 1 : step.t,
+    );
   }
 
   canvases() {
@@ -151,11 +169,13 @@ export class ReverseView {
 
   rows() {
     if (!this.data) return [];
-    return this.data.stages.flatMap((stage) => stage.steps.map(({ b, ...step }) => ({
-      size: `${stage.width}x${stage.height}`,
-      ...step,
-      ...Object.fromEntries(b.map((weight, i) => [`b${i}`, weight])),
-    })));
+    return this.data.stages.flatMap((stage) =>
+      stage.steps.map(({ b, ...step }) => ({
+        size: `${stage.width}x${stage.height}`,
+        ...step,
+        ...Object.fromEntries(b.map((weight, i) => [`b${i}`, weight])),
+      })),
+    );
   }
 
   towardNoise() {
@@ -206,6 +226,16 @@ export class ReverseView {
 }
 
 /**
+ * What the sampler's sum leaves over of the next sample.
+ * @param {StepData} step
+ */
+function restText(step) {
+  if (step.drawn) return "new noise";
+  if (step.rest === null) return "not known";
+  return step.rest < 1e-6 ? "nothing" : step.rest.toExponential(1);
+}
+
+/**
  * The name of a term of the sampler's sum: x_t, then the predictions, newest first.
  * @param {number} index
  */
@@ -221,9 +251,12 @@ function weightsHtml(step) {
   const named = (numbers, suffix) => numbers.map((number, i) => [termName(i) + suffix, number]);
   const weights = [...named([step.a, ...step.b], ""), ...named(step.coarse, ", smoothed")];
   const largest = Math.max(1, ...weights.map(([, weight]) => Math.abs(weight)));
-  return weights.map(([name, weight]) => {
-    const width = (50 * Math.abs(weight)) / largest, left = weight < 0 ? 50 - width : 50;
-    const bar = `<span class="track"><i style="width:${width}%;left:${left}%"></i></span>`;
-    return `<div class="nv-weight"><span>${mathHtml(name)}</span>${bar}<b>${formatNumber(weight)}</b></div>`;
-  }).join("");
+  return weights
+    .map(([name, weight]) => {
+      const width = (50 * Math.abs(weight)) / largest,
+        left = weight < 0 ? 50 - width : 50;
+      const bar = `<span class="track"><i style="width:${width}%;left:${left}%"></i></span>`;
+      return `<div class="nv-weight"><span>${mathHtml(name)}</span>${bar}<b>${formatNumber(weight)}</b></div>`;
+    })
+    .join("");
 }

@@ -140,7 +140,8 @@ export class NoiseTab {
     this.time = Math.min(LAST_TIME, Math.max(0, Math.round(t)));
     this.slider.value = String(this.time);
     const stops = this.view.stops();
-    const step = stops && this.viewName === "reverse" ? `, step ${nearestIndex(stops, this.time) + 1} of ${stops.length}` : "";
+    const step =
+      stops && this.viewName === "reverse" ? `, step ${nearestIndex(stops, this.time) + 1} of ${stops.length}` : "";
     this.slot("time").textContent = `t = ${this.time}`;
     this.slider.setAttribute("aria-valuetext", `t = ${this.time}${step}`);
     this.draw();

@@ -8,7 +8,8 @@ const PLAY_MS = 6000; // from one end to the other
 const MAX_FRAME_MS = 100; // so that time does not jump after a pause of the browser
 const ARROWS = /** @type {Record<string, 1 | -1>} */ ({ ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 });
 // Arrow keys change the value of these, or scroll.
-const OWN_ARROWS = 'input:not([type="range"]):not([type="checkbox"]), select, textarea, [data-slot="plane-guidance"], .nv-unet';
+const OWN_ARROWS =
+  'input:not([type="range"]):not([type="checkbox"]), select, textarea, [data-slot="plane-guidance"], .nv-unet';
 
 export class Timeline {
   isPlaying = false;
@@ -32,14 +33,17 @@ export class Timeline {
 
   /** @param {boolean} on */
   play(on) {
-    const { tab } = this, button = tab.button('[data-act="play"]');
+    const { tab } = this,
+      button = tab.button('[data-act="play"]');
     this.isPlaying = on;
     button.setAttribute("aria-pressed", String(on));
     button.setAttribute("aria-label", on ? "Pause" : "Play");
     if (!on) return;
-    const direction = tab.view.towardNoise() ? 1 : -1, end = direction === 1 ? LAST_TIME : 0;
+    const direction = tab.view.towardNoise() ? 1 : -1,
+      end = direction === 1 ? LAST_TIME : 0;
     if (tab.time === end) tab.goTo(LAST_TIME - end);
-    let before = performance.now(), t = tab.time;
+    let before = performance.now(),
+      t = tab.time;
     const tick = (/** @type {number} */ now) => {
       if (!this.isPlaying) return;
       t += (direction * Math.min(MAX_FRAME_MS, now - before) * LAST_TIME) / PLAY_MS;
@@ -58,9 +62,12 @@ export class Timeline {
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     if (targetMatches(event, OWN_ARROWS) || event.ctrlKey || event.metaKey || event.altKey) return;
-    const { tab } = this, viewButton = closest(event, "[data-go]"), direction = ARROWS[event.key];
+    const { tab } = this,
+      viewButton = closest(event, "[data-go]"),
+      direction = ARROWS[event.key];
     if (viewButton && direction) {
-      const buttons = tab.all("[data-go]"), count = buttons.length;
+      const buttons = tab.all("[data-go]"),
+        count = buttons.length;
       const next = buttons[(buttons.indexOf(viewButton) + direction + count) % count];
       next.focus();
       tab.showView(next.dataset.go);
