@@ -1,284 +1,153 @@
-"""Jobs outlive the page: refresh, second tab, restart, another visitor; and the queue panel. In a real browser."""
+"""Jobs outlive the page: a second tab, another visitor, users who signed in; and the queue. Without a browser."""
 
 from __future__ import annotations
 
-import io
 import re
-import urllib.error
-import urllib.request
 
+import httpx
 import pytest
-from PIL import Image
 
-from studio.library.metadata import write_png
-from tests.ui.conftest import DONE, free_port, generate, open_tab, serving_fake, set_steps, start
+from tests.fakes import FakeBackend
+from tests.ui.conftest import launched
+from tests.ui.harness import OpenPage, attributes, fake_studio, paint, slot, text_of, title_of
 
-RUNNING = ".stage[data-kind=running]"
-
-
-def rows(page) -> list[str]:
-    """What stands in the queue, from the top."""
-    return [row.split(" × ")[0] for row in page.locator("#queue .what").all_inner_texts()]
+RUNNING, STOPPED, WAITING = ('data-kind="running"', 'data-kind="stopped"', 'data-kind="waiting"')
 
 
-def wait_for_rows(page, *captions: str) -> None:
-    page.wait_for_function(
-        """wanted => [...document.querySelectorAll("#queue .what")].map((row) => row.textContent).join() === wanted""",
-        arg=",".join(captions),
-    )
+def start(page: OpenPage, prompt: str, steps: int = 1000) -> str:
+    """Generate without waiting for the picture; return the job's id."""
+    page.type(prompt=prompt, steps=steps, randomize_style=False)
+    page.fire("generate", follow=False)
+    return max(page.studio.context.engine.jobs(page.owner), key=lambda job: job.created).id
 
 
-def act(page, what: str, caption: str) -> None:
-    page.click(f"#queue li:has(.what:text-is('{caption}')) [data-act={what}]")
+def rows(page: OpenPage) -> list[str]:
+    """The captions in the queue, from the top."""
+    return [text_of(row).split(" × ")[0] for row in re.findall(r'class="what"[^>]*>(.*?)</button>', page["queue"])]
 
 
-def test_a_refresh_in_mid_run_finds_it_again_and_it_ends(studio_url, open_page):
-    page = open_page(studio_url)
-    start(page, "a red apple", 240)
-    page.wait_for_selector(RUNNING)
-    page.reload()
-    page.wait_for_selector(f"{RUNNING}:has-text('of 240')")
-    assert page.is_enabled("#stop") and page.inner_text(".label .title") == "a red apple"
-    page.wait_for_selector(DONE)
-    page.wait_for_selector("#stop:disabled")
-    assert page.inner_text("[data-slot=steps]") == "240"
-    page.reload()  # and what is done is there, too
-    page.wait_for_selector(DONE)
-    assert page.inner_text("[data-slot=steps]") == "240"
-    assert page.locator("#strip [data-pick^='picture:']").count() == 1
+def cancel_all(page: OpenPage) -> None:
+    for job in page.studio.context.engine.jobs(page.owner):
+        page.studio.context.engine.cancel(job.id, page.owner)
 
 
-def test_a_second_tab_sees_the_same(studio_url, open_page):
-    page = open_page(studio_url)
-    start(page, "a cat", 1000)
-    page.wait_for_selector(RUNNING)
-    other = open_page(studio_url, context=page.context)
-    other.wait_for_selector(f"{RUNNING}:has-text('of 1000')")
-    other.click("#stop")
+def test_a_second_tab_and_a_refresh_find_the_job_and_can_stop_it(studio, page, slow):
+    start(page, "a cat")
+    page.follow("stage", until=RUNNING)
+    other = studio.open(page.browser_token, follow=False)
+    assert other.setting("stop", "interactive") is True
+    other.follow("stage", until=RUNNING)
+    assert title_of(other["stage"]) == "a cat" and "of 1000" in other.text("stage")
+    other.fire("stop")
     for tab in (other, page):
-        tab.wait_for_selector(".stage[data-kind=stopped] .title:text-is('a cat')")
+        tab.follow("stage", until=STOPPED)
+        assert title_of(tab["stage"]) == "a cat"
 
 
-def test_another_visitor_sees_nothing_of_it(studio_url, open_page):
-    page = open_page(studio_url)
-    generate(page, "a walrus in a hat")
-    start(page, "a second walrus", 1000)
-    stranger = open_page(studio_url)
-    stranger.wait_for_selector("#header [role=status]:has-text('painting')")  # the page has heard of the engine since
-    assert stranger.is_visible(".stage[data-kind=example]")
-    stranger.click("[data-tray=toggle]")
-    assert rows(stranger) == []
-    open_tab(stranger, "Library")
-    stranger.wait_for_selector("#album .empty")
-    assert "walrus" not in stranger.content()
-    page.click("#stop")
-    page.wait_for_selector(".stage[data-kind=stopped]")
+def test_a_refresh_after_the_end_finds_the_picture(studio, page):
+    paint(page, "a red apple", steps=24)
+    again = studio.open(page.browser_token)
+    assert 'data-kind="done"' in again["stage"] and slot(again["stage"], "steps") == "24"
+    assert len([pick for pick in attributes(again["strip"], "data-pick") if pick.startswith("picture:")]) == 1
 
 
-def test_pictures_belong_to_the_user_who_signed_in(tmp_path, browser, open_page):
+def test_another_visitor_sees_nothing_of_it(studio, page, slow):
+    paint(page, "a walrus in a hat", steps=2)
+    start(page, "a second walrus")
+    page.follow("stage", until=RUNNING)
+    stranger = studio.open()
+    stranger.tick()
+    assert "painting" in stranger.text("header")
+    assert 'data-kind="example"' in stranger["stage"] and rows(stranger) == []
+    stranger.fire("tab-library", "select")
+    assert 'class="album empty"' in stranger["album"]
+    assert "walrus" not in stranger.everything()
+    for picture in page.pictures():  # not even by its id
+        stranger.fire("stage", pick="to:inpaint", key=f"picture:{picture.id}")
+        assert 'role="alert"' in stranger["message"]
+        stranger.fire("album", act="delete", ids=[picture.id])
+        assert picture in page.pictures()
+    cancel_all(page)
+
+
+def test_pictures_belong_to_the_user_who_signed_in(tmp_path):
     """Whatever browser they come from; to another user, and to who has not signed in, they are not there."""
-    contexts = [browser.new_context() for _ in range(3)]
-    with serving_fake(tmp_path, "--auth", "ann:secret,bob:other") as url:
-        for context, name, password in zip(contexts, "ann ann bob".split(), "secret secret other".split(), strict=True):
-            assert context.request.post(f"{url}/login", form={"username": name, "password": password}).ok
-        ann, again, bob = (open_page(url, context=context) for context in contexts)
-        generate(ann, "a red apple")
-        again.reload()
-        again.wait_for_selector(f"{DONE} .title:has-text('a red apple, ')")
-        file = again.get_attribute(f"{DONE} img", "src")
-        assert again.request.get(f"{url}/{file}").ok
-        open_tab(bob, "Library")
-        bob.wait_for_selector("text=Your pictures will be here")
-        assert bob.locator("#strip [data-pick^='picture:']").count() == 0
-        with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(f"{url}/{file}")
-        for context in contexts:
-            context.close()
+    with fake_studio(tmp_path, FakeBackend) as studio:
+        ann = studio.open(username="ann")
+        paint(ann, "a red apple")
+        again, bob = studio.open(username="ann"), studio.open(username="bob")
+        assert 'data-kind="done"' in again["stage"] and title_of(again["stage"]).startswith("a red apple, ")
+        bob.fire("tab-library", "select")
+        assert 'class="album empty"' in bob["album"] and "picture:" not in bob["strip"]
+        (path,) = (source for source in attributes(again["stage"], "src"))
+        with launched(studio, auth=[("ann", "secret"), ("bob", "other")]) as url:
+            with httpx.Client(base_url=url) as client:
+                assert client.get(f"/{path}").status_code == 401
+                assert client.post("/login", data={"username": "ann", "password": "wrong"}).status_code == 400
+                assert client.post("/login", data={"username": "ann", "password": "secret"}).status_code == 200
+                assert client.get(f"/{path}").headers["content-type"] == "image/png"
 
 
-def test_a_restart_in_mid_run_is_survived_by_the_job_and_the_page(tmp_path, open_page):
-    port = free_port()
-    with serving_fake(tmp_path, port=port) as url:
-        page = open_page(url)
-        start(page, "a green pear", 120)
-        page.wait_for_selector(f"{RUNNING}:has-text('Step')")
-        page.evaluate("window.before = true")
-    with serving_fake(tmp_path, port=port):
-        page.wait_for_function("!window.before")  # Gradio loads the page again as soon as there is a server
-        page.wait_for_selector(f"{RUNNING}:has-text('of 120')")
-        page.wait_for_selector(DONE)
-        assert page.inner_text(".label .title").startswith("a green pear, ")
-        open_tab(page, "Library")
-        page.wait_for_selector(".piece")
-        assert page.locator(".piece").count() == 1
+@pytest.fixture
+def narrow(tmp_path):
+    """A page where one job runs at a time."""
+    backend = FakeBackend(delay=0.02)
+    with fake_studio(tmp_path, lambda: backend, active=1) as studio:
+        page = studio.open()
+        yield page
+        cancel_all(page)
 
 
-def test_the_queue_in_which_jobs_wait_move_and_end(narrow_url, open_page):
-    page = open_page(narrow_url)
-    assert not page.is_visible("#queue .tray")
-    for caption in ("a red apple", "a cat", "a blue fish"):
-        start(page, caption, 1000)
-    wait_for_rows(page, "a red apple", "a cat", "a blue fish")
-    assert page.is_visible("#queue .tray")
-    assert page.inner_text(".stage .title") == "a blue fish"  # the page follows the newest
-    assert "2nd in line" in page.inner_text("#queue li:last-child .how")
-    assert "1 running, 2 waiting" in page.inner_text("#queue [role=status]")
-    page.wait_for_selector("#header [role=status]:has-text('1 running, 2 waiting')")
-    act(page, "up", "a blue fish")
-    wait_for_rows(page, "a red apple", "a blue fish", "a cat")
-    act(page, "cancel", "a red apple")
-    wait_for_rows(page, "a blue fish", "a cat")
-    page.wait_for_selector(f"{RUNNING} .title:text-is('a blue fish')")
-    act(page, "show", "a cat")
-    page.wait_for_selector(".stage[data-kind=waiting] .title:text-is('a cat')")
-    page.click("#stop")  # what is shown, not what runs
-    page.wait_for_selector(".stage[data-kind=stopped] .title:text-is('a cat')")
-    wait_for_rows(page, "a blue fish")
-    assert page.is_visible("#queue .tray")  # something is under way that the stage does not tell
-    act(page, "show", "a blue fish")
-    page.wait_for_selector(f"{RUNNING} .title:text-is('a blue fish')")
-    page.wait_for_selector("#queue .tray", state="hidden")
-    page.click("[data-tray=toggle]")
-    act(page, "cancel", "a blue fish")
-    page.wait_for_selector("#queue .none:visible")
-    page.click("[data-tray=fold]")
-    assert not page.is_visible("#queue .tray")
+def test_jobs_in_the_queue_wait_move_and_end(narrow):
+    page = narrow
+    jobs = {caption: start(page, caption) for caption in ("a red apple", "a cat", "a blue fish")}
+    page.tick()
+    assert rows(page) == ["a red apple", "a cat", "a blue fish"] and 'data-sight="busy"' in page["queue"]
+    page.follow("stage", until=WAITING)
+    assert title_of(page["stage"]) == "a blue fish"  # the page follows the newest
+    assert "2nd in line" in page.text("queue") and "1 running, 2 waiting" in page.text("queue")
+    assert "1 running, 2 waiting" in page.text("header")
+    page.fire("queue", act="up", job=jobs["a blue fish"])
+    assert rows(page) == ["a red apple", "a blue fish", "a cat"]
+    page.fire("queue", act="cancel", job=jobs["a red apple"])
+    page.follow("stage", until=RUNNING)
+    page.tick()
+    assert rows(page) == ["a blue fish", "a cat"]
+    page.fire("queue", follow=False, act="show", job=jobs["a cat"])
+    page.follow("stage", until=WAITING)
+    page.fire("stop")  # what is shown, not what runs
+    page.follow("stage", until=STOPPED)
+    assert title_of(page["stage"]) == "a cat"
+    page.tick()
+    assert rows(page) == ["a blue fish"] and 'data-sight="busy"' in page["queue"]  # the stage shows another job
+    page.fire("queue", follow=False, act="show", job=jobs["a blue fish"])
+    page.follow("stage", until=RUNNING)
+    page.tick()
+    assert 'data-sight="quiet"' in page["queue"]
+    page.fire("queue", act="cancel", job=jobs["a blue fish"])
+    assert rows(page) == []
 
 
-def test_a_job_that_waits_is_found_again_too(narrow_url, open_page):
-    page = open_page(narrow_url)
-    start(page, "a red apple", 1000)
-    start(page, "a cat", 1000)
-    page.reload()
-    page.wait_for_selector(".stage[data-kind=waiting] .title:text-is('a cat')")
-    wait_for_rows(page, "a red apple", "a cat")
-    act(page, "cancel", "a red apple")
-    page.wait_for_selector(f"{RUNNING} .title:text-is('a cat')")
-    page.click("#stop")
-    page.wait_for_selector(".stage[data-kind=stopped]")
+def test_a_job_that_waits_is_found_again_too(narrow):
+    start(narrow, "a red apple")
+    start(narrow, "a cat")
+    again = narrow.studio.open(narrow.browser_token, follow=False)
+    again.follow("stage", until=WAITING)
+    assert title_of(again["stage"]) == "a cat" and rows(again) == ["a red apple", "a cat"]
 
 
-def test_looking_at_something_else_leaves_the_job_alone(studio_url, open_page):
-    page = open_page(studio_url)
-    start(page, "a tall giraffe", 1000)
-    page.wait_for_selector(RUNNING)
-    page.click("#strip .small >> nth=2")
-    page.wait_for_selector(".stage[data-kind=example]")
-    assert page.is_disabled("#stop")
-    wait_for_rows(page, "a tall giraffe")
-    page.wait_for_function("document.querySelector('#queue progress').value > 1")  # it goes on,
-    assert page.is_visible(".stage[data-kind=example]")  # elsewhere
-    act(page, "show", "a tall giraffe")
-    page.wait_for_selector(RUNNING)
-    page.click("#stop")
-    page.wait_for_selector(".stage[data-kind=stopped]")
-
-
-def test_drafts_survive_a_refresh(studio_url, open_page):
-    page = open_page(studio_url)
-    page.fill("#prompt textarea", "a half written")
-    page.click("#style label:has-text('Flat')")
-    page.click("#background label:has-text('Pink')")
-    page.click("#count label:has-text('3')")
-    set_steps(page, 33)
-    page.fill("#negative textarea", "clouds")
-    page.uncheck("#randomize input")
-    page.fill("#seed input", "99")
-    page.click("#sampler input")
-    page.click("[role=option]:has-text('Heun')")
-    for tab in (page, open_page(studio_url, context=page.context)):
-        if tab is page:
-            page.reload()
-        tab.wait_for_function("document.querySelector('#prompt textarea')?.value === 'a half written'")
-        tab.wait_for_selector("#hints:has-text('a half written, flat style, on a pink background')")
-        assert tab.input_value("#steps input") == "33" and tab.input_value("#seed input") == "99"
-        assert tab.input_value("#negative textarea") == "clouds" and not tab.is_checked("#randomize input")
-        assert tab.input_value("#sampler input") == "Heun"
-        assert tab.is_checked("#count input[value='3']")
-
-
-def test_typing_asks_the_server_for_nothing_but_the_hints(studio_url, open_page):
-    page = open_page(studio_url)
-    page.wait_for_selector("#header [role=status]:text-is('ready')")
-    asked = []
-    page.on("request", lambda request: asked.append(request.post_data or "") if request.method == "POST" else None)
-    page.click("#prompt textarea")
-    page.keyboard.type("a red apple")
-    page.wait_for_function("localStorage['studio-draft:text-to-image:']?.includes('a red apple')")
-    ticks = [body for body in asked if '"trigger_id"' in body and "a red" not in body]
-    hints = [body for body in asked if re.search(r'"data":\["a[^"]*","any","any"\]', body)]
-    assert len(asked) - len(hints) <= len(ticks) and hints
-
-
-def png_with(text: str) -> bytes:
-    from PIL.PngImagePlugin import PngInfo
-
-    info, file = PngInfo(), io.BytesIO()
-    info.add_text("parameters", text)
-    Image.new("RGB", (8, 8)).save(file, "PNG", pnginfo=info)
-    return file.getvalue()
-
-
-def drop(page, name: str, content: bytes, on: str = "#footer") -> None:
-    """Drops a file on a part of the page, as a browser would report it."""
-    transfer = page.evaluate_handle(
-        """([name, bytes]) => {
-          const transfer = new DataTransfer();
-          transfer.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
-          return transfer;
-        }""",
-        [name, list(content)],
-    )
-    for kind in ("dragenter", "dragover", "drop"):
-        page.dispatch_event(on, kind, {"dataTransfer": transfer})
-
-
-def test_a_picture_of_ours_brings_its_settings_wherever_it_is_dropped(studio_url, open_page, tmp_path):
-    settings = {"prompt": "a <b>fox</b>", "negative_prompt": "snow", "style": "flat", "background": "blue", "steps": 9,
-                "guidance": 4.5, "sampler": "euler", "seed": 77, "task": "text-to-image"}  # fmt: skip
-    write_png(Image.new("RGB", (8, 8)), tmp_path / "fox.png", settings)
-    page = open_page(studio_url)
-    open_tab(page, "Library")
-    page.wait_for_selector("#album .empty")
-    drop(page, "fox.png", (tmp_path / "fox.png").read_bytes(), "#album")
-    page.wait_for_selector("#message:has-text('Settings loaded from fox.png.')")
-    assert page.is_visible("#generate")  # it went to the tab
-    assert page.input_value("#prompt textarea") == "a <b>fox</b>"
-    assert page.is_checked("#style input[value=flat]") and page.is_checked("#background input[value=blue]")
-    assert page.input_value("#steps input") == "9" and page.input_value("#guidance input") == "4.5"
-    assert page.input_value("#seed input") == "77" and not page.is_checked("#randomize input")
-    assert page.input_value("#sampler input") == "Euler" and page.input_value("#negative textarea") == "snow"
-
-
-def test_a_picture_of_another_studio_brings_what_can_be_taken(studio_url, open_page):
-    page = open_page(studio_url)
-    page.click("#style label:has-text('Noto')")
-    text = "a castle\nNegative prompt: fog\nSteps: 28, Sampler: DPM++ SDE Karras, CFG scale: 7, Seed: 5, Model: dream"
-    with page.expect_file_chooser() as chooser:  # the button, for those who cannot drop
-        page.click("#restore")
-    chooser.value.set_files({"name": "castle.png", "mimeType": "image/png", "buffer": png_with(text)})
-    page.wait_for_selector("#message:has-text('Settings loaded from castle.png.')")
-    said = page.inner_text("#message")
-    assert "Not loaded: the sampler must be one of studio" in said and "DPM++ SDE Karras" in said
-    assert "Another model made the picture, dream" in said
-    assert page.input_value("#prompt textarea") == "a castle" and page.is_checked("#style input[value=any]")
-    assert page.input_value("#steps input") == "28" and page.input_value("#sampler input") == "Studio"
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"no picture at all", "x.png: The file is not a PNG picture, or it is cut short."),
-        (None, "x.png holds no settings."),
-    ],
-)
-def test_a_file_without_settings_is_answered_with_a_sentence(studio_url, open_page, content, says):
-    if content is None:
-        file = io.BytesIO()
-        Image.new("RGB", (8, 8)).save(file, "PNG")
-        content = file.getvalue()
-    page = open_page(studio_url)
-    page.fill("#prompt textarea", "mine")
-    drop(page, "x.png", content)
-    page.wait_for_selector(f"#message [role=alert]:has-text('{says}')")
-    assert page.input_value("#prompt textarea") == "mine"
+def test_looking_at_something_else_leaves_the_job_alone(page, slow):
+    id = start(page, "a tall giraffe")
+    page.follow("stage", until=RUNNING)
+    (stream,) = page.streams
+    page.fire("strip", pick="example:2")
+    example = page["stage"]
+    assert 'data-kind="example"' in example and page.setting("stop", "interactive") is False
+    page.drain(stream)  # what it still yields has no place on the stage any more
+    assert page["stage"] == example
+    page.tick()
+    assert rows(page) == ["a tall giraffe"]
+    page.fire("queue", follow=False, act="show", job=id)
+    page.follow("stage", until=RUNNING)
+    page.fire("stop")
+    page.follow("stage", until=STOPPED)

@@ -1,4 +1,4 @@
-"""The noise tab in a real browser, over a tiny network with random weights."""
+"""The noise tab in a real browser, over a tiny network with random weights. Journeys: several things on one page."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from studio.engine import trace
-from tests.ui.conftest import free_port, serving
-from tests.ui.test_page import LOW_CONTRAST
+from tests.ui.conftest import LOW_CONTRAST, free_port, set_shade
+from tests.ui.serve_noise import serving_noise
 
 FORMAT = trace.FORMAT.encode()
 PIXELS = """name => { const c = document.querySelector(`#noise canvas[data-draw="${name}"]`);
@@ -34,16 +34,19 @@ def noise_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def noise_url(noise_folder) -> Iterator[str]:
-    port = free_port()
-    with serving("-m", "tests.ui.serve_noise", str(noise_folder), str(port), port=port) as url:
+    with serving_noise(noise_folder, free_port()) as url:
         yield url
+
+
+def open_tab(page) -> None:
+    page.click("#tab-noise-button, button[role=tab]:has-text('Noise')")
+    page.wait_for_selector("#noise[data-ready], #noise [data-ready]", state="attached")
 
 
 @pytest.fixture
 def noise(noise_url, open_page):
     page = open_page(noise_url)
-    page.click("button[role=tab]:has-text('Noise')")
-    page.wait_for_selector("#noise[data-ready], #noise [data-ready]", state="attached")
+    open_tab(page)
     return page
 
 
@@ -71,43 +74,67 @@ def message(page) -> str:
     return page.inner_text("#noise [data-slot=message]")
 
 
-def test_the_time_slider_moves_the_forward_view_without_a_request(noise):
-    assert pixels(noise, "x_t").std() > 10  # nothing is empty on first sight
-    asked = []
-    noise.on("request", lambda request: asked.append(request.url))
-    for t in range(0, 1000, 37):
-        at(noise, t)
-        alpha, sigma = map(float, re.findall(r"[\d.]{6}", noise.inner_text("[data-slot=formula]")))
-        assert alpha**2 + sigma**2 == pytest.approx(1, abs=2e-4)
-    assert not [url for url in asked if "component_server" in url or "join" in url]
-    at(noise, 0)
-    assert np.abs(pixels(noise, "x_t").astype(int) - pixels(noise, "signal")).mean() < 3
-    at(noise, 999)
-    assert np.abs(pixels(noise, "x_t").astype(int) - pixels(noise, "noise")).mean() < 3
-
-
-@pytest.mark.parametrize("panel", ["forward", "reverse", "compare", "plane"])
-def test_drawing_a_time_takes_less_than_a_frame_of_the_screen(noise, panel):
-    noise.click(f"[data-go={panel}]")
-    if panel == "compare":
-        compare(noise)
-    if panel == "reverse":
-        noise.wait_for_function("document.querySelector('#noise [data-slot=maps]').children.length > 4")
-    costs = []  # ms, of all that a tick computes and draws
-    for t in range(0, 1000, 37):
-        at(noise, t)
-        costs.append(float(noise.evaluate("document.querySelector('#noise [data-cost]').dataset.cost")))
-    # What else runs here is in them too, so that the cheapest say what a tick costs; the benchmark has the median.
-    assert statistics.quantiles(costs, n=10)[0] < 16
-
-
 def press(noise, key: str) -> None:
     """Presses a key, and waits until what it changes is drawn."""
     noise.keyboard.press(key)
     noise.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
-def test_the_keyboard_moves_the_time(noise):
+def compare(page) -> list[str]:
+    """Presses Compare; what is said of each run."""
+    page.eval_on_selector("[data-slot=runs]", "runs => runs.replaceChildren()")
+    page.click("[data-form=compare] [type=submit]")
+    page.wait_for_selector("[data-slot=runs] canvas")
+    return page.locator("[data-slot=runs] figcaption").all_inner_texts()
+
+
+def run(page, prompt: str, steps: int) -> None:
+    """Press the button of the reverse view and wait for the run."""
+    page.fill("[data-form=run] [name=prompt]", prompt)
+    page.fill("[data-form=run] [name=steps]", str(steps))
+    page.click("[data-form=run] [type=submit]")
+    page.wait_for_function(f"document.querySelector('#noise [data-slot=caption]').innerText == '{prompt}'")
+
+
+def assert_quick(page) -> None:
+    """Drawing a time takes less than a frame of the screen."""
+    costs = []  # ms, of all that one time computes and draws
+    for t in range(0, 1000, 37):
+        at(page, t)
+        costs.append(float(page.evaluate("document.querySelector('#noise [data-cost]').dataset.cost")))
+    # What else runs here is in them too, so that the cheapest tell the cost; the benchmark has the median.
+    assert statistics.quantiles(costs, n=10)[0] < 16
+
+
+def copy_link(page) -> str:
+    page.evaluate("window.copied = ''; navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.click("[data-export=link]")
+    page.wait_for_function("window.copied")
+    return page.evaluate("window.copied")
+
+
+def go_to(page, hash: str) -> None:
+    """Follow a link within the page."""
+    page.evaluate("hash => { location.hash = hash; }", hash)
+
+
+def test_the_forward_view(noise, tmp_path):
+    assert pixels(noise, "x_t").std() > 10  # nothing is empty on first sight
+    urls = []
+    listener = lambda request: urls.append(request.url)  # noqa: E731
+    noise.on("request", listener)
+    for t in range(0, 1000, 37):
+        at(noise, t)
+        alpha, sigma = map(float, re.findall(r"[\d.]{6}", noise.inner_text("[data-slot=formula]")))
+        assert alpha**2 + sigma**2 == pytest.approx(1, abs=2e-4)
+    assert not [url for url in urls if "component_server" in url or "join" in url]
+    noise.remove_listener("request", listener)
+    at(noise, 0)
+    assert np.abs(pixels(noise, "x_t").astype(int) - pixels(noise, "signal")).mean() < 3
+    at(noise, 999)
+    assert np.abs(pixels(noise, "x_t").astype(int) - pixels(noise, "noise")).mean() < 3
+    assert_quick(noise)
+    # Keys move the time.
     at(noise, 500)
     noise.focus("[data-slot=time-slider]")
     press(noise, "ArrowRight")
@@ -123,9 +150,25 @@ def test_the_keyboard_moves_the_time(noise):
     noise.wait_for_function("Number(document.querySelector('#noise [data-slot=time-slider]').value) > 20")
     press(noise, " ")
     assert noise.get_attribute("[data-act=play]", "aria-pressed") == "false"
-
-
-def test_ones_own_picture_and_what_is_not_one(noise, tmp_path):
+    # A view can be exported.
+    noise.uncheck("[data-slot=loop]")
+    at(noise, 300)
+    for kind in ("strip", "webp", "gif", "csv", "json"):
+        with noise.expect_download() as coming:
+            noise.click(f"[data-export={kind}]")
+        path = tmp_path / coming.value.suggested_filename
+        coming.value.save_as(path)
+        if kind == "csv":
+            lines = path.read_text("utf-8").splitlines()
+            assert lines[0] == "t,alpha,sigma,alpha_bar,beta,log_snr" and len(lines) == 1001
+        elif kind == "json":
+            rows = json.loads(path.read_text("utf-8"))["rows"]
+            assert all(abs(row["alpha"] ** 2 + row["sigma"] ** 2 - 1) < 1e-6 for row in rows)
+        else:
+            with Image.open(path) as made:
+                assert getattr(made, "n_frames", 1) == (1 if kind == "strip" else 41)
+    assert noise.inner_text("#noise [data-slot=time]") == "t = 300"  # as before the export
+    # One's own picture, and what is none.
     (tmp_path / "no.png").write_bytes(b"not a picture")
     noise.set_input_files("[data-slot=file]", tmp_path / "no.png")
     assert "not a picture" in message(noise)
@@ -138,15 +181,19 @@ def test_ones_own_picture_and_what_is_not_one(noise, tmp_path):
     assert pixels(noise, "signal")[:3].tolist()[0] > 250
     noise.check("[data-slot=standardize]")
     noise.wait_for_function("document.querySelector('#noise [data-slot=facts]').innerText.includes('1.000')")
+    noise.uncheck("[data-slot=standardize]")
+    Image.new("1", (12_000, 9_000), 1).save(tmp_path / "huge.png")
+    Image.new("RGB", (5_000, 1), "blue").save(tmp_path / "narrow.png")
+    for name, mean in (("huge", "1.000"), ("narrow", "0.333")):
+        noise.set_input_files("[data-slot=file]", tmp_path / f"{name}.png")
+        noise.wait_for_selector(f"[data-slot=preparation]:has-text('{mean}')")
 
 
-def test_a_run_step_by_step(noise):
+def test_the_reverse_view(noise, noise_folder):
     noise.click("[data-go=reverse]")
     noise.wait_for_function("document.querySelector('#noise [data-slot=maps]').children.length > 4")  # the shipped run
-    noise.fill("[data-form=run] [name=prompt]", "a red boat")
-    noise.fill("[data-form=run] [name=steps]", "6")
-    noise.click("[data-form=run] [type=submit]")
-    noise.wait_for_function("document.querySelector('#noise [data-slot=caption]').innerText == 'a red boat'")
+    assert_quick(noise)
+    run(noise, "a red boat", 6)
     noise.wait_for_function("document.querySelector('#noise [data-slot=maps]').children.length == 5")
     noise.wait_for_function("document.querySelector('#noise [data-slot=maps]').lastChild.innerText.includes('%')")
     names = [text.split()[0] for text in noise.locator("[data-slot=maps] figcaption").all_inner_texts()]
@@ -176,16 +223,10 @@ def test_a_run_step_by_step(noise):
     noise.click("[data-form=run] [type=submit]")
     assert "steps" in message(noise).lower()
     assert noise.inner_text("[data-slot=caption]") == "a red boat"  # the view stays
-
-
-def test_every_call_of_heun_has_a_time_and_one_pass_is_named(noise):
-    noise.click("[data-go=reverse]")
-    noise.fill("[data-form=run] [name=prompt]", "a blue boat")
-    noise.fill("[data-form=run] [name=steps]", "3")
+    # Every call of Heun has a time, and one pass is named.
     noise.select_option("[data-form=run] [name=sampler]", "heun")
     noise.check("[data-form=run] [name=one_pass]")
-    noise.click("[data-form=run] [type=submit]")
-    noise.wait_for_function("document.querySelector('#noise [data-slot=caption]').innerText == 'a blue boat'")
+    run(noise, "a blue boat", 3)
     assert noise.is_checked("[data-form=run] [name=one_pass]")  # the form says what was run
     noise.focus("[data-slot=time-slider]")
     press(noise, "End")
@@ -196,17 +237,22 @@ def test_every_call_of_heun_has_a_time_and_one_pass_is_named(noise):
         seen.append(text.partition(",")[0])
         press(noise, "ArrowLeft")
     assert seen == [f"step {number}" for number in range(1, 6)]
+    # A trace that cannot be read is a sentence, and the view stays.
+    before = pixels(noise, "rx0")
+    picture = parse_qs(copy_link(noise).partition("?")[2])["run"][0]
+    (path,) = (noise_folder / "traces").glob(f"*{picture}*")
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole.replace(FORMAT, FORMAT[:-1] + b"9")):
+        assert damaged != whole
+        path.write_bytes(damaged)
+        noise.evaluate("document.querySelector('#noise [data-slot=message]').removeAttribute('data-bad')")
+        go_to(noise, f"#noise?view=reverse&t=0&run={picture}&n={len(damaged)}")
+        assert "The trace of this picture cannot be read" in message(noise)
+        assert noise.inner_text("[data-slot=caption]") == "a blue boat"
+        assert np.array_equal(pixels(noise, "rx0"), before)
 
 
-def compare(page) -> list[str]:
-    """Presses Compare; what is said of each run."""
-    page.eval_on_selector("[data-slot=runs]", "runs => runs.replaceChildren()")
-    page.click("[data-form=compare] [type=submit]")
-    page.wait_for_selector("[data-slot=runs] canvas")
-    return page.locator("[data-slot=runs] figcaption").all_inner_texts()
-
-
-def test_runs_compared(noise):
+def test_the_compare_view(noise):
     noise.click("[data-go=compare]")
     noise.select_option("[name=compare_by]", "steps")
     captions = compare(noise)
@@ -214,10 +260,8 @@ def test_runs_compared(noise):
     assert [re.search(r"(\d+) network calls", text).group(1) for text in captions] == ["4", "8", "16", "50"]
     ends = [float(re.search(r"final error ([\d.]+)", text).group(1)) for text in captions]
     assert ends[0] > ends[1] > ends[3]
-
-
-def test_two_runs_freely_chosen_each_against_the_end_of_its_own_flow(noise):
-    noise.click("[data-go=compare]")
+    assert_quick(noise)
+    # Two runs freely chosen, each against the end of its own flow.
     noise.click("[data-act=drop] >> nth=3")
     noise.click("[data-act=drop] >> nth=1")
     lanes = "fieldset[data-entry]:visible"
@@ -245,6 +289,7 @@ def test_the_plane_learns_a_drawing(noise):
         """() => { const c = document.querySelector("canvas[data-draw=plane]");
         return c.width && c.getContext("2d").getImageData(0, 0, c.width, c.height).data.some(Boolean); }"""
     )
+    assert_quick(noise)
     moons = pixels(noise, "plane")
     noise.select_option("[data-slot=shape]", "spiral")
     noise.wait_for_selector("[data-slot=trained]:text-is('not trained yet')")
@@ -266,63 +311,40 @@ def test_the_plane_learns_a_drawing(noise):
     noise.wait_for_selector("[data-act=train]:has-text('Train on')")
 
 
-def test_one_point_and_what_is_no_drawing(noise_url, open_page):
-    page = open_page(f"{noise_url}#noise?view=plane&t=0&shape=drawing&strokes=0,0.5,0.5")
-    page.click("button[role=tab]:has-text('Noise')")
+def test_links_and_messages_from_other_tabs(noise_url, open_page):
+    page = open_page(noise_url)
+    page.fill("#picture textarea, #picture input", "nothing")
+    page.click("#open")  # before the tab was ever opened
+    open_tab(page)
+    assert message(page) == "No trace was kept of how this picture was made."
+    page.select_option("[data-slot=schedule]", "linear")
+    at(page, 300)
+    link = copy_link(page)
+    # A link restores the view for another visitor.
+    page = open_page(link)
+    open_tab(page)
+    page.wait_for_function("document.querySelector('#noise [data-slot=time]')?.innerText === 't = 300'")
+    assert page.eval_on_selector("[data-slot=schedule]", "select => select.value") == "linear"
+    # What was not kept for this visitor is made again from the link's settings.
+    settings = "prompt=a+boat&steps=4&guidance=2&seed=9"
+    page = open_page(f"{noise_url}#noise?view=reverse&t=500&stage=1&run=nobodys&{settings}")
+    open_tab(page)
+    page.wait_for_function("document.querySelector('#noise [data-slot=caption]')?.innerText === 'a boat'")
+    page.wait_for_function("document.querySelector('#noise [data-slot=time]')?.innerText === 't = 500'")
+    page.wait_for_selector("[data-slot=stages] button[aria-pressed=true] >> nth=0 >> text=32 × 32 px")
+    go_to(page, "#noise?view=compare&t=0&prompt=a+boat&runs=ddim,3,2,1;studio,4,2,5")
+    page.wait_for_selector("[data-slot=runs] figcaption >> nth=1 >> text=Studio, 4 steps, seed 5")
+    go_to(page, "#noise?view=plane&t=0&shape=drawing&strokes=0,0.5,0.5")  # one point
     page.wait_for_function("/^[1-9]/.test(document.querySelector('#noise [data-slot=trained]')?.innerText)")
     page.wait_for_function("document.querySelector('#noise canvas[data-draw=plane]').width > 1")
     assert pixels(page, "plane").any()
-    other = open_page(f"{noise_url}#noise?view=plane&t=0&shape=drawing&strokes=7,0,0")
-    other.click("button[role=tab]:has-text('Noise')")
-    assert "a drawing is a list of" in message(other)
-
-
-def test_a_huge_picture_is_made_small_and_a_narrow_one_shown(noise, tmp_path):
-    Image.new("1", (12_000, 9_000), 1).save(tmp_path / "huge.png")
-    Image.new("RGB", (5_000, 1), "blue").save(tmp_path / "narrow.png")
-    for name, mean in (("huge", "1.000"), ("narrow", "0.333")):
-        noise.set_input_files("[data-slot=file]", tmp_path / f"{name}.png")
-        noise.wait_for_selector(f"[data-slot=preparation]:has-text('{mean}')")
-
-
-@pytest.mark.parametrize(
-    "harm",
-    [lambda data: data[: len(data) // 2], lambda data: data.replace(FORMAT, FORMAT[:-1] + b"9")],
-    ids=["cut short", "of another version"],
-)
-def test_a_trace_that_cannot_be_read_is_a_sentence_and_the_view_stays(noise, noise_folder, harm):
-    noise.click("[data-go=reverse]")
-    noise.fill("[data-form=run] [name=prompt]", "a red boat")
-    noise.fill("[data-form=run] [name=steps]", "3")
-    noise.click("[data-form=run] [type=submit]")
-    noise.wait_for_function("document.querySelector('#noise [data-slot=caption]').innerText == 'a red boat'")
-    before = pixels(noise, "rx0")
-    noise.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    noise.click("[data-export=link]")
-    noise.wait_for_function("window.copied")
-    picture = parse_qs(noise.evaluate("window.copied").partition("?")[2])["run"][0]
-    (path,) = (noise_folder / "traces").glob(f"*{picture}*")
-    damaged = harm(path.read_bytes())
-    assert damaged != path.read_bytes()
-    path.write_bytes(damaged)
-    noise.evaluate("run => { location.hash = `#noise?view=reverse&run=${run}`; }", picture)
-    assert "The trace of this picture cannot be read" in message(noise)
-    assert noise.inner_text("[data-slot=caption]") == "a red boat"
-    assert np.array_equal(pixels(noise, "rx0"), before)
-
-
-def test_no_trace_no_view(noise):
-    noise.fill("#picture textarea, #picture input", "nothing")
-    noise.click("#open")
-    assert message(noise) == "No trace was kept of how this picture was made."
-
-
-def test_a_letter_that_comes_before_the_tab_was_ever_opened(noise_url, open_page):
-    page = open_page(noise_url)
-    page.fill("#picture textarea, #picture input", "nothing")
-    page.click("#open")
-    page.click("button[role=tab]:has-text('Noise')")
-    assert message(page) == "No trace was kept of how this picture was made."
+    for hash, sentence in (
+        ("view=plane&t=0&shape=drawing&strokes=7,0,0", "a drawing is a list of"),
+        ("view=reverse&t=500&run=nobodys", "No trace was kept of how this picture was made."),
+        ("view=sideways", "This link names a view that does not exist."),
+    ):
+        go_to(page, f"#noise?{hash}")
+        page.wait_for_selector(f"#noise [data-slot=message][data-bad]:has-text('{sentence}')")
 
 
 def test_endpoints(noise_url, tmp_path):
@@ -352,19 +374,6 @@ def test_endpoints(noise_url, tmp_path):
         client.predict(prompt="x", sampler="plms", api_name="/reverse_trace")
 
 
-def test_a_telephone_shows_every_view_in_its_width(noise_url, open_page):
-    page = open_page(noise_url, width=390, height=800)
-    page.click("button[role=tab]:has-text('Noise')")
-    page.wait_for_selector("#noise[data-ready], #noise [data-ready]", state="attached")
-    for panel in ("forward", "reverse", "compare", "plane"):
-        page.click(f"[data-go={panel}]")
-        widths = page.eval_on_selector_all(
-            f"[data-panel={panel}], [data-panel={panel}] > *",
-            "parts => parts.map(p => p.getBoundingClientRect().right)",
-        )
-        assert max(widths) <= 390
-
-
 UNNAMED = """panel => [...document.querySelectorAll("#noise .nv-bar *, #noise [data-panel=" + panel + "] *")]
   .filter(e => e.matches("input, select, button, summary, canvas, [role]") && e.checkVisibility())
   .filter(e => !(e.ariaLabel || e.getAttribute("aria-labelledby") || e.innerText?.trim() && !e.matches("select")
@@ -372,65 +381,26 @@ UNNAMED = """panel => [...document.querySelectorAll("#noise .nv-bar *, #noise [d
   .map(e => e.outerHTML.slice(0, 120))"""
 
 
-@pytest.mark.parametrize("shade", ["light", "dark"])
-def test_every_view_can_be_read_and_every_control_has_a_name(noise_url, open_page, shade):
-    page = open_page(noise_url, color_scheme=shade)
-    page.click("button[role=tab]:has-text('Noise')")
-    page.wait_for_selector("#noise[data-ready], #noise [data-ready]", state="attached")
+def test_every_view_fits_can_be_read_and_names_its_controls(noise_url, open_page):
+    page = open_page(noise_url, width=390, height=800)
+    open_tab(page)
     for panel in ("forward", "reverse", "compare", "plane"):
         page.click(f"[data-go={panel}]")
         if panel == "reverse":
             page.wait_for_selector("[data-slot=unet] canvas")
+        widths = page.eval_on_selector_all(
+            f"[data-panel={panel}], [data-panel={panel}] > *",
+            "parts => parts.map(p => p.getBoundingClientRect().right)",
+        )
+        assert max(widths) <= 390
+        page.set_viewport_size({"width": 1280, "height": 860})
         for summary in page.locator(f"[data-panel={panel}] summary").all():
             summary.click()
-        assert page.evaluate(LOW_CONTRAST) == []
+        for shade in ("light", "dark"):
+            set_shade(page, shade)
+            assert page.evaluate(LOW_CONTRAST) == []
         assert page.evaluate(UNNAMED, panel) == []
-
-
-def test_a_view_is_taken_along(noise, tmp_path):
-    at(noise, 300)
-    for kind in ("strip", "webp", "gif", "csv", "json"):
-        with noise.expect_download() as coming:
-            noise.click(f"[data-export={kind}]")
-        path = tmp_path / coming.value.suggested_filename
-        coming.value.save_as(path)
-        if kind == "csv":
-            lines = path.read_text("utf-8").splitlines()
-            assert lines[0] == "t,alpha,sigma,alpha_bar,beta,log_snr" and len(lines) == 1001
-        elif kind == "json":
-            rows = json.loads(path.read_text("utf-8"))["rows"]
-            assert all(abs(row["alpha"] ** 2 + row["sigma"] ** 2 - 1) < 1e-6 for row in rows)
-        else:
-            with Image.open(path) as made:
-                assert getattr(made, "n_frames", 1) == (1 if kind == "strip" else 41)
-    assert noise.inner_text("#noise [data-slot=time]") == "t = 300"  # as before the export
-
-
-def test_a_link_restores_the_view_for_whoever_made_it(noise, noise_url, open_page):
-    noise.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    noise.select_option("[data-slot=schedule]", "linear")
-    at(noise, 300)
-    noise.click("[data-export=link]")
-    noise.wait_for_function("window.copied")
-    page = open_page(noise.evaluate("window.copied"))
-    page.click("button[role=tab]:has-text('Noise')")
-    page.wait_for_function("document.querySelector('#noise [data-slot=time]')?.innerText === 't = 300'")
-    assert page.eval_on_selector("[data-slot=schedule]", "select => select.value") == "linear"
-    settings = "prompt=a+boat&steps=4&guidance=2&seed=9"
-    again = open_page(f"{noise_url}#noise?view=reverse&t=500&stage=1&run=nobodys&{settings}")
-    again.click("button[role=tab]:has-text('Noise')")  # not kept for a stranger, who gets it made again
-    again.wait_for_function("document.querySelector('#noise [data-slot=caption]')?.innerText === 'a boat'")
-    again.wait_for_function("document.querySelector('#noise [data-slot=time]')?.innerText === 't = 500'")
-    again.wait_for_selector("[data-slot=stages] button[aria-pressed=true] >> nth=0 >> text=32 × 32 px")
-    compared = open_page(f"{noise_url}#noise?view=compare&t=0&prompt=a+boat&runs=ddim,3,2,1;studio,4,2,5")
-    compared.click("button[role=tab]:has-text('Noise')")
-    compared.wait_for_selector("[data-slot=runs] figcaption >> nth=1 >> text=Studio, 4 steps, seed 5")
-    stranger = open_page(f"{noise_url}#noise?view=reverse&t=500&run=nobodys")
-    stranger.click("button[role=tab]:has-text('Noise')")
-    assert message(stranger) == "No trace was kept of how this picture was made."
-    nonsense = open_page(f"{noise_url}#noise?view=sideways")
-    nonsense.click("button[role=tab]:has-text('Noise')")
-    assert message(nonsense) == "This link names a view that does not exist."
+        page.set_viewport_size({"width": 390, "height": 800})
 
 
 def test_the_tour_leads_through_all_views(noise):
