@@ -1,3 +1,3 @@
 """Fixtures that the page tests share."""
 
-from tests.ui.conftest import studio_folder, studio_url  # noqa: F401
+from tests.ui.conftest import studio_url  # noqa: F401

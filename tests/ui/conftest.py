@@ -143,7 +143,7 @@ def narrow_url(tmp_path_factory) -> Iterator[Served]:
     from tests.fakes import FakeBackend
     from tests.ui.harness import fake_studio
 
-    with fake_studio(tmp_path_factory.mktemp("narrow"), lambda: FakeBackend(delay=0.03), active=1) as studio:
+    with fake_studio(tmp_path_factory.mktemp("narrow"), lambda: FakeBackend(delay=0.03), max_active=1) as studio:
         with launched(studio) as url:
             yield Served.at(url, studio)
 

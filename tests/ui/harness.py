@@ -51,13 +51,13 @@ class ObservedOwners(Owners):
 
 @contextlib.contextmanager
 def fake_context(
-    folder: Path, load: Callable[[], Backend], *, active: int = 24, thumbnails: bool = True
+    folder: Path, load: Callable[[], Backend], *, max_active: int = 24, thumbnails: bool = True
 ) -> Iterator[AppContext]:
-    """A studio over the folder `data` in `folder`, with a running engine. active: jobs that run at once."""
+    """A studio over the folder `data` in `folder`, with a running engine. max_active: jobs that run at once."""
     model = write_model_folder(folder / "model", thumbnails=thumbnails)
     library = Library(folder / "data", model="Blob 64")
     capabilities = read_capabilities(model)
-    engine = Engine(load, library.journal, resolve=capabilities.resolve, active=active)
+    engine = Engine(load, library.journal, resolve=capabilities.resolve, max_active=max_active)
     try:
         context = AppContext.open(model, engine.start(), library, capabilities)
         yield replace(context, owners=ObservedOwners())

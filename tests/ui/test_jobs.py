@@ -92,7 +92,7 @@ def test_pictures_belong_to_the_user_who_signed_in(tmp_path):
 def narrow(tmp_path):
     """A page where one job runs at a time."""
     backend = FakeBackend(delay=0.02)
-    with fake_studio(tmp_path, lambda: backend, active=1) as studio:
+    with fake_studio(tmp_path, lambda: backend, max_active=1) as studio:
         page = studio.open()
         yield page
         cancel_all(page)
