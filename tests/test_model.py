@@ -1,4 +1,4 @@
-"""The bundled weights: found by every loader, painting what was asked for, alike through every sampler."""
+"""The bundled weights: every loader finds them, they paint the prompt, and samplers agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image, DiffusionPipeline
 
 import studio.diffusion  # noqa: F401  registers with diffusers
-import studio.diffusion.tiling as windows
+import studio.diffusion.tiling as tiling
 import studio.imaging.tiles as tiles
 from studio.diffusion.noise_process import velocity
 from studio.diffusion.pipelines import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
@@ -78,7 +78,7 @@ def test_its_solver_tables_were_fitted_to_its_weights(bundled):
     assert any(set(table.guidance) != {1.0} for table in tables.tables)  # not where least squares were best as they are
 
 
-def test_it_keeps_its_budget(bundled):
+def test_the_model_keeps_its_size_limits(bundled):
     files = [path for path in MODEL.rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
     weights = [path for path in files if path.suffix == ".safetensors"]
@@ -92,8 +92,8 @@ def test_it_keeps_its_budget(bundled):
     assert 1e9 < operations(bundled.unet, sample, 500.0, text, mask) <= 2e9
 
 
-def test_the_ground_is_the_one_asked_for(bundled):
-    """By the picture's border, whose nearest named colour is counted."""
+def test_the_background_has_the_color_asked_for(bundled):
+    """By the picture's border, whose nearest named color is counted."""
     concepts = [concept["name"] for concept in bundled.vocabulary["concepts"]]
     backgrounds = bundled.vocabulary["backgrounds"] * 2
     prompts = [
@@ -102,13 +102,13 @@ def test_the_ground_is_the_one_asked_for(bundled):
     ]
     pictures = (painted(bundled, prompts, range(len(prompts))) + 1) / 2
     border = torch.cat([pictures[:, :, :2].flatten(2), pictures[:, :, -2:].flatten(2)], dim=2).median(dim=2).values
-    colours = torch.tensor([BACKGROUND_COLORS[name] for name in backgrounds[:10]])
-    nearest = torch.cdist(border, colours).argmin(1)
+    colors = torch.tensor([BACKGROUND_COLORS[name] for name in backgrounds[:10]])
+    nearest = torch.cdist(border, colors).argmin(1)
     assert (nearest == torch.tensor([backgrounds[:10].index(name) for name in backgrounds])).float().mean() >= 0.9
     assert pictures.std(dim=(2, 3)).mean() > 0.05  # nor is it flat
 
 
-def test_a_picture_of_a_batch_is_the_picture_alone(bundled):
+def test_a_picture_of_a_batch_equals_the_picture_alone(bundled):
     together = painted(bundled, PROMPTS, [5, 6, 7, 8])
     for i, prompt in enumerate(PROMPTS):
         assert (painted(bundled, [prompt], [5 + i])[0] - together[i]).abs().max() <= 2 / 255 + 1e-6  # one 8-bit level
@@ -148,7 +148,7 @@ def labels(pipe, pictures: torch.Tensor, prompts: list[str]) -> torch.Tensor:
 
 
 def test_ddpm_paints_what_ours_paints(bundled):
-    """Its noise makes another picture of the same thing: it bears the same label."""
+    """Its noise makes another picture, with the same label."""
     options = {"num_inference_steps": 50, "size": bundled.sample_size}
     ours, theirs = (painted(bundled, THINGS, range(5), sampler=name, **options) for name in ("studio", "ddpm"))
     assert (ours - theirs).square().mean((1, 2, 3)).min().sqrt() > 0.05  # not the same picture
@@ -157,7 +157,7 @@ def test_ddpm_paints_what_ours_paints(bundled):
     assert torch.equal(labels(bundled, theirs, THINGS), expected)
 
 
-def test_the_other_tasks_paint(bundled):
+def test_the_other_tasks_run(bundled):
     from PIL import Image
 
     picture = bundled.decode(_finished(bundled))
@@ -172,9 +172,9 @@ def test_the_other_tasks_paint(bundled):
 
 
 def enlarged(pipe, picture, overlap: int, noise_level: float) -> np.ndarray:
-    """(H, W, 3): at four times its size, in windows that overlap by so many px."""
+    """Return (H, W, 3), the picture at four times its size, in tiles that overlap by so many px."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (windows, tiles):
+        for module in (tiling, tiles):
             patch.setattr(module, "place_tiles", lambda length, size, _: place_tiles(length, size, overlap))
         row = StudioUpscalePipeline(**pipe.components).prepare([picture], 4, noise_level=noise_level, seeds=[0])[0]
         while not row.finished:
@@ -183,8 +183,8 @@ def enlarged(pipe, picture, overlap: int, noise_level: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("noise_level", [0.0, 0.1])
-def test_no_seams_whatever_the_windows(bundled, noise_level):
-    """Two tilings of one picture agree, and where windows of the one end, there is no step that the other lacks."""
+def test_no_seams_with_any_tiles(bundled, noise_level):
+    """Two tilings of one picture agree, and where tiles of one end, it has no step that the other lacks."""
     from PIL import Image
 
     picture = Image.open(EXAMPLES / "super-resolution" / "picture.png").convert("RGB").crop((4, 4, 50, 60))

@@ -101,11 +101,18 @@ class UNetBlock(nn.Module):
     """A residual block, a transformer block where the level has attention, an adapter where guidance is an input."""
 
     def __init__(
-        self, channels: int, embedding_dim: int, text_dim: int, head_dim: int, attention: bool, guidance_rank: int
+        self,
+        channels: int,
+        *,
+        embedding_dim: int,
+        text_dim: int,
+        head_dim: int,
+        has_attention: bool,
+        guidance_rank: int,
     ) -> None:
         super().__init__()
         self.residual = ResidualBlock(channels, embedding_dim)
-        self.attention = TransformerBlock(channels, text_dim, head_dim) if attention else None
+        self.attention = TransformerBlock(channels, text_dim, head_dim) if has_attention else None
         self.guide = Adapter(channels, embedding_dim, guidance_rank) if guidance_rank else None
 
     def forward(
@@ -178,11 +185,18 @@ class StudioUNet(ModelMixin, ConfigMixin):
         self.stem = nn.Conv2d(in_channels * patch_size**2, widths[0], 3, padding=1)
 
         def make_blocks(level: int, count: int) -> nn.ModuleList:
-            has_attention = attention_levels[level]
-            return nn.ModuleList(
-                UNetBlock(widths[level], dim, cross_attention_dim, attention_head_dim, has_attention, guidance_rank)
-                for _ in range(count)
-            )
+            blocks = nn.ModuleList()
+            for _ in range(count):
+                block = UNetBlock(
+                    widths[level],
+                    embedding_dim=dim,
+                    text_dim=cross_attention_dim,
+                    head_dim=attention_head_dim,
+                    has_attention=attention_levels[level],
+                    guidance_rank=guidance_rank,
+                )
+                blocks.append(block)
+            return blocks
 
         levels = range(len(widths))
         self.down = nn.ModuleList(make_blocks(level, layers_per_block[level]) for level in levels)

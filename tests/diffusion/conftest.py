@@ -11,7 +11,7 @@ from studio.diffusion.unet import StudioUNet
 from studio.training.export import build_pipeline
 from studio.training.text_encoder import new_text_encoder, train_tokenizer
 
-CAPTIONS = [f"a {colour} {thing}" for colour in ("red", "blue") for thing in ("apple", "cat", "boat", "house")]
+CAPTIONS = [f"a {color} {thing}" for color in ("red", "blue") for thing in ("apple", "cat", "boat", "house")]
 
 
 def random_pipeline(sample_size: int = 16) -> StudioTextToImagePipeline:
@@ -42,5 +42,5 @@ def _pipeline():
 
 @pytest.fixture
 def pipe(_pipeline):
-    """The same weights for every test, a fresh pipeline around them."""
+    """Return a new pipeline around the same weights."""
     return StudioTextToImagePipeline(**_pipeline.components)

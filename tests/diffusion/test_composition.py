@@ -1,4 +1,4 @@
-"""Several things in one picture: how a prompt is read, and that each window is what its own words say."""
+"""Several things in one picture: how prompts are parsed, and that each tile is painted by its own caption."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_prompt_of_two_things_is_laid_out(prompt, first, second, corners):
 
 
 @pytest.mark.parametrize(("prompt", "count"), [("three owls", 3), ("a flat picture of four red balls in oil", 4)])
-def test_several_of_a_kind_have_a_window_each(prompt, count):
+def test_several_of_a_kind_have_a_tile_each(prompt, count):
     layout = parse_layout(prompt, 32)
     assert len(layout.captions) == len(set(layout.corners)) == count
     assert len(set(layout.captions)) == 1 and layout.captions[0] in ("an owl", "a flat picture of a red ball in oil")
@@ -77,23 +77,23 @@ def test_several_of_a_kind_have_a_window_each(prompt, count):
         "a cat with three tails",
     ],
 )
-def test_other_prompts_are_one(prompt):
+def test_other_prompts_have_no_layout(prompt):
     assert parse_layout(prompt, 32) is None
 
 
 @pytest.mark.parametrize("filler", [" ", "two ", "a ", "left of ", "two a", "on "])
-def test_a_long_prompt_is_read_at_once(filler):
+def test_a_long_prompt_is_parsed_fast(filler):
     began = time.process_time()
     parse_layout(filler * (10_000 // len(filler)), 32)
     parse_layout("two cats" + filler * (10_000 // len(filler)) + "!", 32)
-    assert time.process_time() - began < 5  # of a thing that takes milliseconds, or minutes if it goes back and forth
+    assert time.process_time() - began < 5  # it takes milliseconds, or minutes where the expression backtracks
 
 
 LAYOUTS = [parse_layout(prompt, 32) for prompt in (PAIR, "a cat above a dog", "three owls", "four owls")]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_windows_begin_with_the_same_coarse_noise_and_each_with_white_noise(layout):
+def test_tiles_begin_from_white_noise_with_the_same_coarse_part(layout):
     noise = torch.randn(3, 60, 60, generator=torch.Generator().manual_seed(0))
     share_coarse_noise = layout.share_coarse_noise(noise)
     fine = noise - blocks(noise).repeat_interleave(4, 1).repeat_interleave(4, 2)
@@ -106,7 +106,7 @@ def test_windows_begin_with_the_same_coarse_noise_and_each_with_white_noise(layo
     many = torch.stack([layout.share_coarse_noise(torch.randn(3, 60, 60)) for _ in range(200)])
     assert many.std().item() == pytest.approx(1, abs=0.01)
     top, left = layout.corners[-1]
-    window = many[:, :, top : top + 28, left : left + 28]  # of one period: no two of its pixels have a part in common
+    window = many[:, :, top : top + 28, left : left + 28]  # of one period: its pixels are independent
     assert (window[..., :-4] * window[..., 4:]).mean().abs() < 0.01
     assert (window[..., :-1] * window[..., 1:]).mean().abs() < 0.01
 
@@ -116,26 +116,26 @@ def blocks(picture):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_all_is_on_one_ground(layout):
+def test_tiles_share_one_background(layout):
     covered = layout.covered()
     assert covered.mean() > 0.5 and set(covered.unique().tolist()) <= {0.0, 1.0}
     flat = torch.where(covered > 0, 0.3, 9.0).expand(3, 60, 60)
     torch.testing.assert_close(layout.merge_background(flat), torch.full((3, 60, 60), 0.3))
-    backgrounds = flat.clone()  # windows that disagree: red here, green there
+    backgrounds = flat.clone()  # tiles that disagree: red here, green there
     for number, (top, left) in enumerate(layout.corners):
         backgrounds[number % 2, top + 4 : top + 28, left + 4 : left + 28] = 9.0  # things
         backgrounds[2, top : top + 32, left : left + 32] = number
     picture = layout.merge_background(backgrounds)
-    torch.testing.assert_close(picture[:2] * (1 - covered), 0.3 * (1 - covered).expand(2, 60, 60))  # nothing of things
+    torch.testing.assert_close(picture[:2] * (1 - covered), 0.3 * (1 - covered).expand(2, 60, 60))  # no thing in it
     rim = picture[2, layout.corners[0][0], layout.corners[0][1] : layout.corners[0][1] + 28]
-    torch.testing.assert_close(rim, torch.full((28,), (len(layout.corners) - 1) / 2))  # and the grounds have met
+    torch.testing.assert_close(rim, torch.full((28,), (len(layout.corners) - 1) / 2))  # averaged
     for top, left in layout.corners:
         inside = (slice(None), slice(top + 4, top + 28), slice(left + 4, left + 28))
         assert torch.equal(picture[inside], backgrounds[inside])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_windows_that_agree_make_the_whole(layout):
+def test_tiles_that_agree_blend_to_the_picture(layout):
     picture, blend = torch.randn(3, 60, 60), TileBlender(60, 60, 32, layout.corners, is_grid=False)
     for top, left in layout.corners:
         blend.add(picture[:, top : top + 32, left : left + 32], top, left)
@@ -143,8 +143,8 @@ def test_windows_that_agree_make_the_whole(layout):
 
 
 @pytest.mark.parametrize("options", [{}, {"guidance_scale": 1.0}, {"one_pass": True}, {"sampler": "ddim"}])
-def test_each_window_is_painted_by_its_own_words(pipe, options):
-    """Inside a window, a step is that of its words alone."""
+def test_each_tile_is_painted_by_its_own_caption(pipe, options):
+    """Inside a tile, a step equals that of its caption alone."""
     given = {"num_inference_steps": 5, "seeds": [3], "size": 16} | options
     (pair,) = pipe.prepare([PAIR], **given)
     begun = pair.sample.clone()
@@ -154,7 +154,7 @@ def test_each_window_is_painted_by_its_own_words(pipe, options):
         row.stage.sample = begun[:, 7:23, left : left + 16].clone()
     pipe.denoise_step([pair, *alone])
     apple, cat = (row.sample for row in alone)
-    inside = slice(2, -2)  # where a window's prediction is its own
+    inside = slice(2, -2)  # where a tile does not overlap another
     for painted, left in ((apple, 0), (cat, 14)):
         window = pair.sample[:, 7:23, left : left + 16]
         torch.testing.assert_close(window[:, inside, inside], painted[:, inside, inside], atol=1e-5, rtol=0)
@@ -162,8 +162,8 @@ def test_each_window_is_painted_by_its_own_words(pipe, options):
 
 
 @pytest.mark.parametrize("image", [None, Image.effect_noise((64, 64), 60).convert("RGB")])
-def test_each_thing_is_sharpened_by_its_own_words(pipe, image):
-    """As the thing alone would be, of the same pixels and from the same noise, but for the colours that each is in."""
+def test_each_thing_is_upscaled_by_its_own_caption(pipe, image):
+    """As the thing alone is, from the same pixels and noise, except for its colors."""
     given = {"num_inference_steps": 1, "finishing_steps": 2, "size": 32}
     (pair,) = pipe.prepare([PAIR], seeds=[3], images=image and [image], **given)
     pipe.denoise_step([pair])
@@ -175,14 +175,14 @@ def test_each_thing_is_sharpened_by_its_own_words(pipe, image):
         row.stage.sample = pair.sample[place].clone()
         row.stage.sparse_condition = Condition((32, 32), enlarged=pair.stage.sparse_condition.enlarged[place])
         row.stage.constraints = ()
-    pair.stage.constraints = pair.stage.constraints[:1]  # what makes one picture of the windows
+    pair.stage.constraints = pair.stage.constraints[:1]  # the merged background
     pipe.denoise_step([pair, *alone])
     for row, place in zip(alone, places, strict=True):
-        inside = (slice(None), slice(3, -3), slice(5, -5))  # where a window's prediction is its own
+        inside = (slice(None), slice(3, -3), slice(5, -5))  # where a tile does not overlap another
         torch.testing.assert_close(pair.sample[place][inside], row.sample[inside], atol=1e-5, rtol=0)
 
 
-def test_where_its_windows_are_not_twice_as_large_it_is_sharpened_by_the_whole_prompt(pipe, monkeypatch):
+def test_a_layout_is_upscaled_by_the_whole_prompt_where_the_tile_size_differs(pipe, monkeypatch):
     monkeypatch.setattr(type(pipe), "window_size", 16)
     (pair,) = pipe.prepare([PAIR], seeds=[3], num_inference_steps=1, size=32)
     pipe.denoise_step([pair])
@@ -197,7 +197,7 @@ def test_a_pair_is_as_large_as_any_picture(pipe):
         assert pipe(PAIR, image=image, num_inference_steps=2).images[0].size == (side, side)
 
 
-def test_a_variation_leaves_alone_what_no_window_shows(pipe):
+def test_a_variation_keeps_the_pixels_outside_of_all_tiles(pipe):
     image = Image.effect_noise((30, 30), 60).convert("RGB")
     (row,) = pipe.prepare([PAIR], seeds=[1], images=[image], size=16, num_inference_steps=4)
     while not row.finished:
@@ -206,13 +206,13 @@ def test_a_variation_leaves_alone_what_no_window_shows(pipe):
     assert not changed[:7].any() and not changed[23:].any() and changed[7:23].any()
 
 
-def test_of_a_picture_that_is_no_square_a_pair_is_one_prompt(pipe):
+def test_a_picture_that_is_not_square_has_no_layout(pipe):
     image = Image.effect_noise((40, 24), 60).convert("RGB")
     (row,) = pipe.prepare([PAIR], seeds=[1], images=[image], num_inference_steps=2)
     assert row.stage.layout is None and row.text.captions == ()
 
 
-def test_a_pair_of_a_batch_is_the_pair_alone(pipe):
+def test_a_layout_of_a_batch_equals_the_layout_alone(pipe):
     prompts, seeds = ["a red cat", PAIR, "a boat above a house", "three cats"], [4, 5, 6, 7]
     rows = pipe.prepare(prompts, seeds=seeds, num_inference_steps=4)
     while not rows[0].finished:
@@ -224,11 +224,11 @@ def test_a_pair_of_a_batch_is_the_pair_alone(pipe):
         torch.testing.assert_close(row.sample, alone.sample, atol=1e-4, rtol=0)
 
 
-def test_rows_are_counted(pipe):
+def test_network_rows_are_counted(pipe):
     (pair,) = pipe.prepare([PAIR], seeds=[1], num_inference_steps=2, size=32)
-    assert pair.call_rows == 4  # two windows, with words and without
+    assert pair.call_rows == 4  # two tiles, with and without prompt
     pipe.denoise_step([pair])
     pipe.denoise_step([pair])
-    assert pair.call_rows == 2  # it is being sharpened, each thing by its words
+    assert pair.call_rows == 2  # upscaled, each thing by its caption
     (three,) = pipe.prepare(["three cats"], seeds=[1], num_inference_steps=2, guidance_scale=1.0)
     assert three.call_rows == 3

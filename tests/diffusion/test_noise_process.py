@@ -32,7 +32,7 @@ def test_zero_terminal_snr_makes_any_schedule_end_as_noise():
     assert run(scheduler, 10).isfinite().all()
 
 
-def test_between_train_steps_half_log_snr_runs_straight():
+def test_half_log_snr_is_linear_between_train_steps():
     schedule = studio().schedule
     low, middle, high = schedule.half_log_snr(torch.tensor([400.0, 400.25, 401.0], dtype=torch.float64))
     assert middle == pytest.approx(0.75 * low + 0.25 * high)
@@ -53,7 +53,7 @@ def test_time_of_is_the_inverse_of_half_log_snr():
     assert schedule.time_of(torch.tensor([100.0, -100.0])).tolist() == [0, 999]
 
 
-def test_times_of_any_shape_and_type_are_taken():
+def test_times_of_any_shape_and_dtype():
     schedule = studio().schedule
     integers = torch.tensor([[0, 500], [731, 999]])
     cosine = math.cos((732 / 1000 + 0.008) / 1.008 * math.pi / 2)  # arXiv 2102.09672, eq. (17), at step 731
@@ -64,7 +64,7 @@ def test_times_of_any_shape_and_type_are_taken():
         assert alpha[1, 0].item() == pytest.approx(cosine, rel=2e-3)
 
 
-def test_a_table_that_is_no_noise_schedule_is_refused():
+def test_invalid_alphas_cumprod_are_refused():
     for table in ([0.9, 0.9, 0.1], [1.0, 0.5], [0.5, 0.0], [0.2, 0.4]):
         with pytest.raises(ValueError, match="must decrease strictly"):
             NoiseSchedule(torch.tensor(table))

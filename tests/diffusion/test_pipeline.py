@@ -21,45 +21,35 @@ from diffusers.hooks import apply_group_offloading
 from PIL import Image
 
 from studio.diffusion.conditioning import Task, enlarge
-from studio.diffusion.guidance import Guidance, apply_guidance
-from studio.diffusion.pipelines import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
+from studio.diffusion.pipelines import (
+    StudioInpaintPipeline,
+    StudioTextToImagePipeline,
+    StudioUpscalePipeline,
+)
 from studio.diffusion.pipelines.base import image_to_tensor, tensor_to_image
-from studio.diffusion.schedulers.samplers import SAMPLERS
+from studio.diffusion.schedulers.samplers import SAMPLERS, make_sampler
 from studio.training.export import save_model
+from tests.diffusion.helpers import generators, noise_picture, paint_rows
 
 PROMPTS = ["a red apple", "a blue cat", "", "a house"]
 
 
-def generators(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def painted(rows, pipe):
-    while not all(row.finished for row in rows):
-        pipe.denoise_step([row for row in rows if not row.finished])
-    return [np.asarray(pipe.decode(row)) for row in rows]
-
-
-def noise_picture(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
 def test_a_picture_of_a_batch_equals_the_same_seed_alone(pipe):
-    together = painted(pipe.prepare(PROMPTS, num_inference_steps=5, seeds=[3, 1, 4, 1]), pipe)
+    together = paint_rows(pipe.prepare(PROMPTS, num_inference_steps=5, seeds=[3, 1, 4, 1]), pipe)
     for prompt, seed, picture in zip(PROMPTS, [3, 1, 4, 1], together, strict=True):
-        (alone,) = painted(pipe.prepare([prompt], num_inference_steps=5, seeds=[seed]), pipe)
+        (alone,) = paint_rows(pipe.prepare([prompt], num_inference_steps=5, seeds=[seed]), pipe)
         assert np.abs(alone.astype(int) - picture).max() <= 1
 
 
-def test_the_call_is_the_loop(pipe):
+def test_call_equals_the_loop_over_denoise_step(pipe):
     called = pipe("a red apple", num_inference_steps=4, generator=generators(7), output_type="np").images
-    (looped,) = painted(pipe.prepare(["a red apple"], num_inference_steps=4, seeds=[7]), pipe)
+    (looped,) = paint_rows(pipe.prepare(["a red apple"], num_inference_steps=4, seeds=[7]), pipe)
     assert np.array_equal((called[0] * 255).round().astype(np.uint8), looped)
 
 
 @pytest.mark.parametrize("sides", [(64, 16), (16, 64)])
-def test_pictures_of_several_sizes_are_each_as_alone(pipe, sides):
-    """A larger hole is sharpened after it is filled: it takes more steps."""
+def test_pictures_of_several_sizes_equal_each_alone(pipe, sides):
+    """A larger hole is upscaled after it is filled: it takes more steps."""
     inpaint = StudioInpaintPipeline(**pipe.components)
     pictures = [noise_picture(side, side) for side in sides]
     masks = [Image.new("L", picture.size, 255) for picture in pictures]
@@ -91,7 +81,7 @@ def test_a_callback_sees_canvases_of_several_sizes(pipe):
 
 
 def test_rows_of_all_tasks_samplers_and_step_counts_share_calls(pipe):
-    """Together, each leaving when it is done, they come out as alone."""
+    """Together, each picture equals the picture alone."""
     inpaint, upscale = StudioInpaintPipeline(**pipe.components), StudioUpscalePipeline(**pipe.components)
     mask = Image.new("L", (40, 32))
     mask.paste(255, (8, 8, 24, 24))
@@ -106,8 +96,8 @@ def test_rows_of_all_tasks_samplers_and_step_counts_share_calls(pipe):
             *upscale.prepare([noise_picture(24, 20)], 2, seeds=[5], noise_level=0.1),
         ]
 
-    together = painted(rows(), pipe)
-    alone = [painted([row], pipe)[0] for row in rows()]
+    together = paint_rows(rows(), pipe)
+    alone = [paint_rows([row], pipe)[0] for row in rows()]
     assert [picture.shape for picture in together] == [(32, 32, 3)] * 4 + [(32, 40, 3), (40, 48, 3)]
     for one, other in zip(together, alone, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 1
@@ -116,17 +106,16 @@ def test_rows_of_all_tasks_samplers_and_step_counts_share_calls(pipe):
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "studio"])
 def test_stock_samplers_run_as_a_diffusers_user_sets_them(pipe, name):
     """`pipe.scheduler = SomeScheduler.from_config(...)` paints what `sampler=name` paints."""
-    from studio.diffusion.schedulers.samplers import make_sampler
 
-    named = painted(pipe.prepare(["a cat"], num_inference_steps=4, seeds=[1], sampler=name), pipe)
+    named = paint_rows(pipe.prepare(["a cat"], num_inference_steps=4, seeds=[1], sampler=name), pipe)
     pipe.scheduler = make_sampler(name, pipe.scheduler.config)
-    own = painted(pipe.prepare(["a cat"], num_inference_steps=4, seeds=[1]), pipe)
+    own = paint_rows(pipe.prepare(["a cat"], num_inference_steps=4, seeds=[1]), pipe)
     assert np.array_equal(named[0], own[0])
     assert named[0].std() > 1
 
 
-def test_a_small_picture_is_finished_at_the_size_asked_for(pipe):
-    """By the network's own super-resolution, as rows of the same calls; the small picture is the same."""
+def test_a_picture_is_upscaled_to_the_size_asked_for(pipe):
+    """By super-resolution, in the same network calls; the first stage is the same."""
     assert pipe.sample_size == 16 and pipe.default_size == 32 and pipe.sizes == (16, 32, 64, 128, 256)
     sizes = pipe.sizes[:3]
     few = [pipe.prepare(["a cat"], num_inference_steps=4, seeds=[5], size=size)[0].num_steps for size in sizes]
@@ -146,7 +135,7 @@ def test_a_small_picture_is_finished_at_the_size_asked_for(pipe):
         pipe.prepare(["a cat"], size=100)
 
 
-def test_one_call_of_finishing_begins_half_way_from_the_enlargement(pipe):
+def test_one_finishing_step_begins_half_way_from_the_enlargement(pipe):
     options = {"num_inference_steps": 1, "seeds": [5]}
     (small,), (row,) = pipe.prepare(["a cat"], size=16, **options), pipe.prepare(["a cat"], size=64, **options)
     pipe.denoise_step([small])
@@ -156,96 +145,6 @@ def test_one_call_of_finishing_begins_half_way_from_the_enlargement(pipe):
     noise = (row.sample - alpha * enlarge(small.sample[None].clamp(-1, 1), (64, 64))[0]) / sigma
     assert 0.5 < sigma < 0.9
     assert abs(noise.mean()) < 4 * noise.numel() ** -0.5 and noise.std() == pytest.approx(1, abs=0.03)
-
-
-def test_guidance_is_not_computed_where_it_does_not_act(pipe, monkeypatch):
-    calls = []
-    forward = pipe.unet.forward
-    monkeypatch.setattr(pipe.unet, "forward", lambda sample, *rest: calls.append(len(sample)) or forward(sample, *rest))
-    painted(pipe.prepare(["a cat"], num_inference_steps=10, guidance_interval=(0.25, 0.65), seeds=[1], size=16), pipe)
-    assert calls == [1, 1, 1, 1, 2, 2, 2, 2, 1, 1]  # times 999, 899 ... 99
-    calls.clear()
-    painted(pipe.prepare(["a cat"], num_inference_steps=3, guidance_scale=1, seeds=[1], size=16), pipe)
-    painted(pipe.prepare([""], num_inference_steps=3, guidance_scale=5, seeds=[1], size=16), pipe)
-    assert calls == [1] * 6
-
-
-def test_the_style_is_emphasized_by_a_third_row(pipe):
-    """Equation 3 of arXiv 2211.09800: one scale for the words without their style, and one for what the style adds."""
-    prompts = ["a red cat, flat style", "a dog", "an owl left of a cat, flat style"]
-    given = {"num_inference_steps": 3, "guidance_scale": 3.0, "seeds": [0], "size": 16}
-    blue = {"negative_prompts": ["blue"], "style_emphasis": 0.5}
-    emphasized, plain, several = (pipe.prepare([prompt], **blue, **given)[0] for prompt in prompts)
-    assert [row.call_rows for row in (emphasized, plain, several)] == [3, 2, 6]
-    assert pipe.prepare(prompts[:1], style_emphasis=0.5, guidance_interval=(0.0, 0.5), **given)[0].call_rows == 1
-    assert pipe.prepare(prompts[:1], style_emphasis=0.5, one_pass=True, **given)[0].call_rows == 1
-    assert pipe.prepare(prompts[:1], style_emphasis=0.0, **given)[0].call_rows == 2
-
-    assert pipe.prepare(prompts[:1], style_emphasis=0.5, **given | {"guidance_scale": 0.5})[0].call_rows == 2
-    assert pipe.prepare(prompts[:1], **blue | {"negative_prompts": ["a red cat"]}, **given)[0].call_rows == 2  # one and the same
-
-    x_t, time = emphasized.sample, emphasized.time
-    text, mask = pipe.encode(["a red cat, flat style", "a red cat", "blue"])
-    x = torch.cat([x_t, x_t.new_zeros(7, 16, 16)]).expand(3, -1, -1, -1)
-    with torch.no_grad():
-        said, thing, nothing = pipe.unet(x, time, text, mask).sample
-    pipe.denoise_step([emphasized, plain, several])
-    expected = nothing + 3.0 * (thing - nothing) + (3.0 + 0.5 * 2.0) * (said - thing)
-    record = emphasized.record
-    torch.testing.assert_close(said + 2.0 * record.guidance_difference, expected, atol=1e-5, rtol=0)
-    x_0 = record.alpha * x_t - record.sigma * expected
-    torch.testing.assert_close(record.pred_original_sample, x_0, atol=1e-5, rtol=0)
-
-    (alone,) = pipe.prepare(prompts[:1], negative_prompts=["blue"], style_emphasis=0.5, **given)
-    pipe.denoise_step([alone])
-    torch.testing.assert_close(alone.sample, emphasized.sample, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="style_emphasis is -1"):
-        pipe.prepare(prompts, style_emphasis=-1.0)
-
-
-def test_guidance_in_one_pass_is_one_row_and_the_networks_own(pipe, monkeypatch):
-    seen = []
-    forward = pipe.unet.forward
-
-    def watched(*args, **kwargs):
-        seen.append(None if args[6] is None else args[6].tolist())
-        return forward(*args, **kwargs)
-
-    monkeypatch.setattr(pipe.unet, "forward", watched)
-    rows = pipe.prepare(
-        ["a red cat"] * 3 + [""],
-        negative_prompts=["", "a blue cat", "", ""],
-        num_inference_steps=2,
-        guidance_scale=3.0,
-        guidance_interval=(0.9, 1.0),
-        seeds=range(4),
-        size=16,
-        one_pass=True,
-    )
-    assert [row.call_rows for row in rows] == [1, 2, 1, 1]
-    pipe.denoise_step(rows)
-    pipe.denoise_step(rows)
-    # a negative prompt takes the second row; silence is not guided; outside of the interval nothing is
-    assert seen == [[3.0, 1.0, 1.0, 3.0, 1.0], None]
-    assert [row.record.guidance_difference is None for row in rows] == [True] * 4
-    strong = pipe.prepare(["a red cat"], seeds=[0], guidance_scale=8.0, one_pass=True)
-    assert strong[0].call_rows == 2  # beyond what the network was taught
-    monkeypatch.undo()
-    alone = pipe("a red cat", num_inference_steps=2, guidance_scale=3.0, one_pass=True, size=16, output_type="np",
-                 generator=torch.Generator().manual_seed(0)).images  # fmt: skip
-    two = pipe("a red cat", num_inference_steps=2, guidance_scale=3.0, size=16, output_type="np",
-               generator=torch.Generator().manual_seed(0)).images  # fmt: skip
-    assert np.abs(alone - two).max() > 1 / 255  # an untaught network says something else
-
-
-def test_guidance_of_one_is_the_conditional_prediction():
-    a, b = torch.randn(2, 3, 4, 4)
-    torch.testing.assert_close(apply_guidance(a, b, 1.0), b)
-    torch.testing.assert_close(apply_guidance(a, b, 0.0), a)
-    with pytest.raises(ValueError, match="guidance_scale is nan"):
-        Guidance(float("nan"))
-    with pytest.raises(ValueError, match="guidance_interval"):
-        Guidance(3, 0.8, 0.2)
 
 
 def test_saved_is_loaded(pipe, tmp_path):
@@ -319,39 +218,6 @@ def test_offloaded_it_computes_where_diffusers_says(pipe, offload):
     assert own._execution_device == place == DiffusionPipeline._execution_device.fget(own)
 
 
-def test_outside_the_mask_not_one_value_changes(pipe):
-    inpaint = StudioInpaintPipeline(**pipe.components)
-    for seed, (width, height) in enumerate([(32, 32), (75, 41), (30, 90)]):
-        picture = noise_picture(width, height, seed)
-        mask = Image.fromarray((np.random.default_rng(seed).random((height, width)) < 0.3).astype(np.uint8) * 255)
-        result = inpaint("a cat", picture, mask, num_inference_steps=2, generator=generators(seed)).images[0]
-        assert result.size == picture.size
-        known = np.asarray(mask) == 0
-        assert np.array_equal(np.asarray(result)[known], np.asarray(picture)[known])
-        assert (np.asarray(result)[~known] != np.asarray(picture)[~known]).mean() > 0.5
-
-
-def test_upscaling_any_size(pipe):
-    upscale = StudioUpscalePipeline(**pipe.components)
-    for size in [(1, 1), (16, 16), (33, 9), (50, 40)]:
-        for factor in (2, 4):
-            result = upscale(noise_picture(*size), factor, num_inference_steps=1, generator=generators(0)).images[0]
-            assert result.size == (size[0] * factor, size[1] * factor)
-    with pytest.raises(ValueError, match="scale_factor is 3; it must be 2 or 4"):
-        upscale(noise_picture(8, 8), 3)
-    with pytest.raises(ValueError, match="noise_level is 2"):
-        upscale(noise_picture(8, 8), 2, noise_level=2)
-
-
-def test_an_enlargement_shrinks_to_the_picture_it_is_of(pipe):
-    upscale = StudioUpscalePipeline(**pipe.components)
-    small = noise_picture(20, 24).resize((20, 24)).point(lambda value: 64 + value // 2)  # nothing near the ends
-    for factor in (2, 4):
-        large = np.asarray(upscale(small, factor, generator=generators(0)).images[0], dtype=float)
-        back = large.reshape(24, factor, 20, factor, 3).mean(axis=(1, 3))
-        assert np.abs(back - np.asarray(small)).mean() < 4  # 8-bit levels
-
-
 def test_output_types_and_several_pictures(pipe):
     images = pipe(["a cat", "a boat"], num_images_per_prompt=2, num_inference_steps=1, output_type="pt").images
     assert images.shape == (4, 3, 32, 32) and 0 <= images.min() and images.max() <= 1
@@ -364,7 +230,7 @@ def test_output_types_and_several_pictures(pipe):
         pipe("a cat", num_inference_steps=0)
 
 
-def test_what_a_pipeline_gives_another_takes(pipe):
+def test_every_output_type_is_accepted_as_input(pipe):
     """As Pillow pictures, arrays or tensors: the same pixels."""
     upscale = StudioUpscalePipeline(**pipe.components)
     results = []
@@ -402,16 +268,8 @@ def test_several_things_are_painted_under_autocast(pipe):
     assert np.asarray(picture).std() > 1
 
 
-def test_the_words_of_a_row_that_is_never_shown_are_not_read(pipe, monkeypatch):
-    asked, encode = [], pipe.encode
-    monkeypatch.setattr(pipe, "encode", lambda prompts: asked.append(set(prompts)) or encode(prompts))
-    pipe.prepare(["a cat"], seeds=[0], guidance_scale=3.0, one_pass=True)
-    pipe.prepare(["a cat"], seeds=[0], guidance_scale=3.0)
-    assert asked == [{"a cat"}, {"a cat", ""}]
-
-
 @pytest.mark.parametrize("sampler", [LMSDiscreteScheduler, PNDMScheduler])
-def test_samplers_that_need_the_steps_before_do_not_begin_from_a_picture(pipe, sampler):
+def test_samplers_that_need_their_first_steps_refuse_image_to_image(pipe, sampler):
     scheduler = sampler.from_config(pipe.scheduler.config)
     options = {"seeds": [0], "sampler": scheduler, "images": [noise_picture(16, 16)]}
     with pytest.raises(ValueError, match=f"{sampler.__name__} needs the steps before"):
@@ -419,11 +277,11 @@ def test_samplers_that_need_the_steps_before_do_not_begin_from_a_picture(pipe, s
     assert pipe.prepare(["a cat"], strength=1.0, **options)
 
 
-def test_a_schedule_that_ends_in_pure_noise(pipe):
+def test_a_schedule_that_ends_in_pure_noise_stays_finite(pipe):
     """DDIM whose last alpha is 0 (arXiv 2305.08891, algorithm 1): as finite as our own."""
     scheduler = DDIMScheduler.from_config(pipe.scheduler.config, rescale_betas_zero_snr=True)
     (row,) = pipe.prepare(["a cat"], seeds=[0], num_inference_steps=3, sampler=scheduler, size=16)
-    assert np.isfinite(painted([row], pipe)[0]).all()
+    assert np.isfinite(paint_rows([row], pipe)[0]).all()
 
 
 def test_a_callback_sees_each_step_may_change_it_and_may_stop(pipe):
@@ -445,15 +303,15 @@ def test_a_callback_sees_each_step_may_change_it_and_may_stop(pipe):
     assert result.images[0].size == (32, 32)  # scaled up, as a preview is
 
 
-def test_what_a_long_prompt_loses_is_named(pipe):
+def test_truncated_returns_the_unread_end_of_a_prompt(pipe):
     assert pipe.truncated("a red apple") == ""
     long = "a red apple " * 30 + "the end"
     lost = pipe.truncated(long)
     assert long.endswith(lost) and lost.endswith("the end")
     kept = long[: -len(lost)].strip()
     assert pipe.truncated(kept) == ""
-    one = painted(pipe.prepare([long], num_inference_steps=1, seeds=[0]), pipe)[0]
-    other = painted(pipe.prepare([kept], num_inference_steps=1, seeds=[0]), pipe)[0]
+    one = paint_rows(pipe.prepare([long], num_inference_steps=1, seeds=[0]), pipe)[0]
+    other = paint_rows(pipe.prepare([kept], num_inference_steps=1, seeds=[0]), pipe)[0]
     assert np.array_equal(one, other)
 
 
@@ -466,15 +324,24 @@ def test_vocabulary_is_read_from_beside_the_weights(pipe, tmp_path):
     assert DiffusionPipeline.from_pretrained(tmp_path).vocabulary == {"concepts": ["cat"]}
 
 
-def test_eight_bit_pictures_survive_the_way_in_and_out():
+def test_image_to_tensor_and_back_is_exact():
     picture = noise_picture(16, 16)
     assert np.array_equal(np.asarray(tensor_to_image(image_to_tensor(picture))), np.asarray(picture))
 
 
-def test_a_finished_row_is_not_taken_further(pipe):
+def test_a_finished_row_refuses_another_step(pipe):
     rows = pipe.prepare(["a cat"], num_inference_steps=1, seeds=[0], size=16)
     with pytest.raises(ValueError, match="no picture yet"):
         pipe.decode(rows[0])
     pipe.denoise_step(rows)
     with pytest.raises(ValueError, match="finished"):
         pipe.denoise_step(rows)
+
+
+def test_a_large_picture_is_upscaled_in_stages(pipe):
+    (row,) = pipe.prepare(["a cat"], num_inference_steps=1, seeds=[0], size=256, finishing_steps=1)
+    shapes = []
+    while not row.finished:
+        shapes.append(row.sample.shape[1])
+        pipe.denoise_step([row])
+    assert shapes == [16, 64, 256] and pipe.decode(row).size == (256, 256)

@@ -25,7 +25,7 @@ PROMPTS = ["a red apple", "a blue cat", "a house"]
 
 
 def made_up(count: int, guidance_scale: float, seed: int = 0) -> SolverTable:
-    """Times, coefficients and guidance a little off DPM-Solver++, with all of the history."""
+    """Return times, coefficients and guidance a little off DPM-Solver++, with a full history."""
     generator = np.random.default_rng(seed)
     plan = StudioScheduler.from_config(STUDIO_CONFIG).plan(count)
     b = np.zeros((count, count))
@@ -45,7 +45,7 @@ def made_up(count: int, guidance_scale: float, seed: int = 0) -> SolverTable:
 
 
 def with_tables(pipe, model: str | None = None) -> StudioTextToImagePipeline:
-    """The same networks with tables for four calls, said to be fitted to `model`, None: to them."""
+    """Return the same networks with tables for four calls, fitted to the fingerprint `model`; None: to theirs."""
     tables = (made_up(4, 1.0), made_up(4, 3.0, 1), made_up(2, 3.0, 2))
     config = SolverTables(fingerprint(pipe.unet) if model is None else model, tables).to_config()
     scheduler = StudioScheduler.from_config(pipe.scheduler.config, solver_tables=config)
@@ -63,7 +63,7 @@ def painted(rows, pipe) -> torch.Tensor:
     return torch.stack([row.sample for row in rows])
 
 
-def test_a_config_keeps_them_to_the_last_digit():
+def test_a_config_keeps_tables_exactly():
     tables = SolverTables("abc", (made_up(4, 1.0), made_up(5, 3.0, 1)))
     config = tables.to_config()
     assert SolverTables.from_config(json.loads(json.dumps(config))) == tables
@@ -71,7 +71,7 @@ def test_a_config_keeps_them_to_the_last_digit():
     assert SolverTables.from_config(None) == SolverTables("", ())
 
 
-def test_a_table_of_before_has_nothing_coarse_and_guides_alike():
+def test_an_earlier_table_has_no_coarse_part_and_constant_guidance():
     config = SolverTables("abc", (made_up(4, 1.0),)).to_config()
     for name in ("coarse_a", "coarse_b", "guidance"):
         del config["tables"][0][name]
@@ -79,7 +79,7 @@ def test_a_table_of_before_has_nothing_coarse_and_guides_alike():
     assert table == replace(made_up(4, 1.0), coarse_a=(0.0,) * 4, coarse_b=((0.0,) * 4,) * 4, guidance=(1.0,) * 4)
 
 
-def test_what_is_no_table_is_refused():
+def test_invalid_tables_are_refused():
     one = SolverTable(1.0, (9.0,), (0.0,), ((1.0,),), (0.0,), ((0.0,),), (1.0,))
     for numbers in (
         {"timesteps": ()},
@@ -170,22 +170,22 @@ def test_each_call_is_guided_by_its_share_of_the_scale(pipe):
     torch.testing.assert_close(row.sample[None], x, rtol=0, atol=1e-5)
 
 
-def test_in_one_pass_no_call_is_guided_by_more_than_was_taught(pipe):
-    """And the record says what the network was given."""
+def test_guidance_in_one_pass_is_at_most_the_trained_scale(pipe):
+    """And the record has the scale that the network was called with."""
     strong = replace(made_up(4, 5.0), guidance=(1.2, 1.0, 0.9, 1.1))
     config = SolverTables(fingerprint(pipe.unet), (strong,)).to_config()
     scheduler = StudioScheduler.from_config(pipe.scheduler.config, solver_tables=config)
     fitted = StudioTextToImagePipeline(**{**pipe.components, "scheduler": scheduler})
     (row,) = fitted.prepare(["a cat"], num_inference_steps=4, guidance_scale=5.0, seeds=[5], one_pass=True, size=16)
-    given, said = [], []
-    with fitted.unet.register_forward_pre_hook(lambda _, inputs: given.append(inputs[6].item())):
+    inputs, scales = [], []
+    with fitted.unet.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[6].item())):
         while not row.finished:
             fitted.denoise_step([row])
-            said.append(row.record.guidance_scale)
-    assert said == pytest.approx([5, 5, 4.6, 5]) and given == pytest.approx(said)
+            scales.append(row.record.guidance_scale)
+    assert scales == pytest.approx([5, 5, 4.6, 5]) and inputs == pytest.approx(scales)
 
 
-def test_only_runs_of_the_kind_that_was_fitted_use_them(pipe):
+def test_only_runs_that_were_fitted_use_tables(pipe):
     fitted, plain = with_tables(pipe), times(pipe)
     assert times(fitted) == times(fitted, sampler="studio") == list(made_up(4, 3.0, 1).timesteps) != plain
     assert times(fitted, guidance_scale=1) == list(made_up(4, 1.0).timesteps)
@@ -206,7 +206,7 @@ def test_only_runs_of_the_kind_that_was_fitted_use_them(pipe):
     assert row.stage.stepper.times == plain  # super-resolution of what was painted
 
 
-def test_other_weights_are_sampled_plainly(pipe):
+def test_other_weights_use_no_tables(pipe):
     assert times(with_tables(pipe, model="0123456789abcdef")) == times(pipe)
     other = random_pipeline()
     with torch.no_grad():
@@ -216,7 +216,7 @@ def test_other_weights_are_sampled_plainly(pipe):
     assert times(other) == times(pipe)
 
 
-def test_half_precision_is_the_same_network():
+def test_the_fingerprint_is_the_same_in_half_precision():
     """As it is loaded from one file, of half precision, and compiled or not."""
     one = random_pipeline().unet.half()
     names = [fingerprint(copy.deepcopy(one).to(dtype)) for dtype in (torch.float32, torch.float16, torch.bfloat16)]
@@ -228,7 +228,7 @@ def test_half_precision_is_the_same_network():
     assert fingerprint(copy.deepcopy(one).to("meta")) == ""
 
 
-def test_a_picture_of_a_batch_is_the_picture_alone(pipe):
+def test_a_picture_of_a_batch_equals_the_picture_alone(pipe):
     """Rows with tables of other depths, and rows without, in the same calls."""
     fitted = with_tables(pipe)
 
@@ -255,7 +255,7 @@ def test_saved_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("stock", [DDIMScheduler, UniPCMultistepScheduler])
-def test_they_survive_the_way_to_a_stock_scheduler_and_back(pipe, stock):
+def test_tables_survive_a_stock_scheduler(pipe, stock):
     fitted = with_tables(pipe).scheduler
     back = StudioScheduler.from_config(stock.from_config(fitted.config).config)
     assert back.tables == fitted.tables and back.tables.tables

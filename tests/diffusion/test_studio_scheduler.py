@@ -129,7 +129,7 @@ def test_order_of_convergence_on_a_gaussian(solver_order, slope):
 
 
 @pytest.mark.parametrize("solver_order", [1, 2, 3])
-def test_rows_at_different_steps_in_one_call_equal_each_row_alone(solver_order):
+def test_pictures_at_different_steps_in_one_call_equal_each_alone(solver_order):
     scheduler = studio(solver_order=solver_order)
     counts, joins = [5, 8, 14, 20], [0, 3, 1, 6]  # steps of each row, and the tick at which it joins
     start = noise_like(len(counts), 3, 8, 8)
@@ -227,7 +227,7 @@ def test_step_returns_the_picture_it_predicts():
     torch.testing.assert_close(scheduler.step(v, t[0], x_t).pred_original_sample, x0)
 
 
-def test_what_cannot_be_done_is_refused_with_the_reason():
+def test_invalid_arguments_are_refused():
     scheduler, x = studio(), torch.zeros(1, 3, 2, 2)
     with pytest.raises(ValueError, match="call set_timesteps before step"):
         scheduler.step(x, 999, x)

@@ -1,4 +1,4 @@
-"""The network: shapes, what it listens to, and that rows of a batch do not see each other."""
+"""The network: shapes, which inputs change its prediction, and that rows of a batch are independent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_row_of_a_batch_equals_the_row_alone(pipe, inputs):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["timestep", "task_ids", "low_res_noise_level", "encoder_hidden_states", "guidance"])
-def test_it_listens_to_each_input(pipe, inputs, name):
+def test_each_input_changes_the_prediction(pipe, inputs, name):
     before = pipe.unet(**inputs).sample
     after = pipe.unet(**inputs | {name: inputs[name].flip(0)}).sample
     assert (before[0] - after[0]).abs().max() > 1e-4
@@ -41,14 +41,14 @@ def test_it_listens_to_each_input(pipe, inputs, name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("channel", range(10))
-def test_it_listens_to_each_channel(pipe, inputs, channel):
+def test_each_channel_changes_the_prediction(pipe, inputs, channel):
     changed = inputs["sample"].clone()
     changed[:, channel] += 1
     assert (pipe.unet(**inputs).sample - pipe.unet(**inputs | {"sample": changed}).sample).abs().max() > 1e-4
 
 
 @torch.no_grad()
-def test_masked_words_are_not_read(pipe, inputs):
+def test_masked_tokens_have_no_influence(pipe, inputs):
     text = inputs["encoder_hidden_states"].clone()
     text[1, 4:] = 100.0
     changed = pipe.unet(**inputs | {"encoder_hidden_states": text}).sample
@@ -62,7 +62,7 @@ def test_every_parameter_gets_a_gradient(pipe, inputs):
     assert [name for name, p in unet.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_attention_weights_sum_to_one_over_the_words_that_count():
+def test_attention_weights_sum_to_one_over_unmasked_tokens():
     query, key = torch.randn(2, 4, 9, 8), torch.randn(2, 4, 5, 8)
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()[:, None, None]
     weights = attention_weights(query, key, mask)
@@ -73,36 +73,36 @@ def test_attention_weights_sum_to_one_over_the_words_that_count():
     torch.testing.assert_close(weights @ value, expected, atol=1e-5, rtol=0)
 
 
-def test_with_and_without_gradients_the_network_says_the_same(pipe, inputs):
+def test_predictions_are_the_same_with_and_without_gradients(pipe, inputs):
     with torch.no_grad():
         fused = pipe.unet(**inputs).sample
     torch.testing.assert_close(pipe.unet(**inputs).sample.detach(), fused)
 
 
 @torch.no_grad()
-def test_a_whole_timestep_means_the_same_as_a_real_one(pipe, inputs):
+def test_an_integer_timestep_equals_a_real_one(pipe, inputs):
     real = pipe.unet(**inputs | {"timestep": 500.0}).sample
     torch.testing.assert_close(pipe.unet(**inputs | {"timestep": torch.tensor(500)}).sample, real)
 
 
-def test_guidance_of_one_is_none(pipe, inputs):
+def test_guidance_of_one_equals_no_guidance(pipe, inputs):
     plain = pipe.unet(**inputs | {"guidance": None}).sample
     torch.testing.assert_close(pipe.unet(**inputs | {"guidance": torch.ones(3)}).sample, plain)
 
 
 @torch.no_grad()
-def test_weights_from_before_it_could_be_guided_say_what_they_said(pipe, inputs):
+def test_weights_without_guidance_predict_the_same_with_adapters(pipe, inputs):
     before = StudioUNet.from_config(pipe.unet.config, guidance_rank=0)
     before.load_state_dict(pipe.unet.state_dict(), strict=False)
     after = StudioUNet.from_config(pipe.unet.config)
     after.load_state_dict(before.state_dict(), strict=False)
-    said = before(**inputs | {"guidance": None}).sample
-    torch.testing.assert_close(after(**inputs).sample, said)
+    expected = before(**inputs | {"guidance": None}).sample
+    torch.testing.assert_close(after(**inputs).sample, expected)
     with pytest.raises(ValueError, match="guidance_rank"):
         before(**inputs)
 
 
-def test_times_between_train_steps_are_told_apart():
+def test_times_between_train_steps_have_different_embeddings():
     near = sinusoid(torch.tensor([500.0, 500.25, 501.0]))
     assert torch.pdist(near).min() > 0.05
 
