@@ -62,7 +62,7 @@ class StudioInpaintPipeline(StudioPipeline):
             if key not in plans:
                 plans[key] = self._plan_area(images[i], masks[i], params)
             plan = plans[key]
-            if plan.stepper.restart_time is not None:  # guided, the first call would predict no mean
+            if plan.stepper.restart_time is not None:  # the first call predicts the mean, unguided
                 start, stop = min(guidance.start, RESTART_TIME), min(guidance.stop, RESTART_TIME)
                 guidance = replace(guidance, start=start, stop=stop)
             stage = SamplingStage.start(

@@ -1,4 +1,4 @@
-"""What is asked of the pipelines: one frozen parameter object a task, and diffusers' arguments made into lists."""
+"""Parameters of the pipelines: one frozen object a task, and the arguments of diffusers made into lists."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ from studio.diffusion.tiling import pad_to_tile
 from studio.imaging.areas import fit_to_side
 from studio.imaging.modes import flatten_alpha, normalize_image
 
-SIZE_FACTORS = (1, 2, 4, 8, 16)  # sizes that can be asked for, in units of `sample_size`
-MAX_DEFAULT_FACTOR = 4  # the largest of them where an image is given and no size is asked for
+SIZE_FACTORS = (1, 2, 4, 8, 16)  # sizes that can be asked for, as multiples of `sample_size`
+MAX_DEFAULT_FACTOR = 4  # the largest of them where an image is given and no size
 
 
 class StudioTextToImagePipeline(StudioPipeline):
