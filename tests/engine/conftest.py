@@ -3,43 +3,58 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from PIL import Image
 
 from studio.engine.engine import Engine
 from studio.engine.job import JobView
-from studio.engine.requests import Request
+from studio.engine.requests import Request, TextToImage
 from tests.fakes import FakeBackend, MemoryJournal, resolve
 
 
 def eventually(condition: Callable[[], object], patience: float = 60.0) -> None:
-    """Waits until the condition is true."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition stays false"
         time.sleep(0.002)
 
 
+PICTURE = Image.new("RGB", (48, 32), "teal")
+MASK = Image.new("L", (48, 32), 255)
+LONG = TextToImage("a long one", steps=1000)
+
+
+def saved_pixels(journal: MemoryJournal, job_id: str) -> list[bytes]:
+    """Return the pixels of the pictures that were saved for a job."""
+    return [journal.images[picture.id].tobytes() for picture in journal.entries[job_id].pictures]
+
+
+def states(engine: Engine, ids: list[str], owner: str = "me") -> list[str]:
+    return [engine.view(job_id, owner).state for job_id in ids]
+
+
 def done(engine: Engine, request: Request, owner: str = "me") -> JobView:
-    """The last view of a job that is run now."""
+    """Run a job and return its last view."""
     *_, last = engine.follow(engine.submit(request, owner), owner)
     return last
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Engine]]:
-    """Starts engines that are shut down after the test, whatever gate their samplers stand at."""
-    engines, samplers = [], []
+    """Return a function that starts engines. They are shut down after the test, also if a gate holds their backend."""
+    engines, backends = [], []
 
-    def start(sampler: FakeBackend | None = None, journal: MemoryJournal | None = None, **options: object) -> Engine:
-        samplers.append(sampler or FakeBackend())
+    def start(backend: FakeBackend | None = None, journal: MemoryJournal | None = None, **options: object) -> Engine:
+        backends.append(backend or FakeBackend())
         engines.append(
-            Engine(lambda sampler=samplers[-1]: sampler, journal or MemoryJournal(), resolve=resolve, **options)
+            Engine(lambda backend=backends[-1]: backend, journal or MemoryJournal(), resolve=resolve, **options)
         )
         return engines[-1].start()
 
     yield start
-    for sampler in samplers:
-        if sampler.gate:
-            sampler.gate.release(100_000)
+    for backend in backends:
+        if backend.gate:
+            backend.gate.release(100_000)
     for engine in engines:
         assert engine.shutdown(60)
     assert not [thread.name for thread in threading.enumerate() if thread.name in ("engine", "result-writer")]

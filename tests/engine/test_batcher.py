@@ -73,7 +73,7 @@ def test_rows_that_came_together_go_side_by_side():
         assert not steps or max(steps) - min(steps) <= 2
 
 
-def test_nobody_waits_for_ever_behind_newcomers_whatever_the_shape():
+def test_no_row_waits_forever_behind_newcomers_whatever_its_key():
     batcher = Batcher()
     old = [Row(40), Row(40, call_key=(64, 64))]
     for run, row in enumerate(old):
@@ -98,7 +98,7 @@ def test_a_large_row_goes_alone_and_is_not_passed_over():
     assert calls_until_finished(batcher, large) <= 40
 
 
-def test_who_leaves_is_not_picked():
+def test_removed_slots_are_not_picked():
     batcher = Batcher()
     for run in (1, 2):
         batcher.add(Row(5), run)
@@ -137,13 +137,13 @@ def largest(times: CallTimes, alone: int, seconds, calls: int = 200) -> int:
 
 @pytest.mark.parametrize(("a", "b"), [(0.001, 0.004), (0.01, 0.001), (0.02, 0.0001), (0.0, 0.005)])
 @pytest.mark.parametrize("alone", [1, 2])
-def test_calls_take_up_to_about_so_many_times_as_long_as_one_alone(a, b, alone):
+def test_a_call_takes_at_most_max_stretch_times_as_long_as_one_alone(a, b, alone):
     most = largest(CallTimes(), alone, lambda n: a + b * n)
     allowed = MAX_STRETCH * (a + b * alone)
     assert a + b * most <= allowed * 1.001 and a + b * (most + 1) > allowed * 0.999
 
 
-def test_where_more_rows_cost_nothing_there_is_no_limit_but_each_step_up_is_small():
+def test_free_rows_raise_the_limit_step_by_step():
     times, tried = CallTimes(), []
     for _ in range(60):
         tried.append(times.max_rows(2))
@@ -152,7 +152,7 @@ def test_where_more_rows_cost_nothing_there_is_no_limit_but_each_step_up_is_smal
     assert all(after <= 2 * max(before, 2) for before, after in itertools.pairwise(tried))
 
 
-def test_one_hiccup_changes_little():
+def test_one_outlier_changes_little():
     times = CallTimes()
     before = largest(times, 2, lambda n: 0.004 + 0.003 * n)
     times.add(before, 10.0)
@@ -176,7 +176,7 @@ def test_memory_halves_the_calls_and_they_grow_back_slowly():
     assert all(after <= before + max(before / 4, 1) + 1 for before, after in itertools.pairwise(limits))
 
 
-def test_what_is_remembered_is_bounded():
+def test_remembered_times_are_bounded():
     times = CallTimes()
     for rows in range(1, 10 * MAX_KNOWN_SIZES):
         times.add(rows, 0.001 * rows)
@@ -184,7 +184,7 @@ def test_what_is_remembered_is_bounded():
     assert len(times._seconds) <= MAX_KNOWN_SIZES
 
 
-def test_times_are_learned_by_task_and_size():
+def test_times_are_measured_by_task_and_size():
     times, small, large = RequestTimes(), Image.new("RGB", (32, 32)), Image.new("RGB", (128, 64))
 
     def expected(request: Request) -> float | None:
@@ -212,7 +212,7 @@ def test_times_are_learned_by_task_and_size():
     assert expected(Denoise(small, method="run", steps=50)) == pytest.approx(5.0)
 
 
-def test_a_limit_goes_by_requests_of_the_same_task_and_about_the_same_size():
+def test_similar_requests_have_the_same_task_and_about_the_same_size():
     times, small, large = RequestTimes(), Image.new("RGB", (32, 32)), Image.new("RGB", (1000, 1000))
     times.add(resolve(SuperResolve(small)), 1.0)
     assert times.similar(resolve(SuperResolve(small))) == pytest.approx(1.0)

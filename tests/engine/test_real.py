@@ -17,7 +17,7 @@ def sampler():
     return load_backend(MODEL, "cpu")
 
 
-def test_alone_in_company_and_called_plainly_it_is_the_same_picture(sampler):
+def test_a_picture_is_the_same_alone_in_company_and_by_the_pipeline(sampler):
     draw = random.Random(36)
     requests = [random_request(draw, most_steps=4) for _ in range(8)]
     assert {type(request) for request in requests} == set(PIPELINES)

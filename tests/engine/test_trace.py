@@ -60,7 +60,7 @@ def test_the_predicted_noise_follows_from_the_rest():
 
 
 @pytest.mark.parametrize("options", [{}, {"guidance": 1.0}, {"grows": True}, {"steps": 200}, {"steps": 1}])
-def test_bytes_and_back(options):
+def test_a_trace_survives_its_bytes(options):
     trace, _ = recorded(**options)
     data = trace.to_bytes()
     assert_equal(Trace.from_bytes(data), trace)
@@ -99,7 +99,7 @@ class StagedRow(FakeRow):
         return self.first if self.step < self.grows_at else self.second
 
 
-def test_a_stage_keeps_what_it_was_conditioned_on():
+def test_a_stage_stores_its_condition():
     (row,) = FakeBackend(grows=True).prepare(resolve(TextToImage("a cat", steps=6)))
     row.__class__ = StagedRow
     recorder = TraceRecorder(row, ByteBudget())
@@ -133,13 +133,13 @@ def test_a_picture_has_at_most_so_many_bytes(size, steps):
     assert trace.bytes <= MAX_TRACE_BYTES and {0, steps - 1} <= {step.step for step in trace.steps}
 
 
-def test_what_is_too_large_leaves_nothing():
+def test_a_run_that_is_too_large_leaves_no_trace():
     budget = ByteBudget()
     assert recorded(2, size=1024, budget=budget)[0] is None
     assert budget.left == MAX_TOTAL_BYTES
 
 
-def test_all_together_have_at_most_so_many_bytes():
+def test_all_recorders_share_a_budget():
     sampler, budget = FakeBackend(), ByteBudget(5_000_000)
     rows = sampler.prepare(resolve(TextToImage("a cat", steps=12, count=9)))
     recorders = [TraceRecorder(row, budget) for row in rows]
@@ -158,7 +158,7 @@ def test_all_together_have_at_most_so_many_bytes():
     assert budget.left == 5_000_000
 
 
-def test_what_is_held_is_what_was_taken(monkeypatch):
+def test_a_recorder_holds_no_more_than_it_took_from_the_budget(monkeypatch):
     """At every moment the bytes that a recorder holds are within what it took from the budget."""
     monkeypatch.setattr(recorder_module, "MAX_TRACE_BYTES", 3_000_000)
     for options in ({"steps": 100}, {"steps": 7, "grows": True}, {"steps": 150, "grows": True, "size": 32}):
@@ -198,7 +198,7 @@ def test_a_view_does_not_keep_its_whole_batch():
         assert (step.x_t == 1).all() and step.eps[0, 0, 0] == pytest.approx(0.5)
 
 
-def test_what_is_not_a_trace_is_refused():
+def test_other_bytes_are_refused():
     trace, _ = recorded(3)
     data = trace.to_bytes()
     about = json.dumps({"format": FORMAT, "num_steps": 1, "seed": None, "stages": [{}]})

@@ -36,7 +36,7 @@ def test_a_whole_folder_has_no_problems(folder):
     assert check_model_folder(folder) == []
 
 
-def test_what_can_be_told_without_loading(folder):
+def test_model_info_needs_no_loading(folder):
     info = read_model_info(folder)
     assert (info.name, info.parameters, info.size, info.picture_size) == ("model", 30_000, "30 k", 32)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Emoji 32\n\nText.\n")
@@ -70,7 +70,7 @@ def cut(path: Path, bytes_left: int) -> None:
         (lambda f: (f / "scheduler").rename(f / "old"), "has no scheduler"),
     ],
 )
-def test_each_harm_is_one_sentence_and_is_not_loaded(folder, harm, says):
+def test_each_defect_is_one_sentence_and_is_not_loaded(folder, harm, says):
     harm(folder)
     problems = check_model_folder(folder)
     assert len(problems) == 1 and problems[0].endswith(".")
@@ -85,7 +85,7 @@ def test_missing_shards_are_named(folder):
     assert check_model_folder(folder) == [f"The model folder {folder} has no unet/second.safetensors."]
 
 
-def test_a_missing_folder_is_said(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     assert check_model_folder(tmp_path / "no") == [f"The model folder {tmp_path / 'no'} does not exist."]
     (tmp_path / "file").touch()
     assert "is not a folder" in check_model_folder(tmp_path / "file")[0]

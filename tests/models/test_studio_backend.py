@@ -58,7 +58,7 @@ def test_text_to_image_paints_what_the_plain_call_paints(sampler, negative):
     assert same(painted(sampler, request), plain.images)
 
 
-def test_what_the_seed_chooses_is_as_if_it_had_been_asked_for(sampler):
+def test_a_style_chosen_by_the_seed_gives_the_same_picture_as_if_requested(sampler):
     request = TextToImage("a cat", count=3, steps=2, seed=7, randomize_style=True)
     resolved = resolve(request)
     assert len(set(resolved.captions)) == 3
@@ -145,7 +145,7 @@ def test_super_resolution_paints_what_the_plain_call_paints(sampler, scale):
     assert plain.images[0].size == (24 * scale, 20 * scale)
 
 
-def test_what_is_not_said_is_as_the_pipelines_have_it(sampler):
+def test_defaults_of_requests_are_those_of_the_pipelines(sampler):
     mask = Image.new("L", (16, 16), 255)
     for request, pipe in (
         (TextToImage("a cat"), sampler.pipeline),
@@ -157,7 +157,7 @@ def test_what_is_not_said_is_as_the_pipelines_have_it(sampler):
         assert request.guidance == usual["guidance_scale"].default
 
 
-def test_the_rest_is_the_pipelines(sampler):
+def test_device_and_truncated_text_are_the_pipelines(sampler):
     assert sampler.device == "cpu"
     assert sampler.truncated("a cat") == "" and sampler.truncated("a cat " * 500).startswith("a cat")
 
@@ -189,7 +189,7 @@ def test_a_call_that_runs_out_of_memory_leaves_the_rows_as_they_were(sampler, mo
     assert same([np.asarray(sampler.decode(row)) for row in rows], undisturbed)
 
 
-def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypatch):
+def test_a_large_picture_takes_several_calls_per_step(sampler, monkeypatch):
     """Over several calls, of which some fail, before anything is blended and after, it is the same within a level."""
     import studio.diffusion.sampling.batched_call as network_calls
     import studio.diffusion.sampling.state as rows
@@ -228,7 +228,7 @@ def test_a_large_picture_is_shown_to_the_network_part_by_part(sampler, monkeypat
     assert abs(apart).max() <= 1  # sums over other numbers of rows round otherwise
 
 
-def test_torchs_threads_are_for_the_thread_that_asks():
+def test_torch_threads_are_reserved_for_the_calling_thread():
     code = """
 import threading, torch
 from studio.models.loader import reserve_torch_threads

@@ -45,7 +45,7 @@ def test_the_seed_chooses_evenly_and_always_the_same():
 
 
 @pytest.mark.parametrize("prompt", ["a cat, flat style", "a glossy cat", "a cat in the pixel art style", "noto cat"])
-def test_a_style_that_is_said_is_left_alone(prompt):
+def test_a_style_in_the_prompt_is_kept(prompt):
     assert {choose_look(prompt, seed)[0] for seed in range(50)} == {ANY}
     assert ANY not in {choose_look(prompt, seed)[1] for seed in range(50)}
 
@@ -53,12 +53,12 @@ def test_a_style_that_is_said_is_left_alone(prompt):
 @pytest.mark.parametrize(
     "prompt", ["a cat on a red background", "a cat on pink", "dotted background, cat", "cat, on blue"]
 )
-def test_a_ground_that_is_said_is_left_alone(prompt):
+def test_a_background_in_the_prompt_is_kept(prompt):
     assert {choose_look(prompt, seed)[1] for seed in range(50)} == {ANY}
     assert ANY not in {choose_look(prompt, seed)[0] for seed in range(50)}
 
 
-def test_no_thing_is_put_on_its_own_colour():
+def test_a_background_has_no_colour_of_the_prompt():
     backgrounds = {choose_look("a red apple left of a Green pear", seed)[1] for seed in range(500)}
     assert backgrounds == set(BACKGROUNDS) - {"red", "green", *DULL_BACKGROUNDS}
     assert choose_look(" ".join(BACKGROUNDS), 1)[1] in BACKGROUNDS

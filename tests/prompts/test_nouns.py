@@ -39,12 +39,12 @@ VOCABULARY = Path(__file__).parents[2] / "assets" / "model" / "vocabulary.json"
         ("nesting dolls", "nesting dolls"),
     ],
 )
-def test_one_and_several(one, several):
+def test_singular_and_plural(one, several):
     assert plural(one) == several and singular(several) == one
     assert is_collective(several) == (one == several)
 
 
-def test_nearly_all_that_the_model_knows_comes_back():
+def test_singular_inverts_plural_for_nearly_all_concepts():
     names = [concept["name"] for concept in json.loads(VOCABULARY.read_text())["concepts"]]
     assert len([name for name in names if singular(plural(name)) == name]) >= 0.98 * len(names) > 200
 
@@ -70,7 +70,7 @@ def test_articles(thing, said):
 
 @pytest.mark.parametrize("prompt", ["a red apple", "an owl left of a cactus", "three foxes", ""])
 @pytest.mark.parametrize("background", ["any", BACKGROUNDS[0]])
-def test_a_prompt_without_its_style_is_as_if_none_had_been_chosen(prompt, background):
+def test_a_caption_without_its_style_is_the_caption_without_a_style(prompt, background):
     for style in STYLES:
         told = CAPABILITIES.caption(prompt, style, background)
         assert without_style(told) == CAPABILITIES.caption(prompt, background=background) != told

@@ -36,7 +36,7 @@ def test_an_unknown_word_gets_the_nearest_known(vocabulary):
     assert str(burger).startswith("The model does not know “burger”; nearest: hamburger")
 
 
-def test_each_unknown_word_is_told_once_and_not_without_end(vocabulary):
+def test_each_unknown_word_is_reported_once_up_to_a_limit(vocabulary):
     assert [u.word for u in vocabulary.unknown("zeppelin zeppelin Zeppelin")] == ["zeppelin"]
     assert len(vocabulary.unknown(" ".join(f"word{i}q" for i in range(100)))) == 5
     (long,) = vocabulary.unknown("x" * 10_000)

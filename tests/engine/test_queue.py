@@ -1,0 +1,213 @@
+"""The queue: order, fairness, limits and cancelling."""
+
+import threading
+
+import pytest
+from PIL import Image
+
+from studio.engine import job_table
+from studio.engine.checks import InvalidRequest
+from studio.engine.engine import MAX_JOB_SECONDS
+from studio.engine.job import JobRejected
+from studio.engine.recorder import MAX_TOTAL_BYTES
+from studio.engine.requests import Denoise, SuperResolve, TextToImage
+from tests.engine.conftest import LONG, PICTURE, done, eventually, states
+from tests.fakes import FakeBackend, MemoryJournal, resolve
+
+# ---- order and limits ----
+
+
+def test_a_short_job_behind_many_long_ones_is_served_first(start):
+    gate = threading.Semaphore(0)
+    sampler = FakeBackend(gate=gate)
+    engine = start(sampler)
+    long = [engine.submit(TextToImage(f"long {i}", steps=500, seed=i), "me") for i in range(16)]
+    gate.release(200)
+    eventually(lambda: len(sampler.calls) == 200)
+    assert min(engine.view(job_id, "me").step for job_id in long) >= 3
+    short = engine.submit(TextToImage("short", steps=4), "me")
+    gate.release(9)  # the call under way, four of its own, and those that the longest wait leads
+    eventually(lambda: engine.view(short, "me").state == "done")
+    gate.release(300)
+    eventually(lambda: len(sampler.calls) == 509)
+    steps = [engine.view(job_id, "me").step for job_id in long]
+    assert max(steps) - min(steps) <= 2  # and the long ones go on side by side
+
+
+def test_jobs_start_in_order_and_owners_move_their_own(start):
+    gate = threading.Semaphore(0)
+    engine = start(FakeBackend(gate=gate), max_active=1)
+    running = engine.submit(TextToImage("running", steps=3), "me")
+    eventually(lambda: engine.view(running, "me").state == "running")
+    a, x, b, y, c = (engine.submit(TextToImage(name, steps=1), "xy"[name in "xy"]) for name in "axbyc")
+    assert [engine.view(i, "y").ahead for i in (x, y)] == [1, 3] and engine.status.queued == 5
+
+    def order() -> str:
+        views = sorted(engine.jobs("x") + engine.jobs("y"), key=lambda view: view.ahead)
+        return "".join(view.caption for view in views)
+
+    assert order() == "axbyc"
+    assert engine.move(c, "x", "up") and order() == "axcyb"
+    assert engine.move(b, "x", "first") and order() == "bxayc"
+    assert engine.move(b, "x", "last") and order() == "axcyb"
+    assert engine.move(a, "x", "down") and order() == "cxayb"
+    assert not engine.move(c, "x", "up") and not engine.move(b, "x", "last") and not engine.move(running, "me", "up")
+    assert order() == "cxayb"
+    gate.release(3 + 5)
+    eventually(lambda: engine.status.phase == "idle")
+    started = [caption for ((caption, _),) in engine.backend.served[3:]]
+    assert "".join(started) == "cxayb"
+
+
+def test_a_moved_job_keeps_its_order_after_a_restart(start):
+    journal, gate = MemoryJournal(), threading.Semaphore(0)
+    engine = start(FakeBackend(gate=gate), journal, max_active=1)
+    running, *ids = [engine.submit(TextToImage(name, steps=1), "me") for name in "rabc"]
+    eventually(lambda: engine.view(running, "me").state == "running")
+    engine.move(ids[2], "me", "first")
+    assert [job.id for job in journal.load_unfinished()] == [running, ids[2], ids[0], ids[1]]
+
+
+def test_the_queue_is_bounded(start):
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), max_active=1, max_queued=5, max_queued_per_owner=3)
+    running = engine.submit(LONG, "me")
+    eventually(lambda: engine.view(running, "me").state == "running")
+    for _ in range(3):
+        engine.submit(LONG, "me")
+    with pytest.raises(JobRejected, match=r"^3 of your jobs are in the queue already"):
+        engine.submit(LONG, "me")
+    for _ in range(2):
+        engine.submit(LONG, "you")
+    with pytest.raises(JobRejected, match=r"^5 jobs are in the queue already"):
+        engine.submit(LONG, "them")
+    engine.cancel(engine.jobs("me")[-1].id, "me")
+    assert engine.submit(LONG, "them")
+
+
+def test_large_pictures_in_the_queue_are_bounded(start, monkeypatch):
+    monkeypatch.setattr(job_table, "MAX_QUEUED_BYTES", 10_000)
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), max_active=1)
+    running = engine.submit(LONG, "me")
+    eventually(lambda: engine.view(running, "me").state == "running")
+    for _ in range(3):
+        engine.submit(SuperResolve(PICTURE), "me")
+    with pytest.raises(JobRejected, match="too many large pictures"):
+        engine.submit(SuperResolve(PICTURE), "you")
+    engine.submit(LONG, "you")
+
+
+def test_large_jobs_run_after_one_another_however_many_may_run(start, monkeypatch):
+    large = SuperResolve(PICTURE, 4, steps=40)
+    monkeypatch.setattr(job_table, "MAX_RUNNING_PIXELS", 2 * resolve(large).pixels)
+    monkeypatch.setattr(job_table, "SMALL_PIXELS", resolve(large).pixels - 1)
+    gate = threading.Semaphore(0)
+    engine = start(FakeBackend(gate=gate))
+    ids = [engine.submit(request, "me") for request in (large, large, large, LONG)]  # small ones do not wait for them
+
+    def as_expected() -> bool:
+        gate.release()  # one call: the engine may have begun it before the last of them came
+        return states(engine, ids) == ["running", "running", "queued", "running"]
+
+    eventually(as_expected)
+    gate.release(10_000)
+    eventually(lambda: set(states(engine, ids)) == {"done"})
+    monkeypatch.setattr(job_table, "MAX_RUNNING_PIXELS", 1)  # what is too large for company runs alone
+    assert done(engine, large).state == "done"
+
+
+def test_a_job_may_take_an_hour(start):
+    engine = start()
+    for request in (
+        SuperResolve(Image.new("1", (900, 900)), 4, steps=1000, guidance=2.0, sampler="heun"),
+        Denoise(Image.new("1", (900, 900)), method="run", steps=1000),
+    ):
+        with pytest.raises(
+            InvalidRequest, match=r"take about \d+ hours, and a job may take 1 hour: choose fewer steps"
+        ):
+            engine.submit(request, "me")
+    most = TextToImage("a cat, flat style", count=9, steps=1000, sampler="heun", style_emphasis=True, resolution=512)
+    assert engine.resolve(most).seconds < MAX_JOB_SECONDS
+    assert engine.resolve(SuperResolve(Image.new("1", (1000, 1000)), 4)).seconds < MAX_JOB_SECONDS
+
+
+# ---- cancel ----
+
+
+def test_cancel_removes_a_job_from_the_queue(start):
+    journal = MemoryJournal()
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), journal, max_active=1)
+    first, second = engine.submit(LONG, "me"), engine.submit(LONG, "me")
+    eventually(lambda: engine.view(first, "me").state == "running")
+    assert engine.cancel(second, "me") and engine.view(second, "me").state == "cancelled"
+    assert journal.entries[second].state == "cancelled" and [view.id for view in engine.jobs("me")] == [first]
+    assert not engine.cancel(second, "me") and not engine.cancel("nothing", "me")
+    assert [view.state for view in engine.follow(second, "me")] == ["cancelled"]
+
+
+def test_cancel_ends_a_job_within_a_step_and_shows_its_last_preview(start):
+    gate, journal = threading.Semaphore(0), MemoryJournal()
+    sampler = FakeBackend(gate=gate)
+    engine = start(sampler, journal)
+    job_id = engine.submit(LONG, "me")
+    views = engine.follow(job_id, "me")
+    gate.release(3)
+    assert next(view for view in views if view.step).previews
+    eventually(lambda: len(sampler.calls) == 3)
+    assert engine.cancel(job_id, "me")
+    *_, last = views  # does not wait for the call under way
+    assert last.state == "cancelled" and last.step in (2, 3) and len(last.previews) == 1 and last.pictures == ()
+    gate.release(50)
+    eventually(lambda: engine.status.phase == "idle")
+    assert len(sampler.calls) <= 4 and journal.entries[job_id].state == "cancelled"
+    eventually(lambda: engine._budget.left == MAX_TOTAL_BYTES)
+    assert done(engine, TextToImage("a dog", steps=2)).pictures  # and the engine goes on
+
+
+def test_cancel_while_a_job_is_prepared(start):
+    sampler, entered, leave = FakeBackend(), threading.Event(), threading.Event()
+    prepare = sampler.prepare
+    sampler.prepare = lambda resolved: (entered.set(), leave.wait(60), prepare(resolved))[2]
+    engine = start(sampler)
+    job_id = engine.submit(LONG, "me")
+    assert entered.wait(60) and engine.cancel(job_id, "me")
+    leave.set()
+    eventually(lambda: engine.status.phase == "idle")
+    assert sampler.calls == [] and engine.view(job_id, "me").state == "cancelled"
+
+
+def test_a_job_that_is_being_saved_cannot_be_cancelled(start):
+    class SlowJournal(MemoryJournal):
+        entered, leave = threading.Event(), threading.Event()
+
+        def save_results(self, *args):
+            self.entered.set()
+            assert self.leave.wait(60)
+            return super().save_results(*args)
+
+    journal = SlowJournal()
+    engine = start(FakeBackend(), journal)
+    job_id = engine.submit(TextToImage("a cat", steps=2), "me")
+    assert journal.entered.wait(60)
+    assert engine.view(job_id, "me").state == "running" and engine.status.phase == "running"
+    assert not engine.cancel(job_id, "me")
+    journal.leave.set()
+    assert [*engine.follow(job_id, "me")][-1].state == "done" and journal.saves[job_id] == 1
+
+
+def test_no_job_starts_while_too_many_wait_to_be_saved(start, monkeypatch):
+    monkeypatch.setattr(job_table, "MAX_SAVING", 2)
+
+    class SlowJournal(MemoryJournal):
+        gate = threading.Semaphore(0)
+
+        def save_results(self, *args):
+            self.gate.acquire()
+            return super().save_results(*args)
+
+    journal = SlowJournal()
+    engine = start(FakeBackend(), journal, max_active=2)
+    ids = [engine.submit(TextToImage("a cat", steps=1, seed=i), "me") for i in range(12)]
+    eventually(lambda: states(engine, ids).count("running") >= 2 and not engine._table._running)
+    assert states(engine, ids).count("running") <= 3  # one more may have been on its way
+    journal.gate.release(12)
+    eventually(lambda: set(states(engine, ids)) == {"done"})
