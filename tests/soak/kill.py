@@ -1,8 +1,8 @@
-"""The studio is killed at random moments while it writes, and must lose nothing: python -m tests.soak.kill --times 100.
+"""Kill the studio at random moments while it writes; it must lose nothing: python -m tests.soak.kill --times 100.
 
-A child process runs the engine over a library, with the fake sampler, and is sent SIGKILL; then another takes over. It
-tells the parent through a pipe what it has promised: each job that `submit` took, each that `cancel` cancelled. At the
-end every promise must have been kept. Then the same engine meets a full disk and a folder that cannot be written to.
+A child process runs the engine over a library, with the fake backend, and is killed by SIGKILL; then the next one
+starts. It reports its promises to the parent through a pipe: each job that `submit` accepted, each that `cancel`
+cancelled. At the end every promise must be fulfilled. Then the same engine meets a full disk and a read-only folder.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ KILLS = 10**6  # after so many a job is given up: here it is not the jobs that k
 
 @dataclass
 class Promises:
-    """What the children have said."""
+    """What the children have reported."""
 
     submitted: dict[str, tuple[str, int]] = field(default_factory=dict)  # id: owner, the request's number
     cancelled: set[str] = field(default_factory=set)
     restarts: list[float] = field(default_factory=list)  # seconds until the unfinished jobs were taken up
 
-    def hear(self, line: str) -> None:
+    def read(self, line: str) -> None:
         what, *words = line.split()
         if what == "restarted":
             self.restarts.append(float(words[0]))
@@ -59,51 +59,51 @@ class Promises:
 
 
 def request(number: int) -> Request:
-    """A request of any task, which depends on the number alone and bears it as a mark."""
+    """Return a request of any task that depends on the number alone. Its prompt holds the number."""
     draw = random.Random(number)
-    asked = {"count": draw.randint(1, 4), "steps": draw.randint(1, 6), "seed": draw.randrange(2**32)}
-    # Some begin with the same picture, so that their inputs are shared.
+    settings = {"count": draw.randint(1, 4), "steps": draw.randint(1, 6), "seed": draw.randrange(2**32)}
+    # Some share a picture, and with it the stored input.
     image = Image.fromarray(np.random.default_rng(number % 8).integers(0, 256, (24, 30, 3), dtype=np.uint8))
     kind = draw.choice(("paint", "paint", "inpaint", "enlarge"))
     if kind == "paint":
-        return TextToImage(f"mark {number}", **asked)
+        return TextToImage(f"mark {number}", **settings)
     if kind == "inpaint":
-        return Inpaint(f"mark {number}", image, image.convert("L"), **asked)
-    return SuperResolve(image, 2, prompt=f"mark {number}", **asked)
+        return Inpaint(f"mark {number}", image, image.convert("L"), **settings)
+    return SuperResolve(image, 2, prompt=f"mark {number}", **settings)
 
 
-def expected(asked: Request) -> list[Image.Image]:
-    """Its pictures, made alone."""
-    sampler = FakeBackend(sample_size=SIDE)
-    rows = sampler.prepare(resolve(asked))
+def expected(request: Request) -> list[Image.Image]:
+    """Return the pictures of a request that runs alone."""
+    backend = FakeBackend(sample_size=SIDE)
+    rows = backend.prepare(resolve(request))
     for row in rows:
         while not row.finished:
-            sampler.denoise_step([row])
-    return [sampler.decode(row) for row in rows]
+            backend.denoise_step([row])
+    return [backend.decode(row) for row in rows]
 
 
-def live(folder: Path, tell: Callable[[str], None], seed: int) -> None:
-    """A child's life: takes up what is unfinished, and submits and cancels jobs until it is killed."""
+def live(folder: Path, report: Callable[[str], None], seed: int) -> None:
+    """Run a child: restart unfinished jobs, then submit and cancel jobs until it is killed."""
     draw, start = random.Random(seed), time.perf_counter()
     library = Library(folder, max_crashes=KILLS)
     engine = Engine(lambda: FakeBackend(sample_size=SIDE), library.journal, resolve=resolve).start()
     engine.wait_until_ready()  # which comes after the unfinished jobs
-    tell(f"restarted {time.perf_counter() - start:.3f}")
+    report(f"restarted {time.perf_counter() - start:.3f}")
     while True:
         owner, number = draw.choice(OWNERS), draw.randrange(10**9)
         if sum(len(engine.jobs(owner)) for owner in OWNERS) > 12:
             time.sleep(0.002)
             continue
         id = engine.submit(request(number), owner)
-        tell(f"submitted {id} {owner} {number}")
+        report(f"submitted {id} {owner} {number}")
         if draw.random() < 0.15:
             time.sleep(draw.random() * 0.02)
             if engine.cancel(id, owner):
-                tell(f"cancelled {id}")
+                report(f"cancelled {id}")
 
 
 def kill_once(folder: Path, promises: Promises, draw: random.Random) -> None:
-    """A child is born, lives for a moment, and is killed."""
+    """Start a child, and kill it after a moment."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:  # this process has threads of its own only after this
@@ -113,32 +113,32 @@ def kill_once(folder: Path, promises: Promises, draw: random.Random) -> None:
         finally:
             os._exit(1)
     os.close(write)
-    heard, deadline = b"", time.monotonic() + PATIENCE
-    dies = None  # when; counted from its first word, so that slow machines are killed in the middle, too
-    while dies is None or time.monotonic() < dies:
-        wait = 0.5 if dies is None else max(dies - time.monotonic(), 0)
+    output, deadline = b"", time.monotonic() + PATIENCE
+    kill_at = None  # when; counted from its first word, so that slow machines are killed in the middle, too
+    while kill_at is None or time.monotonic() < kill_at:
+        wait = 0.5 if kill_at is None else max(kill_at - time.monotonic(), 0)
         if select.select([read], [], [], wait)[0]:
             data = os.read(read, 65536)
-            heard += data
+            output += data
             if not data:
                 raise AssertionError("a child ended by itself")
-        if dies is None and heard:
-            dies = time.monotonic() + draw.random() ** 2
-        if dies is None and draw.random() < 0.02:  # sometimes while it is still opening the library
+        if kill_at is None and output:
+            kill_at = time.monotonic() + draw.random() ** 2
+        if kill_at is None and draw.random() < 0.02:  # sometimes while it is still opening the library
             break
         if time.monotonic() > deadline:
             raise AssertionError("a child did not begin")
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     while data := os.read(read, 65536):
-        heard += data
+        output += data
     os.close(read)
-    for line in heard.decode().split("\n")[:-1]:  # the last may be cut short: then it promised nothing
-        promises.hear(line)
+    for line in output.decode().split("\n")[:-1]:  # the last may be cut short: then it promised nothing
+        promises.read(line)
 
 
 def check_whole(folder: Path, known: set[str]) -> int:
-    """Opens every picture that was not known before. Raises if one is torn. Returns how many files there are."""
+    """Open every new picture. Raise if one is torn. Return how many files there are."""
     files = sorted((folder / "pictures").glob("*.png"))
     for path in files:
         if path.name not in known:
@@ -149,7 +149,7 @@ def check_whole(folder: Path, known: set[str]) -> int:
 
 
 def finish(folder: Path) -> float:
-    """Takes up what is left and does it. Returns the seconds until it was taken up."""
+    """Run the jobs that are left. Return the seconds until they were queued."""
     start = time.perf_counter()
     library = Library(folder, max_crashes=KILLS)
     engine = Engine(lambda: FakeBackend(sample_size=SIDE), library.journal, resolve=resolve).start()
@@ -165,23 +165,25 @@ def finish(folder: Path) -> float:
 
 
 def check_promises(folder: Path, promises: Promises) -> tuple[int, int]:
-    """Every job that was taken has ended, once, with its pictures; nothing is there besides. Returns how many jobs
-    are done, and their pictures."""
+    """Check that every accepted job has ended once, with its pictures, and that nothing else is stored.
+
+    Return how many jobs are done, and their pictures.
+    """
     library, files, traces, done = Library(folder), set(), set(), set()
     assert library.journal.load_unfinished() == []
     for id, (owner, number) in promises.submitted.items():
-        record, asked = library.get_job(owner, id), request(number)
+        record, submitted = library.get_job(owner, id), request(number)
         assert record is not None, f"job {id} is lost"
         assert all(library.get_job(other, id) is None for other in OWNERS if other != owner)
         if id in promises.cancelled:
             assert (record.state, record.pictures) == ("cancelled", ()), f"{id} is {record.state}, though cancelled"
-        # A cancelled job that could not say so any more has ended as well: killed before its promise was heard.
+        # A cancelled job that could not say so any more has ended as well: killed before its promise was output.
         assert record.state in ("done", "cancelled"), f"job {id} is {record.state}: {record.error}"
-        assert record.settings == asked.settings()
+        assert record.settings == submitted.settings()
         if record.state == "done":
             done.add(id)
-            assert [picture.index for picture in record.pictures] == list(range(asked.count))
-            for picture, image in zip(record.pictures, expected(asked), strict=True):
+            assert [picture.index for picture in record.pictures] == list(range(submitted.count))
+            for picture, image in zip(record.pictures, expected(submitted), strict=True):
                 assert f"mark {number}" in read_png_settings(picture.path)["prompt"]
                 with Image.open(picture.path) as kept:
                     assert kept.tobytes() == image.tobytes(), f"{picture.path} is another picture"
@@ -220,10 +222,10 @@ def kill(folder: Path, times: int, seed: int) -> None:
 # ---- a disk that will not ----
 
 
-def ends(engine: Engine, asked: Request, owner: str = OWNERS[0]) -> str:
-    """How a job ends: its state, with its sentence if there is one."""
+def ends(engine: Engine, submitted: Request, owner: str = OWNERS[0]) -> str:
+    """Run a job and return its last state, with its sentence if there is one."""
     try:
-        *_, last = engine.follow(engine.submit(asked, owner), owner)
+        *_, last = engine.follow(engine.submit(submitted, owner), owner)
     except JobRejected as problem:
         return f"refused: {problem}"
     return last.state + (f": {last.error}" if last.error else "")
@@ -236,15 +238,15 @@ def check_sentence(what: str, says: str) -> None:
 def full_disk(folder: Path, fill: Callable[[], None], empty: Callable[[], None]) -> None:
     """Jobs on a disk that is full are refused or fail with a sentence; when it has room again, all is well."""
     library = Library(folder)
-    sampler = FakeBackend(sample_size=256)  # pictures too large for what is left
-    engine = Engine(lambda: sampler, library.journal, resolve=resolve).start()
-    asked = TextToImage("before", count=4, steps=1)
-    assert ends(engine, asked) == "done"
-    sampler.gate = threading.Semaphore(0)
-    under_way = engine.submit(asked, OWNERS[0])
+    backend = FakeBackend(sample_size=256)  # pictures too large for what is left
+    engine = Engine(lambda: backend, library.journal, resolve=resolve).start()
+    submitted = TextToImage("before", count=4, steps=1)
+    assert ends(engine, submitted) == "done"
+    backend.gate = threading.Semaphore(0)
+    running = engine.submit(submitted, OWNERS[0])
     fill()
-    sampler.gate.release(10**6)
-    *_, last = engine.follow(under_way, OWNERS[0])
+    backend.gate.release(10**6)
+    *_, last = engine.follow(running, OWNERS[0])
     check_sentence(f"{last.state}: {last.error}", "failed: The pictures could not be saved: the disk ")
     how = [f"{last.state}: {last.error}"]
     for number in range(20):
@@ -255,7 +257,7 @@ def full_disk(folder: Path, fill: Callable[[], None], empty: Callable[[], None])
     assert how[-1] != "done" and engine.status.phase in ("idle", "running")
     library.find_pictures(OWNERS[0])
     empty()
-    assert ends(engine, asked) == "done"
+    assert ends(engine, submitted) == "done"
     assert engine.shutdown(60)
     library.close()
     print(f"full disk: {len(how) - how.count('done')} jobs got a sentence: {how[0]!r} ... {how[-1]!r}")

@@ -49,7 +49,7 @@ Pictures = list[Image.Image]
 
 
 def random_picture(draw: random.Random, sides: tuple[int, int]) -> Image.Image:
-    """A few shapes on a ground, of random size."""
+    """Return a picture of a few shapes, of random size."""
 
     def colour() -> tuple[int, ...]:
         return tuple(draw.randrange(256) for _ in range(3))
@@ -65,7 +65,7 @@ def random_picture(draw: random.Random, sides: tuple[int, int]) -> Image.Image:
 
 
 def random_request(draw: random.Random, most_steps: int = 24) -> Request:
-    """Any task, with settings of its whole range, up to guidance 10 and 128 px."""
+    """Return a request of any task, with settings of their whole range up to guidance 10 and 128 px."""
     settings: dict[str, Any] = {
         "prompt": draw.choice(PROMPTS),
         "negative_prompt": draw.choice(("", "", "a dog", "blurry")),
@@ -85,8 +85,8 @@ def random_request(draw: random.Random, most_steps: int = 24) -> Request:
         return TextToImage(**settings)
     if task is Denoise:
         del settings["sampler"]
-        way, sigma = draw.choice(("mean", "run")), draw.choice((None, 0.5, 25.0, 100.0))
-        return Denoise(random_picture(draw, (8, 100)), sigma, way, **settings)
+        method, sigma = draw.choice(("mean", "run")), draw.choice((None, 0.5, 25.0, 100.0))
+        return Denoise(random_picture(draw, (8, 100)), sigma, method, **settings)
     if task is SuperResolve:
         level = draw.choice((0.0, 0.05, 0.3))
         return SuperResolve(random_picture(draw, (8, 40)), draw.choice((2, 4)), noise_level=level, **settings)
@@ -97,13 +97,13 @@ def random_request(draw: random.Random, most_steps: int = 24) -> Request:
     return Inpaint(image=image, mask=mask, feather=draw.choice((0, 0, 4)), **settings)
 
 
-def plain(sampler: StudioBackend, request: Request) -> Pictures:
-    """What the pipeline call of a diffusers user gives."""
+def plain(backend: StudioBackend, request: Request) -> Pictures:
+    """Return the pictures of the pipeline call that a diffusers user makes."""
     resolved = resolve(request)
-    components = sampler.pipeline.components
+    components = backend.pipeline.components
     config = components["scheduler"].config
     components = {**components, "scheduler": make_sampler(request.sampler, config)}
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "negative_prompt": request.negative_prompt or None,
         "num_inference_steps": request.steps,
         "guidance_scale": float(request.guidance),
@@ -112,36 +112,36 @@ def plain(sampler: StudioBackend, request: Request) -> Pictures:
     pipe = PIPELINES[type(request)](**components)
     pipe.set_progress_bar_config(disable=True)
     if isinstance(request, TextToImage):
-        given |= {"size": request.resolution, "one_pass": request.one_pass}
-        given |= {"style_emphasis": STYLE_EMPHASIS} if request.style_emphasis else {}
-        given |= {} if request.image is None else {"image": request.image, "strength": request.strength}
-        return pipe(resolved.caption, num_images_per_prompt=request.count, **given).images
+        options |= {"size": request.resolution, "one_pass": request.one_pass}
+        options |= {"style_emphasis": STYLE_EMPHASIS} if request.style_emphasis else {}
+        options |= {} if request.image is None else {"image": request.image, "strength": request.strength}
+        return pipe(resolved.caption, num_images_per_prompt=request.count, **options).images
     if isinstance(request, Inpaint):
-        given |= {"whole": request.area == "whole", "invert": request.invert}
-        given |= {"grow": request.grow, "feather": request.feather, "num_images_per_prompt": request.count}
-        return pipe(resolved.caption, request.image, request.mask, **given).images
+        options |= {"whole": request.area == "whole", "invert": request.invert}
+        options |= {"grow": request.grow, "feather": request.feather, "num_images_per_prompt": request.count}
+        return pipe(resolved.caption, request.image, request.mask, **options).images
     images, prompts = [request.image] * request.count, [resolved.caption] * request.count
     if isinstance(request, Denoise):
-        given["num_inference_steps"] = 1 if request.method == "mean" else request.steps
-        return pipe(images, request.sigma, prompts, **given).images
-    return pipe(images, request.scale, prompts, noise_level=request.noise_level, **given).images
+        options["num_inference_steps"] = 1 if request.method == "mean" else request.steps
+        return pipe(images, request.sigma, prompts, **options).images
+    return pipe(images, request.scale, prompts, noise_level=request.noise_level, **options).images
 
 
 def through_engine(
-    sampler: StudioBackend, requests: Sequence[Request], *, together: bool, draw: random.Random
+    backend: StudioBackend, requests: Sequence[Request], *, together: bool, draw: random.Random
 ) -> list[Pictures]:
-    """The pictures of each request; `together`: in random order, with others that are cancelled."""
+    """Return the pictures of each request; `together`: at once, in random order, with others that are cancelled."""
     journal = MemoryJournal()
-    engine = Engine(lambda: sampler, journal, resolve=resolve, max_queued=10_000, max_queued_per_owner=10_000).start()
+    engine = Engine(lambda: backend, journal, resolve=resolve, max_queued=10_000, max_queued_per_owner=10_000).start()
     ids: dict[int, str] = {}
     try:
         if together:
-            left_over = []
+            to_cancel = []
             for number in draw.sample(range(len(requests)), len(requests)):
                 ids[number] = engine.submit(requests[number], OWNER)
                 if number % 4 == 0:
-                    left_over.append(engine.submit(random_request(draw), OWNER))
-            for job_id in left_over:  # at any time on its way
+                    to_cancel.append(engine.submit(random_request(draw), OWNER))
+            for job_id in to_cancel:  # at any step
                 for view in engine.follow(job_id, OWNER):
                     if view.state == "running" and view.step >= min(draw.randint(0, 4), view.steps - 1):
                         engine.cancel(job_id, OWNER)
@@ -162,33 +162,33 @@ def through_engine(
 
 
 def wait(engine: Engine, job_id: str) -> None:
-    """Until the job has ended. One that ended a while ago is forgotten."""
+    """Wait until a job has ended. The engine forgets jobs that ended a while ago."""
     with suppress(KeyError):
         for _ in engine.follow(job_id, OWNER):
             pass
 
 
 def difference(left: Sequence[Image.Image], right: Sequence[Image.Image]) -> int:
-    """The largest of all pixels and pictures, of 255."""
+    """Return the largest difference of all pixels, of 255."""
     pairs = [(np.asarray(a, dtype=int), np.asarray(b, dtype=int)) for a, b in zip(left, right, strict=True)]
     return max(int(abs(a - b).max()) for a, b in pairs)
 
 
-class Counting:
-    """A sampler that counts what shares a call."""
+class CountingBackend:
+    """A backend that counts what shares a call."""
 
-    def __init__(self, sampler: StudioBackend) -> None:
-        self._sampler = sampler
+    def __init__(self, backend: StudioBackend) -> None:
+        self._backend = backend
         self.pictures = Counter[int]()  # by number in a call
         self.mixed = 0  # calls with more than one task
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._sampler, name)
+        return getattr(self._backend, name)
 
     def denoise_step(self, rows: Sequence[Any]) -> None:
         self.pictures[len(rows)] += 1
-        self.mixed += len({row.stage.task for row in rows}) > 1
-        self._sampler.denoise_step(rows)
+        self.mixed += len({row.stage_info.task for row in rows}) > 1
+        self._backend.denoise_step(rows)
 
 
 def main() -> int:
@@ -199,17 +199,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the requests")
     args = parser.parse_args()
     print(heading())
-    sampler = load_backend(args.model)
+    backend = load_backend(args.model)
     draw = random.Random(args.seed)
     requests = [random_request(draw, args.steps) for _ in range(args.requests)]
-    seconds, counted = [], Counting(sampler)
-    for way in (
-        lambda: through_engine(sampler, requests, together=False, draw=draw),
+    seconds, counted = [], CountingBackend(backend)
+    for make_pictures in (
+        lambda: through_engine(backend, requests, together=False, draw=draw),
         lambda: through_engine(counted, requests, together=True, draw=draw),
-        lambda: [plain(sampler, request) for request in requests],
+        lambda: [plain(backend, request) for request in requests],
     ):
         start = time.perf_counter()
-        seconds.append((way(), time.perf_counter() - start))
+        seconds.append((make_pictures(), time.perf_counter() - start))
     (alone, first), (mixed, second), (called, third) = seconds
     rows = []
     for name, other in (("in company, others cancelled", mixed), ("plain pipeline call", called)):
@@ -222,7 +222,7 @@ def main() -> int:
     calls = sum(counted.pictures.values())
     mean = sum(n * times for n, times in counted.pictures.items()) / calls
     tasks = ", ".join(f"{number} {task}" for task, number in Counter(request.task for request in requests).items())
-    print(f"{len(requests)} requests ({tasks}), {pictures} pictures, on {sampler.device}, float32.\n")
+    print(f"{len(requests)} requests ({tasks}), {pictures} pictures, on {backend.device}, float32.\n")
     head = ("against the engine, one request at a time", "largest difference, of 255", "requests that differ", "by > 1")
     print(table(head, rows))
     print(
