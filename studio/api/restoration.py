@@ -9,7 +9,6 @@ from studio.api.aliases import current_value
 from studio.api.jobs import errors_as_sentences, job_info, result_files, run_and_wait, uploaded_image
 from studio.engine.requests import Inpaint, SuperResolve
 from studio.imaging.modes import normalize_mask
-from studio.prompts.captions import ANY
 from studio.services.build_request import build_request, seed_or_random
 from studio.services.comparison import count_changes
 from studio.services.context import AppContext
@@ -23,8 +22,8 @@ def add_restoration_endpoints(context: AppContext) -> None:
         mask: gr.FileData,
         prompt: str = "",
         negative_prompt: str = Inpaint.negative_prompt,
-        style: str = ANY,
-        background: str = ANY,
+        style: str = Inpaint.style,
+        background: str = Inpaint.background,
         count: int = Inpaint.count,
         steps: int = Inpaint.steps,
         guidance: float = Inpaint.guidance,
@@ -37,7 +36,7 @@ def add_restoration_endpoints(context: AppContext) -> None:
         ground: str | None = None,
         caller: gr.Request | None = None,
     ) -> tuple[list[gr.FileData], dict]:
-        """Paints a picture anew where its mask is white, and returns 1 to 9 PNG files of the picture's size, with
+        """Repaint a picture where its mask is white, and return 1 to 9 PNG files of the picture's size, with
         {"seed", "seeds", "seconds", "prompt", "prompts", "changed_outside", "outside", "notes"}.
 
         Args:
@@ -67,7 +66,7 @@ def add_restoration_endpoints(context: AppContext) -> None:
                     "prompt": prompt,
                     "negative_prompt": negative_prompt,
                     "style": style,
-                    "background": current_value("background", background, ANY, "ground", ground),
+                    "background": current_value("background", background, Inpaint.background, "ground", ground),
                     "count": count,
                     "steps": steps,
                     "guidance": guidance,
@@ -102,7 +101,7 @@ def add_restoration_endpoints(context: AppContext) -> None:
         seed: int | None = None,
         caller: gr.Request | None = None,
     ) -> tuple[list[gr.FileData], dict]:
-        """Enlarges a small picture and returns 1 to 9 PNG files, with
+        """Enlarge a small picture and return 1 to 9 PNG files, with
         {"seed", "seeds", "seconds", "prompt", "prompts", "size", "notes"}.
 
         Args:

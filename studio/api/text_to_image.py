@@ -32,7 +32,7 @@ def add_text_to_image_endpoint(context: AppContext) -> None:
         varied: bool | None = None,
         caller: gr.Request | None = None,
     ) -> tuple[list[gr.FileData], dict]:
-        """Paints 1 to 9 pictures from a prompt and returns them as PNG files, with
+        """Generate 1 to 9 pictures from a prompt and return them as PNG files, with
         {"seed", "seeds", "seconds", "prompt", "prompts", "notes"}.
 
         Args:

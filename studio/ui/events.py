@@ -62,8 +62,8 @@ class Events:
     ) -> None:
         """Call `handle(visitor, **inputs)` on an event, or on each of a list of events."""
 
-        def handler(request: gr.Request, browser: str, *values: Any) -> Updates:
-            return self._answer(request, browser, handle, {}, dict(zip(inputs, values, strict=True)))
+        def handler(request: gr.Request, token: str, *values: Any) -> Updates:
+            return self._answer(request, token, handle, {}, dict(zip(inputs, values, strict=True)))
 
         self._connect(event, handler, inputs, outputs, options)
 
@@ -77,26 +77,26 @@ class Events:
         """Call `handle(visitor, event, **inputs)` on a click inside HTML. `event` holds the data of the click."""
         inputs = inputs or {}
 
-        def handler(request: gr.Request, event: gr.EventData, browser: str, *values: Any) -> Updates:
-            return self._answer(request, browser, handle, {"event": event}, dict(zip(inputs, values, strict=True)))
+        def handler(request: gr.Request, event: gr.EventData, token: str, *values: Any) -> Updates:
+            return self._answer(request, token, handle, {"event": event}, dict(zip(inputs, values, strict=True)))
 
         self._connect(component.click, handler, inputs, outputs, {"trigger_mode": "multiple"})
 
     def _answer(
         self,
         request: gr.Request,
-        browser: str,
+        token: str,
         handle: Callable[..., Updates],
         extra: Mapping[str, Any],
         values: Mapping[str, Any],
     ) -> Updates:
-        owner, token = self.context.owners.of_page(request, browser)
+        owner, valid_token = self.context.owners.of_page(request, token)
         try:
             updates = handle(Visitor(owner, request.session_hash), **extra, **values)
         except (JobRejected, ValueError, OSError) as problem:  # InvalidRequest is a ValueError
             updates = {self.message: self.problem_html(str(problem))}
-        if token != browser:
-            updates = updates | {self.token: token}
+        if valid_token != token:
+            updates = updates | {self.token: valid_token}
         return updates or {self.message: gr.skip()}  # Gradio takes an empty dictionary for a value
 
     def _connect(

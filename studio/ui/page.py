@@ -127,9 +127,9 @@ class _SharedEvents:
 
     # ---- handlers ----
 
-    def restore_view(self, request: gr.Request, browser: str) -> Updates:
+    def restore_view(self, request: gr.Request, token: str) -> Updates:
         """Show what an owner who opens the page finds in each tab."""
-        owner, token = self._context.owners.of_page(request, browser)
+        owner, valid_token = self._context.owners.of_page(request, token)
         updates: Updates = {}
         for tab in self._job_tabs:
             try:
@@ -137,11 +137,11 @@ class _SharedEvents:
             except JobRejected as problem:
                 updates[tab.panel.message] = message_html([str(problem)], "alert")
         shown = [updates.get(view_token, "") for view_token in self._view_tokens]
-        return updates | self._status(owner, shown) | ({} if browser == token else {self._token: token})
+        return updates | self._status(owner, shown) | ({} if valid_token == token else {self._token: valid_token})
 
-    def refresh(self, request: gr.Request, browser: str, latest_keys: str, *view_tokens: str) -> Updates:
+    def refresh(self, request: gr.Request, token: str, latest_keys: str, *view_tokens: str) -> Updates:
         """Bring the header, the queue and the strip of the latest pictures up to date."""
-        owner, _ = self._context.owners.of_page(request, browser)
+        owner, _ = self._context.owners.of_page(request, token)
         status = self._status(owner, view_tokens)
         try:
             strip_html, keys = self._text_to_image.latest(owner)
@@ -151,9 +151,9 @@ class _SharedEvents:
             status if keys == latest_keys else status | {self._text_to_image.strip: strip_html, self._latest_keys: keys}
         )
 
-    def handle_queue_action(self, request: gr.Request, event: gr.EventData, browser: str, *view_tokens: str) -> Updates:
+    def handle_queue_action(self, request: gr.Request, event: gr.EventData, token: str, *view_tokens: str) -> Updates:
         """Cancel, move or show a job of the queue."""
-        owner, _ = self._context.owners.of_page(request, browser)
+        owner, _ = self._context.owners.of_page(request, token)
         engine, action, job_id = self._context.engine, event._data.get("act"), str(event._data.get("job"))
         updates: Updates = {}
         if action == "cancel":
@@ -163,7 +163,7 @@ class _SharedEvents:
         elif action == "show" and (job := engine.view(job_id, owner)):
             panel = next((panel for panel in self._panels if job.task in panel.tasks), self._panels[0])
             updates = panel.show_job(job_id) | {self._tabs: gr.update(selected=panel.tab)}
-        shown = [updates.get(box, token) for box, token in zip(self._view_tokens, view_tokens, strict=True)]
+        shown = [updates.get(box, shown_token) for box, shown_token in zip(self._view_tokens, view_tokens, strict=True)]
         return updates | self._status(owner, shown)
 
     # ---- helpers ----

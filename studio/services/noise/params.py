@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from studio.engine.checks import check_bool, check_choice, check_int, check_number, check_text, quote_value
 from studio.engine.requests import MAX_SEED, TextToImage
 from studio.imaging.animation import ANIMATION_TYPES
+from studio.prompts.captions import ANY
 from studio.services.build_request import as_int, seed_or_random
 
 MAX_GUIDANCE_2D = 20.0
@@ -182,6 +183,8 @@ class RunParams(Params):
             seed=seed_or_random(self.seed),
             one_pass=self.one_pass,
             style_emphasis=self.style_emphasis,
+            style=ANY,
+            background=ANY,
         )
 
 

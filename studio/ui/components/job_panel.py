@@ -121,8 +121,8 @@ class JobPanel:
         ).then(self._settle, inputs, [self.stop, self.result], trigger_mode="multiple", **QUICK)
         self.stop.click(self._cancel, inputs, None, **QUICK)
 
-    def _stream(self, request: gr.Request, browser: str, view_token: str) -> Iterator[Any]:
-        owner, _ = self.context.owners.of_page(request, browser)
+    def _stream(self, request: gr.Request, token: str, view_token: str) -> Iterator[Any]:
+        owner, _ = self.context.owners.of_page(request, token)
         is_latest = self.latest.enter(request.session_hash, token_number(view_token))
         for frame in view_frames(self.context, owner, view_token, self.examples):
             if not is_latest():
@@ -131,12 +131,12 @@ class JobPanel:
         # Gradio sends the last value of a stream again at its end, when something newer may be shown.
         yield gr.skip()
 
-    def _settle(self, request: gr.Request, browser: str, view_token: str) -> Updates:
+    def _settle(self, request: gr.Request, token: str, view_token: str) -> Updates:
         """Disable Stop once the job has ended, and show its end again.
 
         The browser may apply the messages of two streams in the wrong order.
         """
-        owner, _ = self.context.owners.of_page(request, browser)
+        owner, _ = self.context.owners.of_page(request, token)
         job = self._job(owner, view_token)
         if job is not None and not job.ended:
             return {self.stop: gr.update(interactive=True)}
@@ -145,10 +145,10 @@ class JobPanel:
             updates[self.result] = frame
         return updates
 
-    def _cancel(self, request: gr.Request, browser: str, view_token: str) -> None:
+    def _cancel(self, request: gr.Request, token: str, view_token: str) -> None:
         kind, job_id = parse_view_token(view_token)
         if kind == "job":
-            owner, _ = self.context.owners.of_page(request, browser)
+            owner, _ = self.context.owners.of_page(request, token)
             self.context.engine.cancel(job_id, owner)
 
     def _job(self, owner: str, view_token: str) -> JobView | None:

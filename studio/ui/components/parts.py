@@ -72,20 +72,22 @@ def run_buttons(tab: str, label: str) -> tuple[gr.Button, gr.Button, gr.HTML]:
     return run, stop, message
 
 
-def look_controls(tab: str, capabilities: Capabilities) -> dict[str, Control]:
-    """Return the choices of a style and a background."""
+def style_and_background_controls(
+    tab: str, capabilities: Capabilities, style: str, background: str
+) -> dict[str, Control]:
+    """Return the choices of a style and a background, with these defaults."""
     prefix = _prefix(tab)
     return {
         "style": gr.Radio(
             choices([ANY, *capabilities.styles]),
-            value=ANY,
+            value=style,
             label="Style",
             elem_id=f"{prefix}style",
             elem_classes="joined",
         ),
         "background": gr.Radio(
             choices([ANY, *capabilities.backgrounds]),
-            value=ANY,
+            value=background,
             label="Background",
             elem_id=f"{prefix}background",
             elem_classes="swatches",

@@ -14,11 +14,11 @@ from studio.ui.components.parts import (
     Control,
     collapsible,
     count_control,
-    look_controls,
     negative_prompt_control,
     number_controls,
     run_buttons,
     seed_controls,
+    style_and_background_controls,
     view_token_box,
 )
 from studio.ui.tabs.inpaint_draft import TAB
@@ -83,7 +83,7 @@ def build_form(capabilities: Capabilities, editor_html: str, result_html: str) -
                 elem_id="inpaint-prompt",
                 elem_classes="prompt",
             )
-            controls |= look_controls(TAB, capabilities)
+            controls |= style_and_background_controls(TAB, capabilities, Inpaint.style, Inpaint.background)
             controls["count"] = count_control(TAB, capabilities, "Results to choose from")
             fill, stop, message = run_buttons(TAB, "Fill")
             with collapsible("inpaint-mask", "Mask"):

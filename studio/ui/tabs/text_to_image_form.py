@@ -10,7 +10,6 @@ import gradio as gr
 
 from studio.engine.requests import TextToImage
 from studio.models.capabilities import Capabilities
-from studio.prompts.captions import ANY
 from studio.services.build_request import as_int
 from studio.services.context import AppContext
 from studio.ui.components.image_card import ImageCard
@@ -20,11 +19,11 @@ from studio.ui.components.parts import (
     choices,
     collapsible,
     count_control,
-    look_controls,
     negative_prompt_control,
     number_controls,
     run_buttons,
     seed_controls,
+    style_and_background_controls,
     view_token_box,
 )
 from studio.ui.components.result import thumbnails_html
@@ -77,8 +76,12 @@ def build_form(context: AppContext, examples: Sequence[ImageCard]) -> TextToImag
                 elem_id="prompt",
                 elem_classes="prompt",
             )
-            hints = gr.HTML(hints_html(capabilities, "", ANY, ANY), elem_id="hints", apply_default_css=False)
-            controls |= look_controls(TAB, capabilities)
+            hints = gr.HTML(
+                hints_html(capabilities, "", TextToImage.style, TextToImage.background),
+                elem_id="hints",
+                apply_default_css=False,
+            )
+            controls |= style_and_background_controls(TAB, capabilities, TextToImage.style, TextToImage.background)
             controls["count"] = count_control(TAB, capabilities, "Pictures")
             preset = gr.Radio(
                 choices(list(capabilities.presets)),

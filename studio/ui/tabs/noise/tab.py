@@ -67,18 +67,18 @@ def build_noise(context: AppContext, token: gr.BrowserState) -> NoiseTab:
     )
     inbox = gr.HTML("", visible="hidden", html_template="<i></i>", js_on_load=_INBOX, elem_id="noise-inbox")
 
-    def owner_of(request: gr.Request, browser: str) -> str:
-        return context.owners.of_page(request, browser)[0]
+    def owner_of(request: gr.Request, token: str) -> str:
+        return context.owners.of_page(request, token)[0]
 
-    def run(browser: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        yield from service.run(_data(event).get("params"), owner_of(request, browser))
+    def run(token: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
+        yield from service.run(_data(event).get("params"), owner_of(request, token))
 
-    def compare(browser: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        yield from service.compare(_data(event).get("params"), owner_of(request, browser))
+    def compare(token: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
+        yield from service.compare(_data(event).get("params"), owner_of(request, token))
 
-    def open_picture(browser: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
+    def open_picture(token: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
         open_ = service.open_forward if _data(event).get("view") == "forward" else service.open
-        yield open_(owner_of(request, browser), str(_data(event).get("picture")))
+        yield open_(owner_of(request, token), str(_data(event).get("picture")))
 
     for event, answer in ((view.open, open_picture), (view.run, run), (view.compare, compare)):
         event(answer, [token], [inbox], concurrency_limit=None, **PRIVATE)
