@@ -37,8 +37,8 @@ def check_text(name: str, value: object) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as problem:  # half of a surrogate pair, which no tokenizer reads
-        half = f"U+{ord(value[problem.start]):04X}"
-        raise InvalidRequest(f"The {name} holds {half}, which is half a character: please type it again.") from problem
+        character = f"U+{ord(value[problem.start]):04X}"
+        raise InvalidRequest(f"The {name} contains an invalid character ({character}). Type it again.") from problem
     if len(value) > MAX_PROMPT:
         raise InvalidRequest(f"The {name} may have at most {MAX_PROMPT:,} characters; this one has {len(value):,}.")
 
@@ -67,6 +67,12 @@ def check_number(name: str, value: object, low: float, high: float) -> None:
         raise InvalidRequest(f"The {name} must be a number from {low:g} to {high:g}; it was {quote_value(value)}.")
 
 
+def check_positive(name: str, value: object, high: float) -> None:
+    """Raise InvalidRequest unless the value is a number above 0 and at most `high`."""
+    if not is_number(value) or not 0 < value <= high:
+        raise InvalidRequest(f"The {name} must be a number above 0 and at most {high:g}; it was {quote_value(value)}.")
+
+
 def is_number(value: object) -> TypeGuard[int | float]:
     """Return whether the value is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -75,7 +81,7 @@ def is_number(value: object) -> TypeGuard[int | float]:
 def check_image(
     name: str, picture: object, read: Callable[[Image.Image], Image.Image] = normalize_image
 ) -> Image.Image:
-    """Return a copy of the picture as `read` converts it. Raise InvalidRequest if it is none, too large or torn."""
+    """Return a copy of the picture as `read` converts it. Raise InvalidRequest if it is none, too large or damaged."""
     if not isinstance(picture, Image.Image):
         raise InvalidRequest(f"The {name} must be a picture, not {quote_value(picture)}.")
     width, height = picture.size

@@ -19,6 +19,7 @@ from studio.engine.checks import (
     check_image,
     check_int,
     check_number,
+    check_positive,
     check_text,
     format_megapixels,
     quote_value,
@@ -122,12 +123,10 @@ class TextToImage(BaseRequest):
         self._check()
         check_text("style", self.style)
         check_text("background", self.background)
-        check_bool("Vary style and background", self.randomize_style)
-        check_bool("Faster guidance", self.one_pass)
+        check_bool("Random style and background (randomize_style)", self.randomize_style)
+        check_bool("One-pass guidance (one_pass)", self.one_pass)
         check_bool("Style emphasis", self.style_emphasis)
-        check_number("strength", self.strength, 0.0, 1.0)
-        if self.strength == 0:
-            raise InvalidRequest("The strength must be above 0: at 0 nothing changes.")
+        check_positive("strength", self.strength, 1.0)
         if self.resolution is not None:
             check_int("output size", self.resolution, 1, MAX_SIDE)
         if self.image is not None:
@@ -170,7 +169,7 @@ class Inpaint(BaseRequest):
         self._check()
         check_text("style", self.style)
         check_text("background", self.background)
-        check_int("growth of the mask", self.grow, -MAX_MASK_MARGIN, MAX_MASK_MARGIN)
+        check_int("mask growth (grow)", self.grow, -MAX_MASK_MARGIN, MAX_MASK_MARGIN)
         check_int("feather", self.feather, 0, MAX_MASK_MARGIN)
         check_choice("area", self.area, tuple(AREAS))
         check_bool("Invert mask", self.invert)
@@ -277,9 +276,7 @@ class Denoise(BaseRequest):
         self._check()
         check_choice("method", self.method, tuple(DENOISE_METHODS))
         if self.sigma is not None:
-            check_number("noise", self.sigma, 0.0, MAX_SIGMA)
-            if self.sigma == 0:
-                raise InvalidRequest("The noise must be above 0: at 0 there is nothing to remove.")
+            check_positive("noise", self.sigma, MAX_SIGMA)
         object.__setattr__(self, "image", check_image("picture", self.image))
 
 

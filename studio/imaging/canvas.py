@@ -57,7 +57,7 @@ def zoom_out(picture: Image.Image, factor: float) -> tuple[Image.Image, Image.Im
     Raises ValueError with a sentence.
     """
     if not 1 <= factor <= MAX_ZOOM:
-        raise ValueError(f"A picture can be zoomed out of from 1 to {MAX_ZOOM} times; it was {factor:g}.")
+        raise ValueError(f"The zoom must be a number from 1 to {MAX_ZOOM}; it was {factor:g}.")
     across, down = (round(length * factor) - length for length in picture.size)
     return extend_canvas(picture, across // 2, down // 2, across - across // 2, down - down // 2)
 

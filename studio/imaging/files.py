@@ -49,7 +49,7 @@ def open_image(
     except Image.DecompressionBombError as problem:
         raise ValueError(f"{name} has too many pixels: at most {MAX_PIXELS / 1e6:g} megapixels are read.") from problem
     except (OSError, SyntaxError, EOFError, struct.error, zlib.error, ValueError, OverflowError) as problem:
-        raise ValueError(f"{name} is not a whole picture: {FORMAT_NAMES} files can be read.") from problem
+        raise ValueError(f"{name} is damaged or is not a picture. Allowed: {FORMAT_NAMES}.") from problem
     return picture, (f"{name} is animated: its first picture was taken.",) if frame_count > 1 else ()
 
 

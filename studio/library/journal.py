@@ -59,7 +59,7 @@ class DiskJournal:
         pictures = job.request.pictures()
         blobs = self._storage.blobs
         with translate_errors("The job could not be accepted"):
-            self._retention.make_room(job.owner, needed_bytes)
+            self._retention.delete_oldest_anonymous(job.owner, needed_bytes)
             self._retention.check_room(job.owner, needed_bytes)
             try:
                 with blobs.write_inputs(pictures.values()) as inputs, self._storage.transaction() as db:
@@ -85,7 +85,7 @@ class DiskJournal:
                 raise
 
     def mark_started(self, job: Job) -> None:
-        """Count one crash of the job now; its end, and `close`, take it back."""
+        """Add one to the crash count before the job runs. `close` resets it; after a kill it stays."""
         with translate_errors("The start of a job could not be stored"), self._storage.transaction() as db:
             db.execute("UPDATE jobs SET begun = begun + 1 WHERE id = ? AND state = 'queued'", (job.id,))
 

@@ -68,7 +68,7 @@ class Retention:
         if disk.free < min_free + needed_bytes + self._storage.query_value(reserved):
             raise JobRejected("The studio's disk is nearly full: please delete some pictures first.")
 
-    def make_room(self, owner: str, needed_bytes: int) -> None:
+    def delete_oldest_anonymous(self, owner: str, needed_bytes: int) -> None:
         """Delete the oldest pictures of an anonymous owner, who cannot do so, as far as its quota requires."""
         if not owner.startswith(ANONYMOUS):
             return
@@ -84,7 +84,7 @@ class Retention:
                 )
 
     def drop_traces(self, db: sqlite3.Connection) -> list[str]:
-        """Mark the oldest traces over the quota as gone, those of favourites last. Return their pictures' ids."""
+        """Set trace_bytes to 0 for the oldest traces over the quota, favourites last. Return their pictures' ids."""
         rows = db.execute(
             "SELECT number, id FROM (SELECT number, id, SUM(trace_bytes) OVER (ORDER BY favourite DESC, "
             "deleted IS NOT NULL, number DESC) AS total FROM pictures WHERE trace_bytes > 0) WHERE total > ?",

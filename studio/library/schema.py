@@ -2,7 +2,8 @@
 
 To add a column, append one "ALTER TABLE ... ADD COLUMN ..." to the end of MIGRATIONS. The next start runs it on every
 data folder. Then write the column: of a job in journal.py (`add_job`, `mark_ended`), of a picture in journal.py
-(`_write_files`). And read it: of a job in store.py (`_read_record`), of a picture in storage.py (`find_pictures`).
+(`_write_files`), a value that the owner changes in store.py (like `set_favourite`). And read it: of a job in store.py
+(`_read_record`), of a picture in storage.py (`find_pictures`).
 """
 
 from __future__ import annotations

@@ -89,9 +89,10 @@ def check_model_folder(folder: str | Path) -> list[str]:
     except ValueError:
         return [*problems, f"The model_index.json of {folder} is cut short or is not JSON."]
     if index.get("unet") != ["studio.diffusion.unet", "StudioUNet"]:
-        kind = str(index.get("_class_name") or "model of no name")[:60]
+        class_name = str(index.get("_class_name") or "")[:60]
+        kind = f"a {class_name}" if class_name else "an unnamed model"
         problems.append(
-            f"The model folder {folder} holds a {kind}; only models of this studio's own kind, StudioUNet, run."
+            f"The model folder {folder} holds {kind}; only models of this studio's own kind, StudioUNet, run."
         )
     for name, entry in index.items():
         if _is_component(name, entry):

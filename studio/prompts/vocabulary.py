@@ -145,7 +145,7 @@ def _words(text: str) -> list[str]:
 
 
 def _thumbnails(folder: Path, entry: dict[str, Any], count: int) -> Thumbnails | None:
-    """Return the thumbnails that an entry describes; None if they are outside the folder, torn or too few."""
+    """Return the thumbnails that an entry describes; None if they are outside the folder, damaged or too few."""
     path = folder / str(entry.get("file", "thumbnails.png"))
     if path.resolve().parent != folder.resolve():
         return None

@@ -56,10 +56,8 @@ def import_settings(
     values |= _switches(settings, values, capabilities)
     if task != TextToImage.task:
         name = TASK_NAMES.get(task) if isinstance(task, str) else None
-        notes.append(
-            f"The picture was made by {name.lower() if name else 'another task'}; its prompt and numbers alone "
-            "do not give it again."
-        )
+        made_with = f"the task “{name}”" if name else "another task"
+        notes.append(f"This picture was made with {made_with}. Its settings alone do not reproduce it.")
     painter = settings.get("model")
     if model and isinstance(painter, str) and painter.strip() and painter != model.name:
         notes.append(f"Another model made the picture, {_short(painter)}, so the same settings give another picture.")

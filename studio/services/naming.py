@@ -10,7 +10,7 @@ TASK_NAMES = {
     "text-to-image": "Text to image",
     "inpaint": "Inpaint",
     "super-resolution": "Super-resolution",
-    "denoise": "Noise removed",
+    "denoise": "Denoise",
 }
 MAX_NAME = 48  # characters of a caption in a file name
 

@@ -47,7 +47,7 @@ from tests.fakes import resolve
         ("style", ["noto"], "The style must be text, not ['noto']."),
         ("background", "mauve", "The background must be one of any, white"),
         ("prompt", None, "The prompt must be text, not empty."),
-        ("prompt", "half an apple \ud83c", "The prompt holds U+D83C, which is half a character: please type it again."),
+        ("prompt", "half an apple \ud83c", "The prompt contains an invalid character (U+D83C). Type it again."),
         ("prompt", "x" * 10_001, "The prompt may have at most 10,000 characters; this one has 10,001."),
         ("negative_prompt", 3, "The negative prompt must be text, not 3."),
     ],
@@ -195,15 +195,15 @@ def test_pictures_of_any_kind_become_rgb_and_masks_grey():
         ),
         (lambda: Inpaint("x", RED, MASK, invert=True), "The mask is all white and inverted, so there is nothing"),
         (lambda: Inpaint("x", RED, SPOT, grow=-1), "Nothing is left of the mask when it shrinks by 1 px."),
-        (lambda: Inpaint("x", RED, MASK, grow=300), "The growth of the mask must be a whole number from -256 to 256"),
+        (lambda: Inpaint("x", RED, MASK, grow=300), "The mask growth (grow) must be a whole number from -256 to 256"),
         (lambda: Inpaint("x", RED, MASK, feather=-1), "The feather must be a whole number from 0 to 256; it was -1."),
         (lambda: Inpaint("x", RED, MASK, invert=1), "Invert mask must be true or false; it was 1."),
         (lambda: Inpaint("x", RED, MASK, area="part"), 'The area must be one of painted, whole; it was "part".'),
-        (lambda: TextToImage("x", strength=0), "The strength must be above 0"),
-        (lambda: TextToImage("x", strength=1.1), "The strength must be a number from 0 to 1; it was 1.1."),
+        (lambda: TextToImage("x", strength=0), "The strength must be a number above 0 and at most 1; it was 0."),
+        (lambda: TextToImage("x", strength=1.1), "The strength must be a number above 0 and at most 1; it was 1.1."),
         (lambda: TextToImage("x", image="red.png"), 'The picture must be a picture, not "red.png".'),
-        (lambda: Denoise(RED, 0), "The noise must be above 0: at 0 there is nothing to remove."),
-        (lambda: Denoise(RED, 101), "The noise must be a number from 0 to 100; it was 101."),
+        (lambda: Denoise(RED, 0), "The noise must be a number above 0 and at most 100; it was 0."),
+        (lambda: Denoise(RED, 101), "The noise must be a number above 0 and at most 100; it was 101."),
         (lambda: Denoise(RED, method="median"), 'The method must be one of mean, run; it was "median".'),
         (
             lambda: request_from({"task": "knit"}, {}),
@@ -223,7 +223,7 @@ def test_wrong_pictures_are_refused_with_a_sentence(make, says):
     assert says in str(problem.value) and str(problem.value).endswith(".") and "\n" not in str(problem.value)
 
 
-def test_a_torn_picture_is_refused():
+def test_a_damaged_picture_is_refused():
     file = io.BytesIO()
     Image.effect_noise((100, 100), 50).save(file, "PNG")
     with pytest.raises(InvalidRequest, match="The picture cannot be read"):

@@ -63,11 +63,14 @@ def test_extreme_shapes():
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "x is not a whole picture: PNG, JPEG, WebP, GIF, BMP or TIFF files can be read."),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "x is not a whole picture"),
-        (b"<!doctype html><script>1</script>", "x is not a whole picture"),
-        (encode(Image.effect_noise((64, 64), 90)).getvalue()[:1500], "x is not a whole picture"),
-        (encode(Image.effect_noise((64, 64), 90).convert("RGB"), "JPEG").getvalue()[:900], "x is not a whole picture"),
+        (b"", "x is damaged or is not a picture. Allowed: PNG, JPEG, WebP, GIF, BMP or TIFF."),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "x is damaged or is not a picture"),
+        (b"<!doctype html><script>1</script>", "x is damaged or is not a picture"),
+        (encode(Image.effect_noise((64, 64), 90)).getvalue()[:1500], "x is damaged or is not a picture"),
+        (
+            encode(Image.effect_noise((64, 64), 90).convert("RGB"), "JPEG").getvalue()[:900],
+            "x is damaged or is not a picture",
+        ),
         (encode(Image.new("1", (5000, 4000))).getvalue(), "x has 5000 x 4000 px; a picture may have"),
         (encode(Image.new("1", (20_001, 2))).getvalue(), "x has 20001 x 2 px; its sides may be at most 20,000 px."),
     ],

@@ -16,7 +16,7 @@ _SWITCHES = ("one_pass", "style_emphasis")
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A trace, and the facts about its run that explain it.
+    """A trace, and the settings of the run that recorded it.
 
     picture_id: of the library; "" if the picture is not kept.
     params: the `RunParams` that repeat the run; None if words alone cannot.

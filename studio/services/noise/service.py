@@ -61,7 +61,7 @@ class NoiseService:
         self._inspector: tuple[Any, Any] | None = None  # the model's pipeline, and one for inspection over its weights
         self._inspection_lock = threading.Lock()
 
-    def await_imports(self) -> None:
+    def wait_for_model(self) -> None:
         """Wait for the model. It imports torch and diffusers, which no second thread may import at the same time."""
         self.engine.wait_until_ready(LOADING_SECONDS)
 
@@ -105,7 +105,7 @@ class NoiseService:
         return _answer(self._animate, AnimationParams, params)
 
     def _forward(self, params: ForwardParams) -> dict[str, Any]:
-        self.await_imports()
+        self.wait_for_model()
         from studio.lab.views.forward import forward_view
 
         if isinstance(params.picture, str):
@@ -118,7 +118,7 @@ class NoiseService:
         return forward_view(image, params.size, params.seed, params.standardize, self.scheduler_config)
 
     def _plane_start(self, params: CloudParams) -> dict[str, Any]:
-        self.await_imports()
+        self.wait_for_model()
         from studio.lab.point_model import PointModel
         from studio.lab.views.plane import parse_cloud, plane_view
 
@@ -126,7 +126,7 @@ class NoiseService:
         return {"key": self._trainings.put((model, threading.Lock())), "plane": plane_view(model)}
 
     def _plane_train(self, params: TrainParams) -> dict[str, Any]:
-        self.await_imports()
+        self.wait_for_model()
         from studio.lab.point_model import GuidanceTarget
         from studio.lab.views.plane import flow_view
 
@@ -141,7 +141,7 @@ class NoiseService:
             return flow_view(model, target)
 
     def _inspect(self, params: InspectParams) -> dict[str, Any]:
-        self.await_imports()
+        self.wait_for_model()
         from studio.lab.views.reverse import inspection_view
 
         run = self._open_runs.get(params.key)
@@ -181,7 +181,7 @@ class NoiseService:
 
     def noised_picture(self, image: Image.Image, params: NoisedParams) -> tuple[Image.Image, dict[str, Any]]:
         """Return a picture with noise, and its numbers. Raises ValueError."""
-        self.await_imports()
+        self.wait_for_model()
         from studio.lab.views.forward import forward_numbers
 
         return forward_numbers(
@@ -240,7 +240,7 @@ class NoiseService:
         references: list[TextToImage],
         finished: dict[TextToImage, OpenRun],
     ) -> dict[str, Any]:
-        self.await_imports()
+        self.wait_for_model()
         from studio.diffusion.composition import parse_layout
         from studio.lab.views.compare import ComparedRun, compare_view
 
@@ -306,14 +306,14 @@ class NoiseService:
         picture = view.pictures[0]
         trace = self.library.load_trace(owner, picture.id)
         if trace is None:
-            raise ValueError("No trace was kept of this run: the space for traces is full.")
+            raise ValueError("No trace was kept: the picture is too large, or the space for traces is full.")
         settings = picture.settings | view.resolved.settings | {"caption": view.resolved.caption}
         run = OpenRun.from_settings(trace, settings, picture.id, from_words=True)
         return replace(run, passes=view.resolved.passes)
 
     def reverse_stages(self, run: OpenRun) -> list[dict[str, Any]]:
         """Return the stages of a run, step by step. Raises ValueError."""
-        self.await_imports()
+        self.wait_for_model()
         from studio.lab.views.reverse import reverse_view
 
         return reverse_view(run.trace, run.sampler, self.scheduler_config)

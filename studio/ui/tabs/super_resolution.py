@@ -227,4 +227,5 @@ def _parse_sigma(text: Any) -> float | None:
         return float(text)
     except ValueError as problem:
         quoted = f'"{str(text)[:40]}"'
-        raise InvalidRequest(f"The noise must be a number from 0 to {MAX_SIGMA:g}; it was {quoted}.") from problem
+        allowed = f"above 0 and at most {MAX_SIGMA:g}"
+        raise InvalidRequest(f"The noise must be a number {allowed}; it was {quoted}.") from problem
