@@ -21,7 +21,7 @@ class ResolvedRequest:
     settings: dict[str, Any]  # `request.settings()`; read only
     caption: str  # the full prompt as requested, style and background included
     captions: tuple[str, ...]  # the text that the model reads, one per picture
-    looks: tuple[tuple[str, str], ...]  # (style, background), one per picture; "any" where both stay open
+    styles_and_backgrounds: tuple[tuple[str, str], ...]  # one pair per picture; "any" for what stays open
     seeds: tuple[int, ...]  # one per picture
     pixels: int  # of all results, or of all inputs if they are larger; 0 where the model chooses the size
     passes: int  # times that a step shows the network each tile, by the strongest guidance of the run

@@ -22,7 +22,7 @@ from studio.engine.resolved import ResolvedRequest
 from studio.imaging.areas import MAX_ASPECT
 from studio.imaging.tiles import count_tiles
 from studio.models.samplers import SECOND_ORDER
-from studio.prompts.captions import ANY, build_caption, choose_look
+from studio.prompts.captions import ANY, build_caption, choose_style_and_background
 from studio.prompts.nouns import without_style
 from studio.prompts.vocabulary import Vocabulary
 
@@ -39,7 +39,7 @@ class Capabilities:
     steps, guidance, count: the smallest and the largest allowed value.
     resolutions: sides in px at which text-to-image can finish; default_resolution: the one that it chooses itself.
     styles, backgrounds: name -> caption template (see `studio.prompts.captions`).
-    dull_backgrounds: backgrounds that are never chosen by a seed.
+    request_only_backgrounds: backgrounds that a seed never chooses; a request must name them.
     vocabulary: the words that the model has learned; None for a model that reads free text.
     negative_prompt: whether it takes one.
     one_pass_guidance: the smallest and the largest guidance that the network applies in one pass; None: it cannot.
@@ -60,7 +60,7 @@ class Capabilities:
     default_resolution: int
     styles: Mapping[str, str] = field(default_factory=dict[str, str])
     backgrounds: Mapping[str, str] = field(default_factory=dict[str, str])
-    dull_backgrounds: tuple[str, ...] = ()
+    request_only_backgrounds: tuple[str, ...] = ()
     vocabulary: Vocabulary | None = None
     negative_prompt: bool = True
     one_pass_guidance: tuple[float, float] | None = None
@@ -102,10 +102,11 @@ class Capabilities:
         seeds: list[int] = []
         for i in range(request.count):
             seeds.append((request.seed + i) % (MAX_SEED + 1))
-        looks = self._looks(request, seeds)
+        styles_and_backgrounds = self._styles_and_backgrounds(request, seeds)
         captions: list[str] = []
-        for i, look in enumerate(looks):
-            captions.append(captions[0] if i and look == looks[0] else self.caption(request.prompt, *look))
+        for i, (style, background) in enumerate(styles_and_backgrounds):
+            is_repeated = i > 0 and (style, background) == styles_and_backgrounds[0]
+            captions.append(captions[0] if is_repeated else self.caption(request.prompt, style, background))
         caption = captions[0]
         if isinstance(request, TextToImage) and request.randomize_style:
             caption = self.caption(request.prompt, request.style, request.background)
@@ -117,7 +118,7 @@ class Capabilities:
             settings=request.settings(),
             caption=caption,
             captions=tuple(captions),
-            looks=looks,
+            styles_and_backgrounds=styles_and_backgrounds,
             seeds=tuple(seeds),
             pixels=_pixels(request),
             passes=passes,
@@ -125,7 +126,7 @@ class Capabilities:
             seconds=rows * self.seconds_per_row,
         )
 
-    def _looks(self, request: Request, seeds: Sequence[int]) -> tuple[tuple[str, str], ...]:
+    def _styles_and_backgrounds(self, request: Request, seeds: Sequence[int]) -> tuple[tuple[str, str], ...]:
         """Return the style and the background of each picture."""
         if not isinstance(request, TextToImage | Inpaint):
             return ((ANY, ANY),) * len(seeds)
@@ -134,18 +135,18 @@ class Capabilities:
         is_random = isinstance(request, TextToImage) and request.randomize_style and bool(request.prompt.strip())
         if not is_random or not self.styles or not self.backgrounds:
             return (requested,) * len(seeds)
-        looks: list[tuple[str, str]] = []
+        styles_and_backgrounds: list[tuple[str, str]] = []
         for seed in seeds:
-            style, background = choose_look(
-                request.prompt, seed, tuple(self.styles), tuple(self.backgrounds), self.dull_backgrounds
+            style, background = choose_style_and_background(
+                request.prompt, seed, tuple(self.styles), tuple(self.backgrounds), self.request_only_backgrounds
             )
-            looks.append(
+            styles_and_backgrounds.append(
                 (
                     style if request.style == ANY else request.style,
                     background if request.background == ANY else request.background,
                 )
             )
-        return tuple(looks)
+        return tuple(styles_and_backgrounds)
 
     def _passes(self, request: Request, caption: str) -> int:
         """Count how often a step shows the network each tile: with the prompt, without it, and without its style."""

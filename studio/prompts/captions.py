@@ -25,23 +25,23 @@ def build_caption(prompt: str, style: str = "", background: str = "") -> str:
     return text.lstrip(", ")
 
 
-def choose_look(
-    prompt: str, seed: int, styles: Sequence[str], backgrounds: Sequence[str], dull: Sequence[str] = ()
+def choose_style_and_background(
+    prompt: str, seed: int, styles: Sequence[str], backgrounds: Sequence[str], request_only: Sequence[str] = ()
 ) -> tuple[str, str]:
     """Choose a style and a background by the seed, "any" for each that the prompt names itself.
 
-    The background is not one of the `dull` ones and has no colour that the prompt names. Without a style and a
+    The background is not one of the `request_only` ones and has no colour that the prompt names. Without a style and a
     background, a model paints the average of all: gray backgrounds and no distinct style.
     """
     draw = random.Random(seed)
     style = draw.choice(styles)
-    bright, others = list[str](), list[str]()
+    allowed, unnamed = list[str](), list[str]()
     for color in backgrounds:
-        if color not in dull:
-            bright.append(color)
+        if color not in request_only:
+            allowed.append(color)
             if not re.search(rf"\b{color}\b", prompt, re.IGNORECASE):
-                others.append(color)
-    background = draw.choice(others or bright)
+                unnamed.append(color)
+    background = draw.choice(unnamed or allowed)
     names_style = re.search(rf"\b(?:{'|'.join(styles)})\b", prompt, re.IGNORECASE) or without_style(prompt) != prompt
     on_color = rf"\bbackground\b|\bon\s+(?:an?\s+)?(?:{'|'.join(backgrounds)})\b"
     names_background = re.search(on_color, prompt, re.IGNORECASE)

@@ -33,14 +33,15 @@ def test_the_seed_of_each_picture_chooses_an_open_style_and_background():
     resolved = resolve(many)
     assert resolved.captions == tuple(resolve(replace(many, count=1, seed=s)).captions[0] for s in resolved.seeds)
     assert len(set(resolved.captions)) > 6 and resolved.caption == "a cat"
-    for text, (style, background) in zip(resolved.captions, resolved.looks, strict=True):
+    for text, (style, background) in zip(resolved.captions, resolved.styles_and_backgrounds, strict=True):
         assert text == CAPABILITIES.caption("a cat", style, background)
         assert style in CAPABILITIES.styles and background in CAPABILITIES.backgrounds
-    assert {style for style, _ in resolve(replace(many, style="flat")).looks} == {"flat"}
-    assert {background for _, background in resolve(replace(many, background="blue")).looks} == {"blue"}
+    assert {style for style, _ in resolve(replace(many, style="flat")).styles_and_backgrounds} == {"flat"}
+    only_blue = resolve(replace(many, background="blue"))
+    assert {background for _, background in only_blue.styles_and_backgrounds} == {"blue"}
     assert resolve(replace(many, randomize_style=False)).captions == ("a cat",) * 9
     assert resolve(TextToImage(" ", count=2, randomize_style=True)).captions == ("", "")
-    with pytest.raises(InvalidRequest, match="Vary style and background"):
+    with pytest.raises(InvalidRequest, match="randomize_style"):
         TextToImage("a cat", randomize_style="yes")
 
 
@@ -106,10 +107,10 @@ def test_a_style_is_a_template():
 
 
 def test_all_tasks_build_their_captions_in_one_way():
-    look = {"style": "flat", "background": "blue"}
+    choices = {"style": "flat", "background": "blue"}
     caption = "a cat, flat style, on a blue background"
-    assert resolve(Inpaint("a cat", RED, MASK, **look)).captions == (caption,)
-    assert resolve(TextToImage("a cat", **look)).captions == (caption,)
+    assert resolve(Inpaint("a cat", RED, MASK, **choices)).captions == (caption,)
+    assert resolve(TextToImage("a cat", **choices)).captions == (caption,)
     assert resolve(Inpaint(caption, RED, MASK)).captions == (caption,)  # as earlier versions stored it
 
 

@@ -64,7 +64,7 @@ def test_a_style_chosen_by_the_seed_gives_the_same_picture_as_if_requested(sampl
     assert len(set(resolved.captions)) == 3
     alone = [
         TextToImage("a cat", steps=2, seed=seed, style=style, background=background)
-        for seed, (style, background) in zip(resolved.seeds, resolved.looks, strict=True)
+        for seed, (style, background) in zip(resolved.seeds, resolved.styles_and_backgrounds, strict=True)
     ]
     pictures = np.stack(painted(sampler, request)).astype(int)
     away = np.abs(pictures - np.stack([picture for one in alone for picture in painted(sampler, one)]))

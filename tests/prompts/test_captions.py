@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from studio.models.families.studio import BACKGROUNDS, DULL_BACKGROUNDS, STYLES
+from studio.models.families.studio import BACKGROUNDS, REQUEST_ONLY_BACKGROUNDS, STYLES
 from studio.prompts import captions
 from studio.prompts.captions import ANY, build_caption
 from studio.training.data.captions import default_prompt
@@ -13,8 +13,8 @@ from tests.fakes import CAPABILITIES
 GLOSSY, BLUE = "{prompt}, glossy style", "{prompt} on a blue background"
 
 
-def choose_look(prompt: str, seed: int) -> tuple[str, str]:
-    return captions.choose_look(prompt, seed, STYLES, BACKGROUNDS, DULL_BACKGROUNDS)
+def choose_style_and_background(prompt: str, seed: int) -> tuple[str, str]:
+    return captions.choose_style_and_background(prompt, seed, STYLES, BACKGROUNDS, REQUEST_ONLY_BACKGROUNDS)
 
 
 def test_the_caption_is_phrased_as_in_training():
@@ -35,30 +35,31 @@ def test_the_caption_is_the_one_that_training_calls_its_default():
 
 
 def test_the_seed_chooses_evenly_and_always_the_same():
-    looks = [choose_look("a cat", seed) for seed in range(4000)]
-    assert looks == [choose_look("a cat", seed) for seed in range(4000)]
-    styles, backgrounds = Counter(style for style, _ in looks), Counter(background for _, background in looks)
-    assert set(styles) == set(STYLES) and set(backgrounds) == set(BACKGROUNDS) - set(DULL_BACKGROUNDS)
+    chosen = [choose_style_and_background("a cat", seed) for seed in range(4000)]
+    assert chosen == [choose_style_and_background("a cat", seed) for seed in range(4000)]
+    styles, backgrounds = Counter(style for style, _ in chosen), Counter(background for _, background in chosen)
+    assert set(styles) == set(STYLES) and set(backgrounds) == set(BACKGROUNDS) - set(REQUEST_ONLY_BACKGROUNDS)
     assert min(styles.values()) > 900 and min(backgrounds.values()) > 430
-    assert len(set(looks)) == len(STYLES) * len(backgrounds)
-    assert choose_look("a dog", 7) == choose_look("a cat", 7)  # what is typed in live mode keeps its look
+    assert len(set(chosen)) == len(STYLES) * len(backgrounds)
+    # While a person types in live mode, the style and the background stay.
+    assert choose_style_and_background("a dog", 7) == choose_style_and_background("a cat", 7)
 
 
 @pytest.mark.parametrize("prompt", ["a cat, flat style", "a glossy cat", "a cat in the pixel art style", "noto cat"])
 def test_a_style_in_the_prompt_is_kept(prompt):
-    assert {choose_look(prompt, seed)[0] for seed in range(50)} == {ANY}
-    assert ANY not in {choose_look(prompt, seed)[1] for seed in range(50)}
+    assert {choose_style_and_background(prompt, seed)[0] for seed in range(50)} == {ANY}
+    assert ANY not in {choose_style_and_background(prompt, seed)[1] for seed in range(50)}
 
 
 @pytest.mark.parametrize(
     "prompt", ["a cat on a red background", "a cat on pink", "dotted background, cat", "cat, on blue"]
 )
 def test_a_background_in_the_prompt_is_kept(prompt):
-    assert {choose_look(prompt, seed)[1] for seed in range(50)} == {ANY}
-    assert ANY not in {choose_look(prompt, seed)[0] for seed in range(50)}
+    assert {choose_style_and_background(prompt, seed)[1] for seed in range(50)} == {ANY}
+    assert ANY not in {choose_style_and_background(prompt, seed)[0] for seed in range(50)}
 
 
 def test_a_background_has_no_colour_of_the_prompt():
-    backgrounds = {choose_look("a red apple left of a Green pear", seed)[1] for seed in range(500)}
-    assert backgrounds == set(BACKGROUNDS) - {"red", "green", *DULL_BACKGROUNDS}
-    assert choose_look(" ".join(BACKGROUNDS), 1)[1] in BACKGROUNDS
+    backgrounds = {choose_style_and_background("a red apple left of a Green pear", seed)[1] for seed in range(500)}
+    assert backgrounds == set(BACKGROUNDS) - {"red", "green", *REQUEST_ONLY_BACKGROUNDS}
+    assert choose_style_and_background(" ".join(BACKGROUNDS), 1)[1] in BACKGROUNDS

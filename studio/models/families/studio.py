@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 STYLES = ("noto", "twemoji", "flat", "glossy")
 BACKGROUNDS = ("white", "black", "red", "green", "blue", "yellow", "pink", "purple", "orange", "gray")
-DULL_BACKGROUNDS = ("black", "gray")  # many objects are lost on them, so they must be requested
+REQUEST_ONLY_BACKGROUNDS = ("black", "gray")  # many objects are lost on them, so they must be requested
 MAX_RESOLUTION = 512  # px
 # Of a tile in a call of many, on two CPU cores.
 SECONDS_PER_ROW = 0.016
@@ -65,7 +65,7 @@ def read_capabilities(folder: str | Path) -> Capabilities:
         # The templates are the phrases of the training captions: always "a", also before a vowel.
         styles={style: f"{{prompt}}, {style} style" for style in styles},
         backgrounds={color: f"{{prompt}} on a {color} background" for color in backgrounds},
-        dull_backgrounds=DULL_BACKGROUNDS,
+        request_only_backgrounds=REQUEST_ONLY_BACKGROUNDS,
         vocabulary=vocabulary,
         one_pass_guidance=(1.0, 5.0) if config.get("guidance_rank") else None,
         style_emphasis=True,

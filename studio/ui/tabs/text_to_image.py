@@ -172,7 +172,7 @@ class TextToImageTab:
             raise JobRejected(PICTURE_GONE)
         if not isinstance(original, TextToImage):
             return {}
-        style, background = self._context.engine.resolve(original).looks[0]
+        style, background = self._context.engine.resolve(original).styles_and_backgrounds[0]
         request = replace(
             original,
             style=style,
