@@ -233,7 +233,9 @@ def test_the_probabilities_are_those_that_the_network_used(pipe):
     """Mixing the values with them gives what the block itself made."""
     block, got = pipe.unet.mid[0].attention, {}
     handles = [
-        block.to_kv.register_forward_hook(lambda m, given, out: got.update(value=block.split_heads(out.chunk(2, -1)[1]))),
+        block.to_kv.register_forward_hook(
+            lambda m, given, out: got.update(value=block.split_heads(out.chunk(2, -1)[1]))
+        ),
         block.out2.register_forward_pre_hook(lambda m, given: got.update(mixed=given[0])),
     ]
     with record_activations(pipe.unet) as record:
