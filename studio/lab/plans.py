@@ -12,10 +12,10 @@ import numpy as np
 from studio.diffusion.schedulers.samplers import make_sampler
 from studio.diffusion.schedulers.sampling_plan import SamplingPlan
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
+from studio.lab.coefficients import plan_coefficients, recompute_step, root_mean_square
 from studio.lab.trace_protocol import Stage, Step
-from studio.lab.weights import plan_coefficients, recompute_step, root_mean_square
 
-MAX_REST = 2e-3  # root mean square that the right plan may leave over of the first sample; other plans leave more
+MAX_RESIDUAL = 2e-3  # root mean square that the right plan may leave over of the first sample; other plans leave more
 NOISE_TOLERANCE = 0.2  # by which the noise of a restart may differ from its expected strength
 
 
@@ -24,7 +24,7 @@ class FollowedPlan:
     """A plan and how it is known: "exact", or "fitted" for a solver table."""
 
     plan: SamplingPlan
-    how: str
+    source: str
 
 
 def find_plan(stage: Stage, sampler: str, config: Mapping[str, Any]) -> FollowedPlan | None:
@@ -43,12 +43,12 @@ def find_plan(stage: Stage, sampler: str, config: Mapping[str, Any]) -> Followed
         return None
     first = next(iter(stage))
     # Tables of two guidance scales may share their times: the first sample tells them apart.
-    best, least = None, MAX_REST
+    best, least = None, MAX_RESIDUAL
     for candidate in candidates:
         if np.allclose(candidate.plan.timesteps.numpy()[numbers], times, atol=1e-3):
-            rest = _rest_of_first_step(first, candidate.plan)
-            if rest < least or (best is None and rest == least):
-                best, least = candidate, rest
+            residual = _residual_of_first_step(first, candidate.plan)
+            if residual < least or (best is None and residual == least):
+                best, least = candidate, residual
     return best
 
 
@@ -68,16 +68,16 @@ def _candidates(scheduler: StudioScheduler, times: np.ndarray, numbers: np.ndarr
     return candidates
 
 
-def _rest_of_first_step(first: Step, plan: SamplingPlan) -> float:
+def _residual_of_first_step(first: Step, plan: SamplingPlan) -> float:
     """Return the root mean square that a plan's first step does not explain of the next sample.
 
-    A restart draws noise, so its rest is MAX_REST if the noise is as strong as expected, and infinite otherwise. A plan
-    without noise that fits is preferred.
+    A restart draws noise, so its residual is MAX_RESIDUAL if the noise is as strong as expected, and infinite otherwise.
+    A plan without noise that fits is preferred.
     """
     if first.next_x_t is None:
         return 0.0
-    rest = root_mean_square(first.next_x_t - recompute_step(first.x_t, [first.x0], *plan_coefficients(plan, 0)))
+    residual = root_mean_square(first.next_x_t - recompute_step(first.x_t, [first.x0], *plan_coefficients(plan, 0)))
     noise = float(plan.c[0])
     if not noise:
-        return rest
-    return MAX_REST if abs(rest / noise - 1) < NOISE_TOLERANCE else math.inf
+        return residual
+    return MAX_RESIDUAL if abs(residual / noise - 1) < NOISE_TOLERANCE else math.inf

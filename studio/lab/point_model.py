@@ -18,7 +18,7 @@ from studio.lab.plane import EXTENT, PointCloud
 from studio.lab.schedules import make_schedule
 
 UNCONDITIONAL = 2  # the class input of a point without a class
-Field = Callable[[torch.Tensor, torch.Tensor, "int | None"], torch.Tensor]  # (x_t (B, 2), t, label) -> v (B, 2)
+VelocityField = Callable[[torch.Tensor, torch.Tensor, "int | None"], torch.Tensor]  # (x_t (B, 2), t, label) -> v (B, 2)
 
 
 @contextmanager
@@ -111,15 +111,15 @@ class PointModel:
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
-        keep = min(0.995, (1 + self.steps) / (10 + self.steps))
+        ema_decay = min(0.995, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
             for slow, fast in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                slow.lerp_(fast, 1 - keep)
+                slow.lerp_(fast, 1 - ema_decay)
         return loss.item()
 
     @one_thread()
     @torch.no_grad()
-    def field(self, x_t: torch.Tensor, t: torch.Tensor, label: int | None = None) -> torch.Tensor:
+    def velocity(self, x_t: torch.Tensor, t: torch.Tensor, label: int | None = None) -> torch.Tensor:
         """Return the velocity (B, 2) of the averaged network at x_t (B, 2) and t (B,) or (1,)."""
         classes = torch.full((len(x_t),), UNCONDITIONAL if label is None else label)
         return self.average(x_t, self.schedule.log_snr(t.float()).expand(len(x_t)), classes)
@@ -127,35 +127,35 @@ class PointModel:
 
 @dataclass(frozen=True)
 class GuidanceTarget:
-    """The class to generate, the class to avoid, and the guidance: v = v_away + scale (v_label - v_away).
+    """The class to generate, the class to avoid, and the guidance: v = v_negative + scale (v_label - v_negative).
 
     None stands for both classes. Raises ValueError for other classes than 0 and 1, and for a scale outside 0 to 20.
     """
 
     label: int | None = None
-    away: int | None = None
+    negative_label: int | None = None
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, value in (("label", self.label), ("away", self.away)):
+        for name, value in (("label", self.label), ("negative_label", self.negative_label)):
             if value not in (None, 0, 1):
                 raise ValueError(f"{name} is {value!r}; it must be 0, 1 or nothing")
         if not 0 <= self.scale <= 20:
             raise ValueError(f"guidance is {self.scale}; it must be between 0 and 20")
 
-    def __call__(self, field: Field, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Return the guided velocity (B, 2) of a field."""
-        toward = field(x_t, t, self.label)
-        if self.scale == 1 or self.label == self.away:
+    def __call__(self, velocity_field: VelocityField, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Return the guided velocity (B, 2)."""
+        toward = velocity_field(x_t, t, self.label)
+        if self.scale == 1 or self.label == self.negative_label:
             return toward
-        return apply_guidance(field(x_t, t, self.away), toward, torch.tensor(self.scale))
+        return apply_guidance(velocity_field(x_t, t, self.negative_label), toward, torch.tensor(self.scale))
 
 
 ANY_POINT = GuidanceTarget()
 
 
 def reverse_paths(
-    field: Field, plan: SamplingPlan, start: torch.Tensor, target: GuidanceTarget = ANY_POINT
+    velocity_field: VelocityField, plan: SamplingPlan, start: torch.Tensor, target: GuidanceTarget = ANY_POINT
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Follow the studio's multistep sampler from noise (P, 2) to points.
 
@@ -163,7 +163,7 @@ def reverse_paths(
     """
     x, xs, predictions = start, [start], []
     for i in range(len(plan)):
-        v = target(field, x, plan.timesteps[i : i + 1])
+        v = target(velocity_field, x, plan.timesteps[i : i + 1])
         alpha, sigma = (level[i].to(x) for level in (plan.alphas, plan.sigmas))
         x0, _ = to_original_and_noise(v, x, alpha, sigma, "v_prediction")
         predictions.append(x0)
@@ -193,7 +193,7 @@ def forward_paths(plan: SamplingPlan, x0: torch.Tensor, generator: torch.Generat
 
 
 def flow_arrows(
-    field: Field, plan: SamplingPlan, side: int = 15, target: GuidanceTarget = ANY_POINT
+    velocity_field: VelocityField, plan: SamplingPlan, side: int = 15, target: GuidanceTarget = ANY_POINT
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a grid (side^2, 2) and the flow there at every step, -v (N, side^2, 2).
 
@@ -202,7 +202,7 @@ def flow_arrows(
     """
     axis = torch.linspace(-EXTENT * 0.92, EXTENT * 0.92, side)
     grid = torch.cartesian_prod(axis, axis)  # (side^2, 2)
-    return grid, torch.stack([-target(field, grid, plan.timesteps[i : i + 1]) for i in range(len(plan))])
+    return grid, torch.stack([-target(velocity_field, grid, plan.timesteps[i : i + 1]) for i in range(len(plan))])
 
 
 def near_share(samples: np.ndarray, cloud: PointCloud, within: float = 0.15) -> float:

@@ -15,18 +15,18 @@ import torch
 from studio.diffusion.noise_process import to_original_and_noise
 from studio.diffusion.schedulers.samplers import SAMPLERS
 from studio.diffusion.schedulers.studio_scheduler import STUDIO_CONFIG
-from studio.lab.plans import FollowedPlan, find_plan
-from studio.lab.schedules import make_schedule
-from studio.lab.trace_protocol import Stage, Step
-from studio.lab.weights import (
+from studio.lab.coefficients import (
     UNKNOWN,
-    Weights,
+    StepCoefficients,
     format_step,
-    measure_weights,
+    measure_coefficients,
     plan_coefficients,
     recompute_step,
     root_mean_square,
 )
+from studio.lab.plans import FollowedPlan, find_plan
+from studio.lab.schedules import make_schedule
+from studio.lab.trace_protocol import Stage, Step
 
 FITTED_PREDICTIONS = 3  # newest first, that a measured step of another sampler is a sum of
 
@@ -45,7 +45,7 @@ class StepExplanation:
     eps: np.ndarray
     difference: np.ndarray | None  # of x0: with the words minus the prediction that guidance moves away from
     x_next: np.ndarray | None
-    weights: Weights
+    coefficients: StepCoefficients
 
     @property
     def identity_error(self) -> float:
@@ -60,7 +60,7 @@ class StepExplanation:
     @property
     def arithmetic(self) -> str:
         """The equation of the next sample with the numbers of this step."""
-        return format_step(self.weights)
+        return format_step(self.coefficients)
 
 
 def explain_steps(
@@ -81,7 +81,7 @@ def explain_steps(
     steps, plan = list(stage), find_plan(stage, sampler, config)
     explanations = []
     for index, step in enumerate(steps):
-        weights, x_next = _weigh_step(steps, index, sampler, config, plan)
+        coefficients, x_next = _step_coefficients(steps, index, sampler, config, plan)
         explanations.append(
             StepExplanation(
                 step.step,
@@ -94,7 +94,7 @@ def explain_steps(
                 step.eps,
                 _difference_of_x0(step, prediction_type),
                 x_next,
-                weights,
+                coefficients,
             )
         )
     return explanations
@@ -109,59 +109,59 @@ def _difference_of_x0(step: Step, prediction_type: str) -> np.ndarray | None:
     return to_original_and_noise(difference, no_sample, step.alpha, step.sigma, prediction_type)[0].numpy()
 
 
-# ---- weights ----
+# ---- coefficients ----
 
 
-def _weigh_step(
+def _step_coefficients(
     steps: Sequence[Step], index: int, sampler: str, config: Mapping[str, Any], plan: FollowedPlan | None
-) -> tuple[Weights, np.ndarray | None]:
-    """Return the weights of a step and the next sample (3, H, W), as far as they are known."""
+) -> tuple[StepCoefficients, np.ndarray | None]:
+    """Return the coefficients of a step and the next sample (3, H, W), as far as they are known."""
     step, history = steps[index], _history(steps, index)
-    weights = _known_weights(steps, index, sampler, config, plan)
-    if weights is None:
+    coefficients = _known_coefficients(steps, index, sampler, config, plan)
+    if coefficients is None:
         return _measure_step(step, history, step.step - steps[0].step, sampler), step.next_x_t
-    if len(weights.b) > len(history):
-        return weights, step.next_x_t
-    x_next = recompute_step(step.x_t, history, weights.a, weights.b, weights.coarse)
+    if len(coefficients.b) > len(history):
+        return coefficients, step.next_x_t
+    x_next = recompute_step(step.x_t, history, coefficients.a, coefficients.b, coefficients.coarse)
     if step.next_x_t is not None:
-        return replace(weights, rest=root_mean_square(step.next_x_t - x_next)), step.next_x_t
+        return replace(coefficients, residual=root_mean_square(step.next_x_t - x_next)), step.next_x_t
     if index == len(steps) - 1:
-        return replace(weights, rest=0.0), x_next
-    return weights, None
+        return replace(coefficients, residual=0.0), x_next
+    return coefficients, None
 
 
-def _known_weights(
+def _known_coefficients(
     steps: Sequence[Step], index: int, sampler: str, config: Mapping[str, Any], plan: FollowedPlan | None
-) -> Weights | None:
+) -> StepCoefficients | None:
     """Return the sampler's own coefficients of a step; None if they are not known."""
     step = steps[index]
     if plan is not None:
         number = step.step - steps[0].step
         a, b, coarse = plan_coefficients(plan.plan, number)
-        return Weights(a, b, plan.how, drawn=bool(plan.plan.c[number]), coarse=coarse)
+        return StepCoefficients(a, b, plan.source, adds_noise=bool(plan.plan.c[number]), coarse=coarse)
     if sampler == "ddim":
         # DDIM without noise (Song et al. 2021, arXiv 2010.02502, equation 12), with its eps in terms of x_t and x0
         alpha_s, sigma_s = _ddim_level(steps, index, config)
         a = sigma_s / step.sigma
-        return Weights(a, (alpha_s - a * step.alpha,), "exact")
+        return StepCoefficients(a, (alpha_s - a * step.alpha,), "exact")
     if sampler == "ddpm" and (level := _next_level(steps, index)) is not None:
         # The mean of q(x_s | x_t, x0) at the next level s (Ho et al. 2020, arXiv 2006.11239, equation 7)
         alpha_s, sigma_s = level
         r = step.alpha / alpha_s
         a, b = r * sigma_s**2 / step.sigma**2, alpha_s * (1 - r**2) / step.sigma**2
-        return Weights(a, (b,), "exact", drawn=sigma_s > 0)
+        return StepCoefficients(a, (b,), "exact", adds_noise=sigma_s > 0)
     if index == len(steps) - 1 and sampler != "studio":
-        return Weights(0.0, (1.0,), "exact")
+        return StepCoefficients(0.0, (1.0,), "exact")
     return None
 
 
-def _measure_step(step: Step, history: Sequence[np.ndarray], number: int, sampler: str) -> Weights:
-    """Return weights by least squares; `UNKNOWN` if too few steps were kept. number: of the step in its stage."""
+def _measure_step(step: Step, history: Sequence[np.ndarray], number: int, sampler: str) -> StepCoefficients:
+    """Return coefficients by least squares; `UNKNOWN` if too few steps were kept. number: of the step in its stage."""
     is_table = sampler == "studio"  # a solver table that the config lacks: it uses all predictions
     columns = len(history) if is_table else FITTED_PREDICTIONS
     if step.next_x_t is None or len(history) < min(columns, number + 1):
         return UNKNOWN
-    return measure_weights(step.x_t, history[:columns], step.next_x_t, coarse=is_table)
+    return measure_coefficients(step.x_t, history[:columns], step.next_x_t, coarse=is_table)
 
 
 def _history(steps: Sequence[Step], index: int) -> list[np.ndarray]:
@@ -203,7 +203,7 @@ def _ddim_level(steps: Sequence[Step], index: int, config: Mapping[str, Any]) ->
 
 
 @dataclass(frozen=True)
-class Approach:
+class ConvergenceCurve:
     """How close a run gets to a picture, by step, as root mean square of x0 - picture in units of [-1, 1].
 
     The last value is at time 0, without a further call: that of the picture in which the run ends.
@@ -214,17 +214,17 @@ class Approach:
     distance: np.ndarray  #  (N + 1,)
 
 
-def distance_to_final(stage: Stage, end: np.ndarray, goal: np.ndarray) -> Approach:
+def distance_to_reference(stage: Stage, end: np.ndarray, reference: np.ndarray) -> ConvergenceCurve:
     """Return the distances of every prediction, and of the run's end (3, H, W), to a converged picture (3, H, W).
 
-    Raises ValueError if the goal has another size than the run's pictures.
+    Raises ValueError if the reference has another size than the run's pictures.
     """
     steps: Sequence[Step] = list(stage)
-    if goal.shape != end.shape:
-        raise ValueError(f"the picture is {goal.shape}, the run's are {end.shape}; they must be of one size")
+    if reference.shape != end.shape:
+        raise ValueError(f"the picture is {reference.shape}, the run's are {end.shape}; they must be of one size")
     calls = [step.step - steps[0].step + 1 for step in steps]
-    return Approach(
+    return ConvergenceCurve(
         np.array([*(step.timestep for step in steps), 0.0]),
         np.array([*calls, calls[-1]]),
-        np.array([root_mean_square(picture - goal) for picture in (*(step.x0 for step in steps), end)]),
+        np.array([root_mean_square(picture - reference) for picture in (*(step.x0 for step in steps), end)]),
     )

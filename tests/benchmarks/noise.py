@@ -93,7 +93,7 @@ def learning(shape: str) -> tuple[float, int, float]:
         for _ in toy.train(0.5):
             pass
         spent += time.perf_counter() - began
-        paths, _ = reverse_paths(toy.field, toy.scheduler.plan(STEPS), start)
+        paths, _ = reverse_paths(toy.velocity, toy.scheduler.plan(STEPS), start)
         distance = energy_distance(paths[-1].numpy(), toy.cloud.points)
     return spent, toy.steps, distance
 

@@ -139,7 +139,7 @@ def test_the_exact_field_paints_the_cloud_and_guidance_one_class_of_it():
     one = type(made)("", made.points[made.labels == 1], made.labels[made.labels == 1])
     painted, _ = reverse_paths(field, plan, noise(300), GuidanceTarget(label=1))
     assert near_share(painted[-1].numpy(), one) > 0.95
-    for aim in ({"label": 2}, {"away": "x"}, {"scale": -1.0}, {"scale": math.nan}):
+    for aim in ({"label": 2}, {"negative_label": "x"}, {"scale": -1.0}, {"scale": math.nan}):
         with pytest.raises(ValueError, match="must be"):
             GuidanceTarget(**aim)
     grid, flow = flow_arrows(field, plan, side=5)
@@ -184,7 +184,7 @@ def trained() -> PointModel:
 def test_a_network_learns_the_shape_within_seconds(trained):
     """600 steps are about two seconds of one core."""
     assert trained.steps == 600 and np.mean(trained.losses[-50:]) < 0.8 * np.mean(trained.losses[:10])
-    xs, _ = reverse_paths(trained.field, trained.scheduler.plan(20), noise(400))
+    xs, _ = reverse_paths(trained.velocity, trained.scheduler.plan(20), noise(400))
     assert near_share(xs[-1].numpy(), trained.cloud, 0.2) > 0.9
     assert near_share(noise(400).numpy(), trained.cloud, 0.2) < 0.5
     assert energy_distance(xs[-1].numpy(), trained.cloud.points) < 0.02
@@ -201,7 +201,8 @@ def test_its_field_approaches_the_exact_one(trained):
         x_t = alpha * torch.from_numpy(points[:400]) + sigma * noise(400)
         truth = exact(x_t, t, label)
         error, before = (
-            (toy.field(x_t, t, label) - truth).square().mean() / truth.square().mean() for toy in (trained, untrained)
+            (toy.velocity(x_t, t, label) - truth).square().mean() / truth.square().mean()
+            for toy in (trained, untrained)
         )
         assert error < 0.1 * before
 

@@ -22,9 +22,9 @@ from studio.lab.attention import (
     split_words,
     stretch_contrast,
 )
-from studio.lab.reverse import distance_to_final, explain_steps
+from studio.lab.coefficients import UNKNOWN, StepCoefficients, format_step, recompute_step
+from studio.lab.reverse import distance_to_reference, explain_steps
 from studio.lab.views.reverse import inspection_view
-from studio.lab.weights import UNKNOWN, Weights, format_step, recompute_step
 from tests.diffusion.conftest import random_pipeline
 from tests.diffusion.test_solver_tables import with_tables
 
@@ -54,9 +54,9 @@ def test_the_arithmetic_shown_gives_the_next_sample(pipe, sampler, steps):
     assert len(explained) == steps
     for index, step in enumerate(explained):
         assert step.identity_error < 1e-4
-        assert step.weights.how == "exact" and step.weights.rest < 1e-5
+        assert step.coefficients.source == "exact" and step.coefficients.residual < 1e-5
         history = [before.x0 for before in explained[index::-1]]
-        again = recompute_step(step.x_t, history, step.weights.a, step.weights.b)
+        again = recompute_step(step.x_t, history, step.coefficients.a, step.coefficients.b)
         assert np.abs(again - step.x_next).max() < 1e-4
         assert step.guidance_scale == 3 and step.difference.any()
     for step, after in zip(explained, explained[1:], strict=False):
@@ -79,14 +79,16 @@ def test_the_last_prediction_is_the_picture(pipe, sampler, size):
 def test_the_weights_of_stock_samplers_are_measured(pipe, sampler):
     (stage,) = run(pipe, 20, sampler=sampler).stages
     explained = explain_steps(stage, sampler)
-    assert explained[0].weights.how == "measured"
+    assert explained[0].coefficients.source == "measured"
     for step in explained[:-1]:
         assert step.identity_error < 1e-4
-        assert step.weights.rest < 1e-3 * np.std(step.x_next)
+        assert step.coefficients.residual < 1e-3 * np.std(step.x_next)
     if sampler == "dpm++2m":  # the same method as ours, so the same weights
         ours = explain_steps(stage, "studio")
         for step, other in zip(explained[1:10], ours[1:10], strict=True):
-            again = recompute_step(step.x_t, [step.x0, explained[step.step - 1].x0], other.weights.a, other.weights.b)
+            again = recompute_step(
+                step.x_t, [step.x0, explained[step.step - 1].x0], other.coefficients.a, other.coefficients.b
+            )
             assert np.abs(again - step.x_next).max() < 1e-3
 
 
@@ -97,9 +99,9 @@ def test_what_ddpm_leaves_over_is_its_noise(pipe, steps):
     explained = explain_steps(stage, "ddpm")
     for step, after in zip(explained, explained[1:], strict=False):
         beta = 1 - (step.alpha / after.alpha) ** 2
-        assert step.weights.how == "exact" and step.weights.drawn and len(step.weights.b) == 1
-        assert step.weights.rest == pytest.approx(beta**0.5 * after.sigma / step.sigma, rel=0.12)
-        assert f"{step.weights.rest:.4f} · noise" in step.arithmetic
+        assert step.coefficients.source == "exact" and step.coefficients.adds_noise and len(step.coefficients.b) == 1
+        assert step.coefficients.residual == pytest.approx(beta**0.5 * after.sigma / step.sigma, rel=0.12)
+        assert f"{step.coefficients.residual:.4f} · noise" in step.arithmetic
     assert explained[-1].arithmetic == "x_next = 1.0000 · x̂0"
     with pytest.raises(ValueError, match="sampler is 'plms'; it must be one of studio"):
         explain_steps(stage, "plms")
@@ -110,7 +112,9 @@ def test_a_picture_of_two_stages_and_of_every_task(pipe):
     assert [len(explain_steps(stage)) for stage in trace.stages] == [5, 2]
     assert [len(stage.step) for stage in run(pipe, 4, size=32).stages] == [4, 1]  # few calls, and few to finish
     for stage in trace.stages:
-        assert all(step.weights.how == "exact" and step.weights.rest < 1e-5 for step in explain_steps(stage))
+        assert all(
+            step.coefficients.source == "exact" and step.coefficients.residual < 1e-5 for step in explain_steps(stage)
+        )
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8))
     mask = Image.new("L", picture.size)
     mask.paste(255, (4, 4, 16, 16))
@@ -124,11 +128,15 @@ def test_a_picture_of_two_stages_and_of_every_task(pipe):
         assert stage.condition is not None
         explained = explain_steps(stage)
         first = explained.pop(0) if painter is StudioInpaintPipeline else None
-        assert all(step.weights.rest < 1e-5 and step.weights.how == "exact" for step in explained)
+        assert all(step.coefficients.residual < 1e-5 and step.coefficients.source == "exact" for step in explained)
         if first:  # it leaps to the mean under new noise
-            assert first.weights.how == "exact" and first.weights.a == 0 and first.arithmetic.endswith("· noise")
-            assert first.weights.b == (pytest.approx(explained[0].alpha),)
-            assert first.weights.rest == pytest.approx(explained[0].sigma, rel=0.05)
+            assert (
+                first.coefficients.source == "exact"
+                and first.coefficients.a == 0
+                and first.arithmetic.endswith("· noise")
+            )
+            assert first.coefficients.b == (pytest.approx(explained[0].alpha),)
+            assert first.coefficients.residual == pytest.approx(explained[0].sigma, rel=0.05)
         inspection = replay_step(inspection_pipeline(pipe), PROMPT, stage, next(iter(stage)))
         assert inspection.mean_map.shape[1:] == stage.x_t.shape[2:]
         np.testing.assert_allclose(inspection.mean_map.sum(0), 1, atol=1e-4)
@@ -141,23 +149,24 @@ def test_a_fitted_solver_is_shown_with_its_own_weights(pipe):
     explained = explain_steps(stage, "studio", fitted.scheduler.config)
     for step in explained:
         assert step.identity_error < 1e-4
-        assert step.weights.how == "fitted" and step.weights.rest < 1e-5
-        assert len(step.weights.b) + 1 == len(step.weights.coarse) == step.step + 2  # all that was predicted so far
+        assert step.coefficients.source == "fitted" and step.coefficients.residual < 1e-5
+        # All predictions so far have a coefficient.
+        assert len(step.coefficients.b) + 1 == len(step.coefficients.coarse) == step.step + 2
     assert "· x̂0‴" in explained[-1].arithmetic
     # The picture is not the last prediction.
     assert np.abs(explained[-1].x_next - row.sample.numpy()).max() < 1e-5
     assert np.abs(explained[-1].x_next - explained[-1].x0).max() > 1e-3
     unknown = explain_steps(stage, "studio", pipe.scheduler.config)  # which has no tables
     for step, known in zip(unknown[:-1], explained, strict=False):
-        assert step.weights.how == "measured" and not step.weights.drawn
-        assert step.weights.rest < 1e-4 and len(step.weights.coarse) == len(step.weights.b) + 1
+        assert step.coefficients.source == "measured" and not step.coefficients.adds_noise
+        assert step.coefficients.residual < 1e-4 and len(step.coefficients.coarse) == len(step.coefficients.b) + 1
         history = [before.x0 for before in explained[step.step :: -1]]
-        again = recompute_step(step.x_t, history, step.weights.a, step.weights.b, step.weights.coarse)
+        again = recompute_step(step.x_t, history, step.coefficients.a, step.coefficients.b, step.coefficients.coarse)
         assert np.abs(again - known.x_next).max() < 1e-3
-    assert unknown[-1].weights == UNKNOWN and unknown[-1].x_next is None
+    assert unknown[-1].coefficients == UNKNOWN and unknown[-1].x_next is None
     (stage,) = run(pipe, 4).stages  # made without it
     explained = explain_steps(stage, "studio", fitted.scheduler.config)
-    assert all(len(step.weights.b) <= 2 and step.weights.how == "exact" for step in explained)
+    assert all(len(step.coefficients.b) <= 2 and step.coefficients.source == "exact" for step in explained)
 
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
@@ -174,34 +183,37 @@ def test_a_long_run_of_which_not_every_step_was_kept(pipe):
     (stage,) = run(pipe, 100).stages
     explained = explain_steps(stage)
     assert len(explained) < 100 and explained[-1].step == 99
-    assert all(step.weights.how == "exact" for step in explained)  # known from the plan
+    assert all(step.coefficients.source == "exact" for step in explained)  # known from the plan
     assert explained[0].x_next is None and explained[-1].x_next is not None
-    assert all(step.weights.rest is None for step in explained if step.x_next is None)
+    assert all(step.coefficients.residual is None for step in explained if step.x_next is None)
     (stage,) = run(pipe, 100, sampler="euler").stages
     assert explain_steps(stage, "euler")[0].arithmetic == "what makes x_next was not kept"
     followed = [step for step in explain_steps(stage, "euler")[:-1] if step.x_next is not None]
-    assert followed and all(step.weights == UNKNOWN or step.weights.rest < 1e-3 for step in followed)
+    assert followed and all(step.coefficients == UNKNOWN or step.coefficients.residual < 1e-3 for step in followed)
 
 
 def test_the_arithmetic_as_it_is_written():
-    assert format_step(Weights(0.5, (0.25, -0.125), "exact", 0)) == "x_next = 0.5000 · x_t + 0.2500 · x̂0 − 0.1250 · x̂0′"
-    assert format_step(Weights(0.0, (1.0, 0.0), "exact", 0)) == "x_next = 1.0000 · x̂0"
-    assert format_step(Weights(0.5, (0.5,), "measured", 0.1)) == "x_next = 0.5000 · x_t + 0.5000 · x̂0"
-    assert format_step(Weights(0.5, (0.5,), "exact", 0.1, drawn=True)).endswith("+ 0.1000 · noise")
-    assert format_step(Weights(0.5, (0.5,), "exact", drawn=True)).endswith("+ noise")
-    coarse = Weights(0.5, (0.5,), "fitted", 0, coarse=(-0.25, 0.125))
-    many = format_step(Weights(0.0, (*[0.0] * 4, 0.5, 0.0, 0.25, *[0.0] * 5, 0.125), "measured"))
+    assert (
+        format_step(StepCoefficients(0.5, (0.25, -0.125), "exact", 0))
+        == "x_next = 0.5000 · x_t + 0.2500 · x̂0 − 0.1250 · x̂0′"
+    )
+    assert format_step(StepCoefficients(0.0, (1.0, 0.0), "exact", 0)) == "x_next = 1.0000 · x̂0"
+    assert format_step(StepCoefficients(0.5, (0.5,), "measured", 0.1)) == "x_next = 0.5000 · x_t + 0.5000 · x̂0"
+    assert format_step(StepCoefficients(0.5, (0.5,), "exact", 0.1, adds_noise=True)).endswith("+ 0.1000 · noise")
+    assert format_step(StepCoefficients(0.5, (0.5,), "exact", adds_noise=True)).endswith("+ noise")
+    coarse = StepCoefficients(0.5, (0.5,), "fitted", 0, coarse=(-0.25, 0.125))
+    many = format_step(StepCoefficients(0.0, (*[0.0] * 4, 0.5, 0.0, 0.25, *[0.0] * 5, 0.125), "measured"))
     assert many == "x_next = 0.5000 · x̂0⁗ + 0.2500 · x̂0⁽⁶⁾ + 0.1250 · x̂0⁽¹²⁾"
     assert format_step(coarse) == "x_next = 0.5000 · x_t + 0.5000 · x̂0 + smoothed(−0.2500 · x_t + 0.1250 · x̂0)"
 
 
 def test_a_run_approaches_where_it_ends(pipe):
     (stage,) = run(pipe, 12).stages
-    near = distance_to_final(stage, stage.x0[-1], stage.x0[-1])
+    near = distance_to_reference(stage, stage.x0[-1], stage.x0[-1])
     assert near.distance[-1] == near.distance[-2] == 0 and near.distance[0] > near.distance[-3]
     assert list(near.calls) == [*range(1, 13), 12] and near.timesteps[-1] == 0
     with pytest.raises(ValueError, match="of one size"):
-        distance_to_final(stage, stage.x0[-1], np.zeros((3, 4, 4), np.float32))
+        distance_to_reference(stage, stage.x0[-1], np.zeros((3, 4, 4), np.float32))
 
 
 # ---- inside the network ----

@@ -61,8 +61,13 @@ def test_reverse_and_inspection_views(pipe):
 
 def test_compare_view(pipe):
     """Each run is measured against an end of its own, and Heun's calls are counted, not its steps."""
-    goal, other = (run(pipe, 40, guidance_scale=scale).stages[0].x0[-1] for scale in (3.0, 1.0))
-    runs = [(4, "studio", 3.0, goal), (12, "ddim", 1.0, other), (5, "heun", 3.0, goal), (50, "heun", 3.0, goal)]
+    reference, other = (run(pipe, 40, guidance_scale=scale).stages[0].x0[-1] for scale in (3.0, 1.0))
+    runs = [
+        (4, "studio", 3.0, reference),
+        (12, "ddim", 1.0, other),
+        (5, "heun", 3.0, reference),
+        (50, "heun", 3.0, reference),
+    ]
     compared = [
         ComparedRun(sampler, run(pipe, steps, sampler=sampler, guidance_scale=scale).stages[0], end, sampler, "id")
         for steps, sampler, scale, end in runs

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from studio.lab.pack import picture_sheet
-from studio.lab.reverse import distance_to_final, explain_steps
+from studio.lab.reverse import distance_to_reference, explain_steps
 from studio.lab.trace_protocol import Stage
 
 
@@ -18,7 +18,7 @@ class ComparedRun:
     """One of several runs from words.
 
     stage: the first of its trace.
-    goal: (3, H, W), the end of a run of many steps from the same noise.
+    reference: (3, H, W), the end of a run of many steps from the same noise.
     picture_id: of the library.
     tiles: of the picture that the network sees separately.
     passes: network rows for each tile where guidance acts.
@@ -26,7 +26,7 @@ class ComparedRun:
 
     label: str
     stage: Stage
-    goal: np.ndarray
+    reference: np.ndarray
     sampler: str = "studio"
     picture_id: str = ""
     tiles: int = 1
@@ -36,7 +36,7 @@ class ComparedRun:
 def compare_view(runs: Sequence[ComparedRun], config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the predictions, distances and costs of several runs.
 
-    config: of the model's scheduler. Raises ValueError if a goal has another size than its run.
+    config: of the model's scheduler. Raises ValueError if a reference has another size than its run.
     """
     return {"runs": [_run_entry(run, config) for run in runs]}
 
@@ -45,19 +45,19 @@ def _run_entry(run: ComparedRun, config: Mapping[str, Any] | None) -> dict[str, 
     steps = list(run.stage)
     last = explain_steps(run.stage, run.sampler, config)[-1]
     end = steps[-1].x0 if last.x_next is None else last.x_next
-    approach = distance_to_final(run.stage, end, run.goal)
-    predictions, calls = np.stack([*(step.x0 for step in steps), end]), int(approach.calls[-1])
+    curve = distance_to_reference(run.stage, end, run.reference)
+    predictions, calls = np.stack([*(step.x0 for step in steps), end]), int(curve.calls[-1])
     passes = sum(1 if step.guidance_difference is None else run.passes for step in steps)
     return {
         "label": run.label,
-        "fitted": last.weights.how == "fitted",
+        "fitted": last.coefficients.source == "fitted",
         "picture": run.picture_id,
         "calls": calls,
         # With guidance a call has several rows per tile. The sum is unknown if steps are missing.
         "rows": run.tiles * passes if len(steps) == calls else None,
-        "t": approach.timesteps.tolist(),
-        "called": approach.calls.tolist(),
-        "distance": approach.distance.tolist(),
+        "t": curve.timesteps.tolist(),
+        "called": curve.calls.tolist(),
+        "distance": curve.distance.tolist(),
         "width": predictions.shape[3],
         "height": predictions.shape[2],
         "x0": picture_sheet(predictions),

@@ -52,8 +52,8 @@ def flow_view(model: PointModel, target: GuidanceTarget = ANY_POINT) -> dict[str
     """Return what the network makes of noise now: paths, arrows, and the losses so far."""
     plan = model.scheduler.plan(STEPS)
     start = torch.randn(PARTICLES, 2, generator=torch.Generator().manual_seed(2))
-    paths, _ = reverse_paths(model.field, plan, start, target)
-    grid, flow = flow_arrows(model.field, plan, target=target)
+    paths, _ = reverse_paths(model.velocity, plan, start, target)
+    grid, flow = flow_arrows(model.velocity, plan, target=target)
     losses = np.array(model.losses or [0.0])
     block = max(1, len(losses) // SHOWN_LOSSES)
     return {

@@ -88,7 +88,7 @@ class _Stage(list):
         return np.array([step.timestep for step in self])
 
 
-def _ship() -> None:
+def write_shipped_views() -> None:
     from studio.diffusion.pipelines import StudioTextToImagePipeline
 
     assets = Path(__file__).resolve().parents[3] / "assets"
@@ -99,4 +99,4 @@ def _ship() -> None:
 
 
 if __name__ == "__main__":
-    _ship()
+    write_shipped_views()

@@ -101,10 +101,10 @@ export class Inspector {
 
   /** @param {InspectionData} data */
   #buildUNet(data) {
-    const [height, width] = data.window,
+    const [height, width] = data.tile,
       columns = data.levels.length + 2;
     const depthOf = (/** @type {Level} */ level) => Math.round(Math.log2(data.levels[0].shape[1] / level.shape[1]));
-    const tiles = data.windows > 1 ? `, first of ${data.windows} tiles` : "";
+    const tiles = data.tiles > 1 ? `, first of ${data.tiles} tiles` : "";
     const cards = [
       cardHtml({ column: 1, depth: 0, name: "in", shape: `10 × ${height} × ${width}${tiles}`, content: INPUT_HTML }),
     ];

@@ -65,8 +65,8 @@ export interface Look {
 export interface InspectionData {
   width: number;
   height: number;
-  window: [number, number];
-  windows: number;
+  tile: [number, number];
+  tiles: number;
   words: string[];
   sizes: number[];
   levels: { name: string; shape: [number, number, number]; shown: number }[];

@@ -1,4 +1,4 @@
-"""The weights of a sampler's step: x_next = a x_t + b[0] x0 + b[1] (x0 of the step before) + ... + rest."""
+"""The coefficients of a sampler's step: x_next = a x_t + b[0] x0 + b[1] (x0 of the step before) + ... + residual."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ _SMALLEST_SHOWN = 5e-5  # terms below would read 0.0000
 
 
 @dataclass(frozen=True)
-class Weights:
+class StepCoefficients:
     """The coefficients of one step.
 
-    how: "exact": the sampler's own coefficients. "fitted": those of a solver table. "measured": found from the arrays
-        by least squares. "unknown": too few steps were kept.
-    rest: root mean square of what the sum leaves over; None if it is not known.
-    drawn: whether the rest is noise that the sampler added.
+    source: "exact": the sampler's own coefficients. "fitted": those of a solver table. "measured": found from the
+        arrays by least squares. "unknown": too few steps were kept.
+    residual: root mean square of what the sum leaves over; None if it is not known.
+    adds_noise: whether the residual is noise that the sampler added.
     coarse: coefficients of a solver table for the same terms, a first; their sum is smoothed and added.
     """
 
     a: float
     b: tuple[float, ...]
-    how: str
-    rest: float | None = None
-    drawn: bool = False
+    source: str
+    residual: float | None = None
+    adds_noise: bool = False
     coarse: tuple[float, ...] = ()
 
 
-UNKNOWN = Weights(0.0, (), "unknown")
+UNKNOWN = StepCoefficients(0.0, (), "unknown")
 
 
-def format_step(weights: Weights) -> str:
+def format_step(coefficients: StepCoefficients) -> str:
     """Return the equation of the next sample with its numbers."""
-    if weights.how == "unknown":
+    if coefficients.source == "unknown":
         return "what makes x_next was not kept"
-    text = _format_sum((weights.a, *weights.b))
-    if any(weights.coarse):
-        text += f" + smoothed({_format_sum(weights.coarse)})"
-    if weights.drawn:
-        text += " + noise" if weights.rest is None else f" + {weights.rest:.4f} · noise"
+    text = _format_sum((coefficients.a, *coefficients.b))
+    if any(coefficients.coarse):
+        text += f" + smoothed({_format_sum(coefficients.coarse)})"
+    if coefficients.adds_noise:
+        text += " + noise" if coefficients.residual is None else f" + {coefficients.residual:.4f} · noise"
     return f"x_next = {text}"
 
 
@@ -97,10 +97,10 @@ def recompute_step(
     return x_next.numpy()
 
 
-def measure_weights(
+def measure_coefficients(
     x_t: np.ndarray, history: Sequence[np.ndarray], x_next: np.ndarray, coarse: bool = False
-) -> Weights:
-    """Return the weights of a deterministic sampler's step by least squares.
+) -> StepCoefficients:
+    """Return the coefficients of a deterministic sampler's step by least squares.
 
     Such samplers are linear in x_t and the last predictions, so the fit finds their own coefficients.
     history: x0 predictions (3, H, W), newest first. coarse: whether a smoothed sum of the same terms is added.
@@ -111,11 +111,11 @@ def measure_weights(
         terms += [smooth_3x3(torch.from_numpy(term)).numpy() for term in terms]
     matrix = np.stack([term.ravel() for term in terms], -1)
     target = np.asarray(x_next, dtype=np.float64).ravel()
-    # Late in a run the predictions are almost equal: rcond keeps the weights from growing without bound.
+    # Late in a run the predictions are almost equal: rcond keeps the coefficients from growing without bound.
     solution, *_ = np.linalg.lstsq(matrix, target, rcond=1e-6)
-    rest = root_mean_square(target - matrix @ solution)
+    residual = root_mean_square(target - matrix @ solution)
     a, *others = map(float, solution)
-    return Weights(a, tuple(others[: count - 1]), "measured", rest, coarse=tuple(others[count - 1 :]))
+    return StepCoefficients(a, tuple(others[: count - 1]), "measured", residual, coarse=tuple(others[count - 1 :]))
 
 
 def root_mean_square(values: np.ndarray) -> float:
