@@ -16,7 +16,7 @@ from PIL import Image
 
 from studio.library.metadata import read_png_settings
 from studio.models.families.studio import BACKGROUNDS
-from tests.ui.conftest import ROOT
+from tests.serving import ROOT
 
 
 def png(picture: Image.Image) -> bytes:

@@ -21,7 +21,8 @@ from playwright.sync_api import Page, sync_playwright
 from studio.lab.plane import SHAPES, energy_distance, make_cloud
 from studio.lab.point_model import PointModel, reverse_paths
 from tests.benchmarks.machine import heading, spread, table
-from tests.ui.conftest import BROWSER, free_port, generate, open_tab, serving, set_steps
+from tests.serving import free_port, serving
+from tests.ui.journeys.visitor import BROWSER, generate, open_tab, set_steps
 
 STEPS = 20
 TICKS = 120  # of each view

@@ -29,7 +29,7 @@ import httpx
 from gradio_client import Client
 
 from studio.library.metadata import read_png_settings
-from tests.ui.conftest import free_port
+from tests.serving import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 600.0  # seconds: the machine may be busy
@@ -155,7 +155,7 @@ def check(seen: Seen, data: Path) -> None:
 def server(folder: Path, delay: float) -> Iterator[tuple[str, int]]:
     """The fake server in a process of its own: its address and its process id."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.ui.serve_fake", str(folder), str(port), "--delay", str(delay)]
+    command = [sys.executable, "-m", "tests.serve_fake", str(folder), str(port), "--delay", str(delay)]
     program = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE

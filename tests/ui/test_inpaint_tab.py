@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.ui.conftest import ROOT
+from tests.serving import ROOT
 from tests.ui.harness import OpenPage, attributes, drawing, painted_mask, photograph, png
 
 INPAINT_EXAMPLE = ROOT / "assets" / "examples" / "inpaint"

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.fakes import FakeBackend
-from tests.ui.conftest import launched
+from tests.serving import launched
 from tests.ui.harness import OpenPage, attributes, fake_studio, paint, slot, text_of, title_of
 
 RUNNING, STOPPED, WAITING = ('data-kind="running"', 'data-kind="stopped"', 'data-kind="waiting"')

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
-from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
 from PIL import Image
 
 from studio.engine import trace
-from tests.ui.conftest import LOW_CONTRAST, free_port, set_shade
-from tests.ui.serve_noise import serving_noise
+from tests.serving import free_port
+from tests.ui.journeys.noise_page import (
+    assert_quick,
+    at,
+    compare,
+    copy_link,
+    go_to,
+    message,
+    open_tab,
+    pixels,
+    press,
+    run,
+    serving_noise,
+)
+from tests.ui.journeys.visitor import LOW_CONTRAST, set_shade
 
 FORMAT = trace.FORMAT.encode()
-PIXELS = """name => { const c = document.querySelector(`#noise canvas[data-draw="${name}"]`);
-  const { data } = c.getContext("2d").getImageData(0, 0, c.width, c.height), parts = [];
-  for (let i = 0; i < data.length; i += 32768) parts.push(String.fromCharCode(...data.subarray(i, i + 32768)));
-  return btoa(parts.join("")); }"""  # as a string: a list of numbers takes seconds on its way here
 
 
 @pytest.fixture(scope="module")
@@ -38,84 +43,11 @@ def noise_url(noise_folder) -> Iterator[str]:
         yield url
 
 
-def open_tab(page) -> None:
-    page.click("#tab-noise-button, button[role=tab]:has-text('Noise')")
-    page.wait_for_selector("#noise[data-ready], #noise [data-ready]", state="attached")
-
-
 @pytest.fixture
 def noise(noise_url, open_page):
     page = open_page(noise_url)
     open_tab(page)
     return page
-
-
-def at(page, t: int) -> None:
-    """Move the time slider there, and wait until the view is drawn."""
-    page.evaluate(
-        """t => { const slider = document.querySelector('#noise [data-slot=time-slider]');
-        slider.value = t; slider.dispatchEvent(new Event('input', { bubbles: true }));
-        return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))); }""",
-        t,
-    )
-
-
-def pixels(page, name: str) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(page.evaluate(PIXELS, name)), np.uint8)
-
-
-def size_of(path: str) -> tuple[int, int]:
-    with Image.open(path) as image:
-        return image.size
-
-
-def message(page) -> str:
-    page.wait_for_function("document.querySelector('#noise [data-slot=message]').hasAttribute('data-bad')")
-    return page.inner_text("#noise [data-slot=message]")
-
-
-def press(noise, key: str) -> None:
-    """Presses a key, and waits until what it changes is drawn."""
-    noise.keyboard.press(key)
-    noise.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-def compare(page) -> list[str]:
-    """Presses Compare; what is said of each run."""
-    page.eval_on_selector("[data-slot=runs]", "runs => runs.replaceChildren()")
-    page.click("[data-form=compare] [type=submit]")
-    page.wait_for_selector("[data-slot=runs] canvas")
-    return page.locator("[data-slot=runs] figcaption").all_inner_texts()
-
-
-def run(page, prompt: str, steps: int) -> None:
-    """Press the button of the reverse view and wait for the run."""
-    page.fill("[data-form=run] [name=prompt]", prompt)
-    page.fill("[data-form=run] [name=steps]", str(steps))
-    page.click("[data-form=run] [type=submit]")
-    page.wait_for_function(f"document.querySelector('#noise [data-slot=caption]').innerText == '{prompt}'")
-
-
-def assert_quick(page) -> None:
-    """Drawing a time takes less than a frame of the screen."""
-    costs = []  # ms, of all that one time computes and draws
-    for t in range(0, 1000, 37):
-        at(page, t)
-        costs.append(float(page.evaluate("document.querySelector('#noise [data-cost]').dataset.cost")))
-    # What else runs here is in them too, so that the cheapest tell the cost; the benchmark has the median.
-    assert statistics.quantiles(costs, n=10)[0] < 16
-
-
-def copy_link(page) -> str:
-    page.evaluate("window.copied = ''; navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    page.click("[data-export=link]")
-    page.wait_for_function("window.copied")
-    return page.evaluate("window.copied")
-
-
-def go_to(page, hash: str) -> None:
-    """Follow a link within the page."""
-    page.evaluate("hash => { location.hash = hash; }", hash)
 
 
 def test_the_forward_view(noise, tmp_path):
@@ -345,33 +277,6 @@ def test_links_and_messages_from_other_tabs(noise_url, open_page):
     ):
         go_to(page, f"#noise?{hash}")
         page.wait_for_selector(f"#noise [data-slot=message][data-bad]:has-text('{sentence}')")
-
-
-def test_endpoints(noise_url, tmp_path):
-    client = Client(noise_url, verbose=False)
-    path = tmp_path / "picture.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(path)
-    file, numbers = client.predict(
-        image=handle_file(path), t=300, schedule="linear", size=32, api_name="/forward_noise"
-    )
-    assert size_of(file) == (32, 32)
-    assert numbers["alpha"] ** 2 + numbers["sigma"] ** 2 == pytest.approx(1)
-    assert numbers["measured"]["variance"] == pytest.approx(numbers["expected"]["variance"], rel=0.1)
-    for change, sentence in (
-        ({"t": 1000}, "t is 1000; it must be a whole number from 0 to 999"),
-        ({"schedule": "sigmoid"}, "schedule is 'sigmoid'; it must be one of"),
-        ({"size": 7}, "size is 7; it must be one of 16, 32"),
-        ({"seed": -1}, "The seed must be a whole number from 0 to 4294967295; it was -1."),
-        ({"image": {"path": "assets/examples/1.png"}}, "The image must be an uploaded file"),
-    ):
-        with pytest.raises(AppError, match=re.escape(sentence)):
-            client.predict(**{"image": handle_file(path), **change}, api_name="/forward_noise")
-    strip, info = client.predict(prompt="a red apple", steps=3, seed=5, api_name="/reverse_trace")
-    assert size_of(strip) == (48, 16) and info["seed"] == 5
-    assert [len(stage["steps"]) for stage in info["stages"]] == [3, 1]
-    assert info["stages"][0]["steps"][2]["arithmetic"] == "x_next = 1.0000 · x̂0"
-    with pytest.raises(AppError, match="sampler"):
-        client.predict(prompt="x", sampler="plms", api_name="/reverse_trace")
 
 
 UNNAMED = """panel => [...document.querySelectorAll("#noise .nv-bar *, #noise [data-panel=" + panel + "] *")]

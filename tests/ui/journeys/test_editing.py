@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.ui.conftest import DONE, choose, download, drop, generate, open_tab
 from tests.ui.harness import drawing, png
+from tests.ui.journeys.visitor import DONE, choose, download, drop, generate, open_tab
 
 FILLED, LARGER = f"#inpaint-stage {DONE}", f"#super-resolution-stage {DONE}"
 

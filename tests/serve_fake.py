@@ -1,4 +1,4 @@
-"""The page over the fake sampler: python -m tests.ui.serve_fake FOLDER PORT [--delay S] [--gate FILE] [--active N]
+"""The page over the fake sampler: python -m tests.serve_fake FOLDER PORT [--delay S] [--gate FILE] [--active N]
 [--auth NAME:PASSWORD,...]."""
 
 from __future__ import annotations

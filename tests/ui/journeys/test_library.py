@@ -6,7 +6,7 @@ import io
 
 from studio.engine.requests import TextToImage
 from studio.library.metadata import read_png_settings
-from tests.ui.conftest import download, open_tab
+from tests.ui.journeys.visitor import download, open_tab
 
 NEWEST = ["a red apple", "a red apple", "a cat", "a blue fish"]
 

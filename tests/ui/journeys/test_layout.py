@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.ui.conftest import LOW_CONTRAST, generate, open_tab, set_shade
+from tests.ui.journeys.visitor import LOW_CONTRAST, generate, open_tab, set_shade
 
 
 def background(page) -> int:

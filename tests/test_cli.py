@@ -1,13 +1,13 @@
+"""The command line: options, mistakes, and signals."""
+
 import signal
 import socket
-import subprocess
-import sys
 
 import pytest
 
 from studio import cli
 from studio.library.store import Library
-from tests.ui.conftest import ROOT, free_port, serving
+from tests.serving import free_port, serving
 
 
 @pytest.fixture(autouse=True)
@@ -60,35 +60,19 @@ def test_others_may_reach_it_with_a_password_or_on_a_space(monkeypatch):
     assert cli.parse_arguments([]).host == "0.0.0.0"
 
 
-def test_the_page_is_built_before_torch_is_imported(tmp_path):
-    code = (
-        "import sys, pathlib; from studio.engine.engine import Engine; from studio.server import build_app;"
-        "from studio.library.store import Library; from studio.services.context import AppContext; import studio.cli;"
-        f"data = pathlib.Path({str(tmp_path)!r}); library = Library(data);"
-        "from studio.models.families.studio import read_capabilities; capabilities = read_capabilities(data / 'no');"
-        "engine = Engine(None, library.journal, resolve=capabilities.resolve);"
-        "build_app(AppContext.open(data / 'no', engine, library, capabilities)); library.close();"
-        "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 def test_a_data_folder_that_is_none_ends_with_a_sentence(tmp_path):
     (tmp_path / "file").touch()
-    done = subprocess.run(
-        [sys.executable, "app.py", "--data-dir", str(tmp_path / "file")], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.startswith(f"--data-dir {tmp_path / 'file'}: The library in")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--data-dir", str(tmp_path / "file")])
+    assert str(end.value).startswith(f"--data-dir {tmp_path / 'file'}: The library in")  # Python prints it alone
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_when_it_is_told_to(tmp_path, sign):
+@pytest.mark.parametrize(("command", "sign"), [(["app.py"], signal.SIGINT), (["-m", "studio"], signal.SIGTERM)])
+def test_it_starts_and_ends_at_a_signal(tmp_path, command, sign):
     port = free_port()
-    with serving("app.py", "--model", str(tmp_path), "--data-dir", str(tmp_path / "data"), "--port", str(port),
-                 port=port, end=sign) as url:  # fmt: skip
-        assert url
-    Library(tmp_path / "data")  # the folder is free, and the port
+    options = ["--model", str(tmp_path), "--data-dir", str(tmp_path / "data"), "--port", str(port)]
+    with serving(*command, *options, port=port, end=sign):
+        pass
+    Library(tmp_path / "data").close()  # the folder is free, and the port
     with socket.create_server(("127.0.0.1", port)):
         pass

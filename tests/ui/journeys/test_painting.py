@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import io
 import re
+import signal
 
 import numpy as np
 from PIL import Image
 
 from studio.library.metadata import read_png_settings, write_png
-from tests.ui.conftest import (
+from tests.serving import free_port, serving_fake
+from tests.ui.journeys.visitor import (
     DONE,
     RUNNING,
     choose,
     download,
     drop,
-    free_port,
     generate,
     open_tab,
-    serving_fake,
     set_steps,
     start,
     stop,
@@ -311,7 +311,7 @@ def test_the_queue(narrow_url, open_page):
 
 def test_a_restart_in_mid_run_is_survived_by_the_job_and_the_page(tmp_path, open_page):
     port = free_port()
-    with serving_fake(tmp_path, port=port) as url:
+    with serving_fake(tmp_path, port=port, end=signal.SIGINT) as url:
         page = open_page(url)
         start(page, "a green pear", 120)
         page.wait_for_selector(f"{RUNNING}:has-text('Step')")
