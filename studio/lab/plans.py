@@ -71,7 +71,7 @@ def _candidates(scheduler: StudioScheduler, times: np.ndarray, numbers: np.ndarr
 def _residual_of_first_step(first: Step, plan: SamplingPlan) -> float:
     """Return the root mean square that a plan's first step does not explain of the next sample.
 
-    A restart draws noise, so its residual is MAX_RESIDUAL if the noise is as strong as expected, and infinite otherwise.
+    A restart draws noise, so its residual is MAX_RESIDUAL if the noise is as strong as expected, else infinite.
     A plan without noise that fits is preferred.
     """
     if first.next_x_t is None:
