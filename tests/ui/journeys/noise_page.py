@@ -144,3 +144,22 @@ def copy_link(page) -> str:
 def go_to(page, hash: str) -> None:
     """Follow a link within the page."""
     page.evaluate("hash => { location.hash = hash; }", hash)
+
+
+@contextlib.contextmanager
+def offline(page) -> Iterator[None]:
+    """Take the page's network away, and check that it has not even asked for anything."""
+    urls: list[str] = []
+
+    def listen(request) -> None:
+        if not request.url.startswith(("data:", "blob:")):
+            urls.append(request.url)
+
+    page.on("request", listen)
+    page.context.set_offline(True)
+    try:
+        yield
+    finally:
+        page.context.set_offline(False)
+        page.remove_listener("request", listen)
+    assert urls == []
