@@ -21,7 +21,7 @@ from studio.library.drafts import Drafts
 from studio.library.metadata import read_png_settings
 from studio.library.store import Library
 from studio.services.import_settings import import_settings
-from tests.fakes import CAPABILITIES, MemoryJournal, resolve
+from tests.fakes import CAPABILITIES, FakeBackend, MemoryJournal, resolve
 
 OWNER, OTHER = "browser:golden", "browser:other"
 WRITTEN = 1_796_054_400.0  # seconds since 1970; a week later the failed and cancelled jobs would be forgotten
@@ -128,6 +128,21 @@ def test_every_request_can_be_read(library):
             assert (single.seed, single.count) == (picture.seed, 1)
             assert resolve(single).captions == (picture.settings["caption"],)
             assert resolve(request).seeds[index] == picture.seed and single.pictures() == request.pictures()
+
+
+def test_unfinished_jobs_run(tmp_path):
+    with zipfile.ZipFile(Path(__file__).with_name("data.zip")) as file:
+        file.extractall(tmp_path)
+    library = Library(tmp_path)
+    engine = Engine(FakeBackend, library.journal, resolve=resolve).start()
+    try:
+        for id in ("unfinished-words", "unfinished-hole"):
+            *_, view = engine.follow(id, OTHER) if engine.wait_until_ready(60) else ()
+            assert view.state == "done" and len(view.pictures) == 1
+        assert library.journal.load_unfinished() == []
+    finally:
+        engine.shutdown()
+        library.close()
 
 
 def test_every_request_gives_the_same_pictures(library):

@@ -117,7 +117,7 @@ def plain(backend: StudioBackend, request: Request) -> Pictures:
         options |= {} if request.image is None else {"image": request.image, "strength": request.strength}
         return pipe(resolved.caption, num_images_per_prompt=request.count, **options).images
     if isinstance(request, Inpaint):
-        options |= {"whole": request.area == "whole", "invert": request.invert}
+        options |= {"whole_picture": request.area == "whole", "invert": request.invert}
         options |= {"grow": request.grow, "feather": request.feather, "num_images_per_prompt": request.count}
         return pipe(resolved.caption, request.image, request.mask, **options).images
     images, prompts = [request.image] * request.count, [resolved.caption] * request.count
