@@ -83,11 +83,11 @@ def scenes(sprites) -> list[Scene]:
 
 @pytest.fixture(scope="session")
 def classifier(sprites) -> Classifier:
-    """A classifier of the invented concepts."""
-    return train_classifier(sprites, ClassifierConfig(width=16, views=66, batch=16, learning_rate=4e-3))
+    """A small classifier of the invented concepts."""
+    return train_classifier(sprites, ClassifierConfig(width=8, views=66, batch=16, learning_rate=1e-2))
 
 
 @pytest.fixture(scope="session")
 def detector(sprites, classifier) -> Detector:
-    """A detector of several objects."""
-    return train_detector(sprites, classifier, DetectorConfig(updates=260, batch=16, learning_rate=4e-3))
+    """A small detector of several objects."""
+    return train_detector(sprites, classifier, DetectorConfig(updates=260, batch=16, learning_rate=1e-2))

@@ -24,7 +24,7 @@ def test_it_learns_concept_style_and_background(sprites, classifier):
     predictions = classify(classifier, pictures)
     assert (predictions.concept.argmax(1) == labels.concept).float().mean() > 0.9
     assert (predictions.style.argmax(1) == labels.style).float().mean() > 0.65
-    assert (predictions.background.argmax(1) == labels.background).float().mean() > 0.85
+    assert (predictions.background.argmax(1) == labels.background).float().mean() > 0.75
 
 
 def test_it_is_trained_on_every_pair_held_out_or_not(sprites):

@@ -1,4 +1,4 @@
-"""Evaluate pictures of several objects and of tinted ones: colour, relations, counts, and similarity to training scenes."""
+"""Evaluate pictures of several objects and of tinted ones: colour, relation, count, similarity to training scenes."""
 
 from __future__ import annotations
 
