@@ -1,14 +1,18 @@
 """Sprites of twelve invented concepts, coloured shapes in four styles, and networks trained on them."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image, ImageDraw
 
 from studio.training.data.scenes import Scene, SceneMaker
 from studio.training.data.sprites import SPRITE_SIZE, STYLES, Sprites
-from studio.training.evaluation.classifier import Classifier, ClassifierConfig, train_classifier
-from studio.training.evaluation.detector import Detector, DetectorConfig, train_detector
+from studio.training.evaluation.classifier import Classifier, ClassifierConfig, cached_classifier, classifier_digest
+from studio.training.evaluation.detector import Detector, DetectorConfig, cached_detector
 
 COLOURS = {
     "teal": (0, 140, 140),
@@ -81,13 +85,27 @@ def scenes(sprites) -> list[Scene]:
     return [maker.draw() for _ in range(1500)]
 
 
+CLASSIFIER = ClassifierConfig(width=8, views=66, batch=16, learning_rate=1e-2)
+DETECTOR = DetectorConfig(updates=260, batch=16, learning_rate=1e-2)
+
+
 @pytest.fixture(scope="session")
-def classifier(sprites) -> Classifier:
+def network_folder(tmp_path_factory) -> Path:
+    """Folder of trained networks, one for all workers of pytest-xdist."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def classifier(sprites, network_folder) -> Classifier:
     """A small classifier of the invented concepts."""
-    return train_classifier(sprites, ClassifierConfig(width=8, views=66, batch=16, learning_rate=1e-2))
+    with FileLock(network_folder / "classifier.lock"):
+        return cached_classifier(sprites, network_folder, CLASSIFIER)[0]
 
 
 @pytest.fixture(scope="session")
-def detector(sprites, classifier) -> Detector:
+def detector(sprites, classifier, network_folder) -> Detector:
     """A small detector of several objects."""
-    return train_detector(sprites, classifier, DetectorConfig(updates=260, batch=16, learning_rate=1e-2))
+    digest = classifier_digest(sprites, CLASSIFIER)
+    with FileLock(network_folder / "detector.lock"):
+        return cached_detector(sprites, network_folder, classifier, digest, DETECTOR)

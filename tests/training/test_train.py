@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from studio.training.optimizer import make_optimizer
 from studio.training.options import PRESETS, parse_options
 from tests.training.test_optimizer import SmallModel, train_steps
 
-ROOT = Path(__file__).resolve().parents[2]
 SHAPE = {"block_out_channels": (16, 32), "layers_per_block": (1, 1), "mid_layers": 1, "attention_head_dim": 16}
 SHAPE |= {"attention_levels": (False, True)}
 TINY = replace(PRESETS["cpu"], batch_size=4, crop_batch_size=2, super_resolution_every=3, warmup=1)
@@ -56,8 +54,10 @@ def sprites_option(sprites, tmp_path_factory) -> str:
 # ---- two processes ----
 
 
-def run_process(arguments: list[str]) -> None:
-    """Print as JSON what one of several processes has after a few steps of Muon, and after a training run."""
+def run_process(rank: int, port: int, arguments: list[str]) -> tuple[int, list[float], str]:
+    """Return the number of processes, what this one has after a few steps of Muon, and its weights after a run."""
+    os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     model = SmallModel()
@@ -65,34 +65,24 @@ def run_process(arguments: list[str]) -> None:
     train_steps(prepared, optimizer)
     norms = [value.double().norm().item() for value in model.parameters()]
     trainer = train_tiny(*arguments)
-    result = {"processes": accelerator.num_processes, "norms": norms, "fingerprint": fingerprint(trainer.model)}
-    print(json.dumps(result))
+    return accelerator.num_processes, norms, fingerprint(trainer.model)
 
 
 @pytest.fixture(scope="module")
-def two_processes(sprites_option, tmp_path_factory) -> tuple[list[dict], Path, list[str]]:
-    """What two processes print, the folder of their run, and its options."""
+def two_processes(sprites_option, tmp_path_factory) -> tuple[list[tuple], Path, list[str]]:
+    """The results of two processes, the folder of their run, and its options."""
     folder = tmp_path_factory.mktemp("distributed") / "run"
     options = [sprites_option, f"--run={folder}", "--text-minutes=0.005", "--log-every=0"]
     arguments = [*options, "--minutes=60", "--stretch=0.02"]
-    code = f"from tests.training.test_train import run_process; run_process({arguments!r})"
-    shared = os.environ | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=shared | {"RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    outputs = [process.communicate(timeout=180)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    return [json.loads(output.splitlines()[-1]) for output in outputs], folder, options
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")  # imports what both need once
+    context.set_forkserver_preload(["tests.training.test_train"])
+    with context.Pool(2) as pool:
+        tasks = [(rank, port, arguments) for rank in range(2)]
+        results = pool.starmap_async(run_process, tasks, chunksize=1).get(timeout=180)
+    return results, folder, options
 
 
 def test_muon_in_two_processes_learns_as_in_one(two_processes):
@@ -100,14 +90,14 @@ def test_muon_in_two_processes_learns_as_in_one(two_processes):
     model = SmallModel()
     train_steps(model, make_optimizer(model, 1e-2, "muon"))
     expected = [value.double().norm().item() for value in model.parameters()]
-    for result in two_processes[0]:
-        assert result["processes"] == 2
-        assert result["norms"] == pytest.approx(expected, rel=1e-4)
+    for processes, norms, _ in two_processes[0]:
+        assert processes == 2
+        assert norms == pytest.approx(expected, rel=1e-4)
 
 
 def test_two_processes_agree_and_one_resumes_their_run(two_processes, sprites, tmp_path):
-    results, folder, options = two_processes
-    assert results[0]["fingerprint"] == results[1]["fingerprint"]  # the same weights, after as many updates
+    ((_, _, first), (_, _, second)), folder, options = two_processes
+    assert first == second  # the same weights, after as many updates
     before = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert before["updates"] >= 1 and before["pictures"] % 2 == 0
     more = f"--minutes={before['seconds'] / 60 + 0.02}", f"--export={tmp_path / 'model'}"
