@@ -93,4 +93,3 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"The page could not be opened on {options.host}:{options.port}: {problem}")
     finally:
         library.close()
-
