@@ -181,7 +181,13 @@ def format_page(head: str, real: Quality, count: int, size: int, measurements: S
 
 
 def measure(
-    pipe: Any, classifier: Classifier, sprites: Sprites, settings: Sequence[Setting], sample: int | None, repeats: int
+    pipe: Any,
+    classifier: Classifier,
+    sprites: Sprites,
+    settings: Sequence[Setting],
+    *,
+    sample: int | None,
+    repeats: int,
 ) -> Iterator[tuple[Quality, int, list[Measurement]]]:
     """Yield the quality of real pictures, the number of pictures, and all measurements so far, for each setting."""
     size = pipe.sample_size
@@ -227,7 +233,9 @@ def main() -> None:
     settings = [Setting(sampler, steps, guidance, kind) for steps, kind, sampler, guidance in grid]
     head = f"{heading()}\nModel {model_digest(args.model)}, classifier {digest}, {torch.get_num_threads()} threads.\n"
     page = ""
-    for real, count, measurements in measure(pipe, classifier, sprites, settings, args.sample, args.repeats):
+    for real, count, measurements in measure(
+        pipe, classifier, sprites, settings, sample=args.sample, repeats=args.repeats
+    ):
         page = format_page(head, real, count, pipe.sample_size, measurements)
         print(f"{len(measurements)}/{len(settings)} {measurements[-1]}", file=sys.stderr, flush=True)
         if args.out:

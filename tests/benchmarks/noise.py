@@ -26,7 +26,7 @@ from tests.ui.journeys.visitor import BROWSER, generate, open_tab, set_steps
 
 STEPS = 20
 TICKS = 120  # of each view
-NEAR = 0.02  # energy distance between learned and given points
+MAX_DISTANCE = 0.02  # energy distance between generated and given points
 VIEWS = {"forward": "Forward", "reverse": "Reverse", "compare": "Compare", "plane": "In the plane"}
 SHOWN = """caption => document.querySelector("#noise [data-slot=caption]")?.innerText === caption
   && document.querySelector("#noise [data-panel=reverse]").checkVisibility()"""
@@ -44,33 +44,33 @@ DRAG = """([ticks, last]) => new Promise((done) => {
 })"""
 
 
-def until_shown(page: Page, caption: str, click: str) -> float:
-    """Seconds from a click until the run with this caption stands in the reverse view."""
-    began = time.perf_counter()
+def time_opening(page: Page, caption: str, click: str) -> float:
+    """Return the seconds from a click until the reverse view shows the run with this caption."""
+    start = time.perf_counter()
     page.click(click)
     page.wait_for_function(SHOWN, arg=caption, polling="raf")
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def opening(page: Page, repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds until a run of STEPS steps is open: from the stage right after it, and from the library."""
-    after, kept = [], []
+def measure_openings(page: Page, repeats: int) -> tuple[list[float], list[float]]:
+    """Return the seconds until a run of STEPS steps is open: from its result, and from the library."""
+    from_result, from_library = [], []
     for number in range(repeats):
         prompt = f"a red apple {number}"
         open_tab(page, "Text to image")
         set_steps(page, STEPS)
         generate(page, prompt)
-        after.append(until_shown(page, prompt, "#stage button:has-text('See how it was made')"))
+        from_result.append(time_opening(page, prompt, "#stage button:has-text('See how it was made')"))
     for number in range(repeats):
         open_tab(page, "Library")
         page.click(f".piece >> nth={number} >> .open")
         page.wait_for_selector("#viewer[open]")
         prompt = f"a red apple {repeats - 1 - number}"
-        kept.append(until_shown(page, prompt, "#viewer >> text=See how it was made"))
-    return after, kept
+        from_library.append(time_opening(page, prompt, "#viewer >> text=See how it was made"))
+    return from_result, from_library
 
 
-def ticks(page: Page) -> dict[str, list[float]]:
+def measure_ticks(page: Page) -> dict[str, list[float]]:
     """Return the milliseconds that a view takes for one time in the browser: all that it computes and draws."""
     costs = {}
     for panel in VIEWS:
@@ -85,22 +85,23 @@ def ticks(page: Page) -> dict[str, list[float]]:
     return costs
 
 
-def learning(shape: str) -> tuple[float, int, float]:
-    """Seconds of training until the flow's points lie within NEAR of the shape's, at most 30; steps; distance."""
+def measure_learning(shape: str) -> tuple[float, int, float]:
+    """Return seconds of training (at most 30) until generated points are within MAX_DISTANCE of the shape, steps,
+    and the distance."""
     toy, spent, distance = PointModel(make_cloud(shape)), 0.0, float("inf")
     start = torch.randn(1000, 2, generator=torch.Generator().manual_seed(1))
-    while distance > NEAR and spent < 30:
-        began = time.perf_counter()
+    while distance > MAX_DISTANCE and spent < 30:
+        begin = time.perf_counter()
         for _ in toy.train(0.5):
             pass
-        spent += time.perf_counter() - began
+        spent += time.perf_counter() - begin
         paths, _ = reverse_paths(toy.velocity, toy.scheduler.plan(STEPS), start)
         distance = energy_distance(paths[-1].numpy(), toy.cloud.points)
     return spent, toy.steps, distance
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Page]:
+def open_page(url: str) -> Iterator[Page]:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
         page = browser.new_page(viewport={"width": 1280, "height": 860})
@@ -118,22 +119,25 @@ def main() -> None:
     print(heading())
     with tempfile.TemporaryDirectory() as data:
         port = free_port()
-        with serving("app.py", "--port", str(port), "--data-dir", data, port=port) as url, opened(url) as page:
-            after, kept = opening(page, args.repeats)
-            costs = ticks(page)
-    print(f"A trace of {STEPS} steps and the finish at 64 px, from the click until it is shown.\n")
-    rows = [("right after the run", spread(after), max(after)), ("from the library", spread(kept), max(kept))]
-    print(table(("opened", "s, median (least to most)", "most"), [(n, s, f"{m:.2f}") for n, s, m in rows]))
-    print(f"{TICKS} times from one end of the slider to the other: all that a view computes and draws for each.\n")
+        with serving("app.py", "--port", str(port), "--data-dir", data, port=port) as url, open_page(url) as page:
+            from_result, from_library = measure_openings(page, args.repeats)
+            costs = measure_ticks(page)
+    print(f"Opening a trace of {STEPS} steps and super-resolution to 64 px, from the click until it is shown.\n")
+    rows = [
+        ("from the result", spread(from_result), max(from_result)),
+        ("from the library", spread(from_library), max(from_library)),
+    ]
+    print(table(("opened", "s, median (min to max)", "max"), [(n, s, f"{m:.2f}") for n, s, m in rows]))
+    print(f"{TICKS} positions of the slider from one end to the other: all that a view computes and draws for each.\n")
     p95 = {panel: statistics.quantiles(values, n=20)[-1] for panel, values in costs.items()}
     print(
         table(
-            ("view", "ms, median (least to most)", "p95"),
+            ("view", "ms, median (min to max)", "p95"),
             [(VIEWS[panel], spread(values, digits=1), f"{p95[panel]:.1f}") for panel, values in costs.items()],
         )
     )
-    print(f"Learning points until the flow's lie within an energy distance of {NEAR} of them.\n")
-    learned = [(shape, *learning(shape)) for shape in SHAPES]
+    print(f"Training on points until generated ones are within an energy distance of {MAX_DISTANCE}.\n")
+    learned = [(shape, *measure_learning(shape)) for shape in SHAPES]
     print(
         table(
             ("shape", "s", "steps", "energy distance"),

@@ -26,11 +26,11 @@ from tests.benchmarks.machine import heading, seconds, spread, table, times
 
 PROMPT = "a red apple, glossy style, on a blue background"
 GIGA = 1e9
-WITHIN = 0.03  # of our arithmetic, the other network's
+TOLERANCE = 0.03  # of the other network's operations, from ours
 
 
 def operations(network: torch.nn.Module, *inputs: object) -> int:
-    """Operations of one call; a multiply-add is two. Counts matrix products, attention and convolutions."""
+    """Count the operations of one call (a multiply-add is two): matrix products, attention and convolutions."""
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which torch itself does not count
     counted = {fused: lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=counted) as counter:
@@ -39,7 +39,7 @@ def operations(network: torch.nn.Module, *inputs: object) -> int:
 
 
 def network_inputs(pipe: StudioTextToImagePipeline, rows: int, size: int) -> tuple:
-    """What `denoise_step` gives the network for `rows` network rows of `size` px."""
+    """Return what `denoise_step` gives the network for `rows` network rows of `size` px."""
     channels = pipe.unet.config.in_channels
     text, mask = pipe.encode([PROMPT] * rows)
     zeros = torch.zeros(rows, dtype=torch.long)
@@ -47,7 +47,7 @@ def network_inputs(pipe: StudioTextToImagePipeline, rows: int, size: int) -> tup
 
 
 def matmul_peak(repeats: int) -> float:
-    """The machine's best float32 matrix product, operations a second."""
+    """Return the operations per second of the machine's fastest float32 matrix product."""
     best = 0.0
     for side in (512, 1024, 2048):
         left, right, out = torch.randn(side, side), torch.randn(side, side), torch.empty(side, side)
@@ -56,20 +56,20 @@ def matmul_peak(repeats: int) -> float:
     return best
 
 
-def pictures(pipe: StudioTextToImagePipeline, repeats: int) -> str:
-    """Words to PIL pictures, with the pipeline's default settings."""
+def time_pictures(pipe: StudioTextToImagePipeline, repeats: int) -> str:
+    """Return a table of times from text to PIL pictures, with the pipeline's default settings."""
     rows = []
     for count in (1, 4, 9):
         generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
         taken = times(lambda n=count, g=generators: pipe(PROMPT, num_images_per_prompt=n, generator=g), repeats)
         rows.append((count, spread(taken), f"{statistics.median(taken) / count:.2f}"))
-    head = (f"pictures of {pipe.default_size} px at once", "s, median (least to most)", "s a picture")
+    head = (f"pictures of {pipe.default_size} px at once", "s, median (min to max)", "s per picture")
     return table(head, rows)
 
 
 @torch.no_grad()
-def network_calls(pipe: StudioTextToImagePipeline, repeats: int) -> str:
-    """Single calls, against the arithmetic in them and the best that a matrix product reaches around them."""
+def time_network_calls(pipe: StudioTextToImagePipeline, repeats: int) -> str:
+    """Return a table of single calls, with their operations and their speed relative to the fastest matrix product."""
     peak = matmul_peak(repeats)
     measured = []
     for size in dict.fromkeys((pipe.sample_size, pipe.window_size)):
@@ -83,12 +83,12 @@ def network_calls(pipe: StudioTextToImagePipeline, repeats: int) -> str:
         speed = work / statistics.median(taken)
         figures = f"{work / GIGA:.2f}", spread(taken, 1e-3, 1), f"{speed / GIGA:.0f}", f"{speed / peak:.0%}"
         rows.append((f"{count} x {size} px", *figures))
-    head = ("rows in the call", "GFLOP", "ms, median (least to most)", "GFLOP/s", "of the best product")
-    return f"Best float32 matrix product: {peak / GIGA:.0f} GFLOP/s.\n\n{table(head, rows)}"
+    head = ("rows in the call", "GFLOP", "ms, median (min to max)", "GFLOP/s", "of the fastest product")
+    return f"Fastest float32 matrix product: {peak / GIGA:.0f} GFLOP/s.\n\n{table(head, rows)}"
 
 
 def stock_network(widths: tuple[int, ...], size: int, text_dim: int, attending: int) -> UNet2DConditionModel:
-    """diffusers' own U-Net in pixel space, whose last `attending` levels attend, to positions and to the text."""
+    """Return diffusers' U-Net in pixel space, with self- and cross-attention in the last `attending` levels."""
     plain = len(widths) - attending
     return UNet2DConditionModel(
         sample_size=size,
@@ -103,10 +103,10 @@ def stock_network(widths: tuple[int, ...], size: int, text_dim: int, attending: 
     )
 
 
-def same_arithmetic(target: int, size: int, text: torch.Tensor, attending: int) -> tuple[tuple[int, ...], int]:
-    """Widths with which diffusers' U-Net does nearly `target` operations a row, and how many those are.
+def match_operations(target: int, size: int, text: torch.Tensor, attending: int) -> tuple[tuple[int, ...], int]:
+    """Return widths with which diffusers' U-Net needs nearly `target` operations a row, and their number.
 
-    The widths double from level to level, the last one up to twice more. Raises ValueError if none come within 3 %.
+    The widths double from level to level, the last one up to twice more. Raise ValueError if none come within 3 %.
     """
     found = []
     with torch.device("meta"):  # counted, not computed
@@ -121,21 +121,23 @@ def same_arithmetic(target: int, size: int, text: torch.Tensor, attending: int) 
             if work > target and last == 8 * math.ceil(width / 2):
                 break
     off, widths, work = min(found)
-    if off > WITHIN:
-        raise ValueError(f"no widths come within {WITHIN:.0%} of {target / GIGA:.2f} GFLOP; the nearest are {widths}")
+    if off > TOLERANCE:
+        raise ValueError(
+            f"no widths come within {TOLERANCE:.0%} of {target / GIGA:.2f} GFLOP; the nearest are {widths}"
+        )
     return widths, work
 
 
 def stock_loop(
     pipe: StudioTextToImagePipeline, network: UNet2DConditionModel, steps: int, guidance: float
 ) -> Callable[[], Image.Image]:
-    """The loop as diffusers' documentation writes it: words to a PIL picture, both halves of guidance at every step."""
+    """Return the loop of diffusers' documentation: text to a PIL picture, with guidance at every step."""
     scheduler = make_sampler("dpm++2m", pipe.scheduler.config)
     assert isinstance(scheduler, DPMSolverMultistepScheduler)
     size = network.config.sample_size
 
     @torch.no_grad()
-    def paint() -> Image.Image:
+    def generate() -> Image.Image:
         text, _ = pipe.encode(["", PROMPT])
         scheduler.set_timesteps(steps)
         sample = torch.randn(1, 3, size, size) * scheduler.init_noise_sigma
@@ -146,14 +148,14 @@ def stock_loop(
             sample = scheduler.step(prediction, time, sample).prev_sample
         return tensor_to_image(sample[0])
 
-    return paint
+    return generate
 
 
-def against_stock(pipe: StudioTextToImagePipeline, repeats: int) -> str:
-    """The plain loop's time over ours, taken turn by turn, at each size at which it can be asked for.
+def compare_with_stock(pipe: StudioTextToImagePipeline, repeats: int) -> str:
+    """Return a table of the plain loop's time over ours, measured in turn, at `sample_size` and `default_size`.
 
-    At `sample_size` both do the same number of network calls of the same arithmetic. A larger picture is painted at
-    its size from the beginning by the plain loop, with a network of our arithmetic there; ours sharpens a small one.
+    At `sample_size` both make the same number of network calls with the same number of operations. The plain loop
+    generates a larger picture at its full size, by a network with our operations there; ours enlarges a small one.
     """
     defaults = inspect.signature(pipe.__call__).parameters
     steps, guidance = (defaults[name].default for name in ("num_inference_steps", "guidance_scale"))
@@ -162,13 +164,14 @@ def against_stock(pipe: StudioTextToImagePipeline, repeats: int) -> str:
     for size in dict.fromkeys((pipe.sample_size, pipe.default_size)):
         x, time, text, *rest = network_inputs(pipe, 1, size)
         ours_work = operations(pipe.unet, x, time, text, *rest)
-        widths, work = same_arithmetic(ours_work, size, text, attending)
+        widths, work = match_operations(ours_work, size, text, attending)
         stock = stock_loop(pipe, stock_network(widths, size, text.shape[-1], attending).eval(), steps, guidance)
 
         def ours(size: int = size) -> None:
             pipe(PROMPT, size=size)
 
-        times(ours, 1), times(stock, 1)
+        times(ours, 1)
+        times(stock, 1)
         taken = [(seconds(ours), seconds(stock)) for _ in range(repeats)]
         mine, theirs = zip(*taken, strict=True)
         ratio = spread([stock_time / our_time for our_time, stock_time in taken])
@@ -176,10 +179,10 @@ def against_stock(pipe: StudioTextToImagePipeline, repeats: int) -> str:
         rows.append((f"{size} px", work_text, str(widths), spread(mine), spread(theirs), ratio))
     text = (
         f"`UNet2DConditionModel` and {steps} steps of `DPMSolverMultistepScheduler`, guidance {guidance:g} at every "
-        "step, against this pipeline's defaults; the same prompt and text encoder, turn by turn. Medians (least to "
-        "most).\n\n"
+        "step, compared with this pipeline's defaults; the same prompt and text encoder, in turn. Medians (min to "
+        "max).\n\n"
     )
-    head = ("picture", "GFLOP a row, ours / theirs", "their widths", "ours, s", "theirs, s", "theirs over ours")
+    head = ("picture", "GFLOP a row, ours / plain", "widths of plain", "ours, s", "plain, s", "plain / ours")
     return text + table(head, rows)
 
 
@@ -195,9 +198,9 @@ def main() -> None:
     pipe = StudioTextToImagePipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
     print(f"{torch.get_num_threads()} threads, float32, warm, {args.repeats} times each.\n")
-    print(f"### Pictures\n\n{pictures(pipe, args.repeats)}")
-    print(f"### Network calls\n\n{network_calls(pipe, args.repeats)}")
-    print(f"### Against a plain loop\n\n{against_stock(pipe, args.repeats)}")
+    print(f"### Pictures\n\n{time_pictures(pipe, args.repeats)}")
+    print(f"### Network calls\n\n{time_network_calls(pipe, args.repeats)}")
+    print(f"### Compared with a plain loop\n\n{compare_with_stock(pipe, args.repeats)}")
 
 
 if __name__ == "__main__":

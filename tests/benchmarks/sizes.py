@@ -10,6 +10,7 @@ only: memory comes from the process's resource usage.
 from __future__ import annotations
 
 import argparse
+import math
 import resource
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from studio.engine.engine import Engine
@@ -28,12 +28,12 @@ from tests.benchmarks.machine import heading, spread, table
 from tests.fakes import MemoryJournal, resolve
 
 OWNER = "benchmark"
-REACH = {"live": "0.1"}
+TARGETS = {"live": "0.1"}
 GIGA = 1e9
 
 
 def drawing(width: int, height: int) -> Image.Image:
-    """A few shapes in flat colours."""
+    """Return a few shapes in flat colours."""
     picture = Image.new("RGB", (width, height), "#2d9f48")
     brush = ImageDraw.Draw(picture)
     brush.ellipse((width * 0.2, height * 0.2, width * 0.7, height * 0.8), fill="#f2c230")
@@ -42,7 +42,7 @@ def drawing(width: int, height: int) -> Image.Image:
 
 
 def hole(width: int, height: int) -> Image.Image:
-    """A disc over an eighth of the picture."""
+    """Return a mask with a disc over an eighth of the picture."""
     mask = Image.new("L", (width, height))
     ImageDraw.Draw(mask).ellipse((width * 0.4, height * 0.3, width * 0.8, height * 0.7), fill=255)
     return mask
@@ -52,19 +52,19 @@ def inpaint(side: int, area: str = "painted") -> Inpaint:
     return Inpaint("a pizza", drawing(side, side), hole(side, side), area=area)
 
 
-THING, PAIR = "a cat, noto style, on a blue background", "an owl left of a cactus, noto style, on a blue background"
-SMALL: dict[str, tuple[Callable[[], Request], str]] = {  # by what it is called: the request, and what is to be reached
-    **{f"{name}, 64 px": (partial(TextToImage, THING, **p), REACH.get(name, "")) for name, p in PRESETS.items()},
+SINGLE, PAIR = "a cat, noto style, on a blue background", "an owl left of a cactus, noto style, on a blue background"
+SMALL: dict[str, tuple[Callable[[], Request], str]] = {  # name: (request, target in s)
+    **{f"{name}, 64 px": (partial(TextToImage, SINGLE, **p), TARGETS.get(name, "")) for name, p in PRESETS.items()},
     **{f"{name}, a pair": (partial(TextToImage, PAIR, **p), "") for name, p in PRESETS.items()},
     "inpaint 64 px": (lambda: inpaint(64), "0.6"),
     "inpaint 256 px, painted area": (lambda: inpaint(256), ""),
     "x4, 64 to 256 px, 4 evaluations": (lambda: SuperResolve(drawing(64, 64), 4, steps=4), "2"),
-    "x4, 64 to 256 px, as the page asks": (lambda: SuperResolve(drawing(64, 64), 4), ""),
+    "x4, 64 to 256 px, the page's default": (lambda: SuperResolve(drawing(64, 64), 4), ""),
     "x4, 128 to 512 px, 4 evaluations": (lambda: SuperResolve(drawing(128, 128), 4, steps=4), "9"),
-    "x4, 128 to 512 px, as the page asks": (lambda: SuperResolve(drawing(128, 128), 4), "9"),
-    "words to 256 px": (lambda: TextToImage("a red apple", resolution=256), ""),
-    "words to 512 px": (lambda: TextToImage("a red apple", resolution=512), "9"),
-    "noise taken out, 256 px": (lambda: Denoise(drawing(256, 256), 25.0), ""),
+    "x4, 128 to 512 px, the page's default": (lambda: SuperResolve(drawing(128, 128), 4), "9"),
+    "text to image, 256 px": (lambda: TextToImage("a red apple", resolution=256), ""),
+    "text to image, 512 px": (lambda: TextToImage("a red apple", resolution=512), "9"),
+    "denoise, 256 px": (lambda: Denoise(drawing(256, 256), 25.0), ""),
 }
 LARGE: dict[str, Callable[[], Request]] = {
     "none": lambda: TextToImage("a red apple"),
@@ -72,62 +72,64 @@ LARGE: dict[str, Callable[[], Request]] = {
     "inpaint 4000 x 4000, whole picture": lambda: inpaint(4000, "whole"),
     "x2, 2000 x 2000 to 4000 x 4000, 1 evaluation": lambda: SuperResolve(drawing(2000, 2000), 2, steps=1),
     "x4, 1000 x 1000 to 4000 x 4000, 2 evaluations": lambda: SuperResolve(drawing(1000, 1000), 4),
-    "noise taken out, 4000 x 4000": lambda: Denoise(drawing(4000, 4000), 25.0),
+    "denoise, 4000 x 4000": lambda: Denoise(drawing(4000, 4000), 25.0),
 }
 
 
-def engine_of(model: Path, traces: bool = True) -> Engine:
-    """Warm: it has painted once."""
+def start_engine(model: Path) -> Engine:
+    """Return a warm engine: it has generated a picture."""
 
     def load():
-        sampler = load_backend(model)
+        backend = load_backend(model)
         reserve_torch_threads()
-        return sampler
+        return backend
 
-    engine = Engine(load, MemoryJournal(), resolve=resolve, traces=traces).start()
+    engine = Engine(load, MemoryJournal(), resolve=resolve).start()
     seconds(engine, TextToImage("a red apple"))
     return engine
 
 
 def seconds(engine: Engine, request: Request) -> float:
-    """The engine's time for one job. Raises RuntimeError if it fails."""
+    """Return the engine's seconds for one job. Raise RuntimeError if it fails."""
     *_, last = engine.follow(engine.submit(request, OWNER), OWNER)
     if last.state != "done":
         raise RuntimeError(f"{last.state}: {last.error}")
     return last.seconds
 
 
-def small(model: Path, repeats: int) -> str:
-    engine = engine_of(model)
+def measure_small(model: Path, repeats: int) -> str:
+    """Return a table of the times of small pictures."""
+    engine = start_engine(model)
     rows = []
-    for name, (make, reach) in SMALL.items():
-        request = make()
-        seconds(engine, request)  # warms up
-        taken = [seconds(engine, request) for _ in range(repeats)]
-        rows.append((name, spread(taken), f"≤ {reach}" if reach else ""))
+    for name, (make_request, target) in SMALL.items():
+        request = make_request()
+        seconds(engine, request)  # warm-up
+        times = [seconds(engine, request) for _ in range(repeats)]
+        rows.append((name, spread(times), f"≤ {target}" if target else ""))
     engine.shutdown(60)
-    return table(("what", "s, median (least to most)", "to reach, s"), rows)
+    return table(("request", "s, median (min to max)", "target, s"), rows)
 
 
-def large(model: Path, name: str) -> tuple[float, int]:
-    """Seconds of a large picture, and the peak memory of this process in bytes."""
-    engine = engine_of(model)
-    taken = seconds(engine, LARGE[name]())
+def measure_large(model: Path, name: str) -> tuple[float, int]:
+    """Return the seconds of a large picture, and the peak memory of this process in bytes."""
+    engine = start_engine(model)
+    spent = seconds(engine, LARGE[name]())
     engine.shutdown(60)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return taken, peak * (1 if sys.platform == "darwin" else 1024)
+    return spent, peak * (1 if sys.platform == "darwin" else 1024)
 
 
-def all_large(model: Path) -> str:
-    rows, least = [], np.inf
+def measure_all_large(model: Path) -> str:
+    """Return a table of times and peak memory of large pictures, each in its own process."""
+    rows, least = [], math.inf
     for name in LARGE:
         command = [sys.executable, "-m", "tests.benchmarks.sizes", "--model", str(model), "--one", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        taken, peak = map(float, done.stdout.split()[-2:])
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
+        spent, peak = map(float, process.stdout.split()[-2:])
         least = min(least, peak)
-        rows.append((name, f"{taken:.1f}", f"{peak / GIGA:.2f}", f"{(peak - least) / GIGA:.2f}"))
-    rows[0] = ("64 px from words, for comparison", *rows[0][1:])
-    return table(("16 megapixels", "s", "peak memory, GB", "more than for 64 px, GB"), rows)
+        rows.append((name, f"{spent:.1f}", f"{peak / GIGA:.2f}", f"{(peak - least) / GIGA:.2f}"))
+    rows[0] = ("text to image, 64 px, for comparison", *rows[0][1:])
+    return table(("16 megapixels", "s", "peak memory, GB", "peak memory over 64 px, GB"), rows)
 
 
 def main() -> None:
@@ -135,15 +137,15 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("assets/model"), help="pipeline folder")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--without-large", action="store_true", help="leave out the pictures of 16 megapixels")
-    parser.add_argument("--one", choices=tuple(LARGE), help="one of the large ones: seconds and bytes, nothing else")
+    parser.add_argument("--one", choices=tuple(LARGE), help="print seconds and bytes of this large picture only")
     args = parser.parse_args()
     if args.one:
-        print(*large(args.model, args.one))
+        print(*measure_large(args.model, args.one))
         return
     print(heading())
-    print(small(args.model, args.repeats), flush=True)
+    print(measure_small(args.model, args.repeats), flush=True)
     if not args.without_large:
-        print(all_large(args.model))
+        print(measure_all_large(args.model))
 
 
 if __name__ == "__main__":
