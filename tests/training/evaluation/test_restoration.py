@@ -15,7 +15,7 @@ from studio.training.evaluation.restoration import (
     scenes_to_restore,
     to_tensor,
 )
-from tests.training.test_evaluate import enlarge_bicubic
+from tests.training.evaluation.test_evaluate import enlarge_bicubic
 
 
 def test_psnr_of_known_errors():
