@@ -42,7 +42,7 @@ def done(engine: Engine, request: Request, owner: str = "me") -> JobView:
 @pytest.fixture
 def start() -> Iterator[Callable[..., Engine]]:
     """Return a function that starts engines. They are shut down after the test, also if a gate holds their backend."""
-    engines, backends = [], []
+    engines, backends, threads_before = [], [], set(threading.enumerate())
 
     def start(backend: FakeBackend | None = None, journal: MemoryJournal | None = None, **options: object) -> Engine:
         backends.append(backend or FakeBackend())
@@ -57,4 +57,5 @@ def start() -> Iterator[Callable[..., Engine]]:
             backend.gate.release(100_000)
     for engine in engines:
         assert engine.shutdown(60)
-    assert not [thread.name for thread in threading.enumerate() if thread.name in ("engine", "result-writer")]
+    left_over = set(threading.enumerate()) - threads_before
+    assert not [thread.name for thread in left_over if thread.name in ("engine", "result-writer")]
