@@ -1,4 +1,4 @@
-"""Serve the page and the web API of one studio until the process is told to end."""
+"""Serve the page and the web API of one studio until the process is asked to stop."""
 
 from __future__ import annotations
 

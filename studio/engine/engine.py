@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 PREPARE_SECONDS = 0.02  # between two calls, jobs are prepared for about this long, at least one
 MAX_JOB_SECONDS = 3600.0  # of a job alone
 MAX_QUOTE = 120  # characters of a prompt's end in a note
-TOO_LARGE = "A picture of this job does not fit into the memory, not even alone: ask for a smaller one."
+TOO_LARGE = "There is not enough memory for a picture of this job. Choose a smaller size."
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Engine:
         return self.backend
 
     def _turn(self, backend: Backend) -> bool:
-        """Let jobs leave and join, and make one network call. Wait if there is nothing to do. False: stop."""
+        """Release ended jobs, start queued ones, make one network call. Wait if there is nothing to do. False: stop."""
         if not self._table.wait_for_work():
             return False
         for active in self._table.take_ended():
@@ -248,7 +248,11 @@ class Engine:
             self._release(active)
 
     def _call(self, backend: Backend, slots: list[Slot]) -> None:
-        """Make one network call. If it fails for several rows, call each alone, so that only the job at fault fails."""
+        """Make one network call.
+
+        Out of memory with several rows: later calls get half as many. Another error with several rows: call each row
+        alone, so that only the job at fault fails. With one row: its job fails.
+        """
         key, network_rows, rows = slots[0].key, 0, list[Row]()
         for slot in slots:
             network_rows += slot.rows

@@ -32,8 +32,8 @@ class SamplingParams:
         prompts: "" paints anything.
         negative_prompts: texts to avoid. None: none.
         num_inference_steps: 1 to the number of train steps; Heun makes 2 N - 1 network calls of N.
-        guidance_scale, guidance_interval: see `studio.diffusion.guidance.Guidance`. A fitted solver multiplies the
-            scale by a factor for each call.
+        guidance_scale, guidance_interval: see `studio.diffusion.guidance.Guidance`. A fitted solver multiplies
+            (scale - 1) by a factor for each call.
         seeds: 0 or more; a picture depends on its seed and its parameters alone. None: random seeds.
         generators: in place of seeds.
 

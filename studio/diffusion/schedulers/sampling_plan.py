@@ -29,7 +29,7 @@ class SamplingPlan:
     a: Tensor  #         (N,)
     b: Tensor  #         (N, K)
     c: Tensor  #         (N,)   0 but for a restart: the method is deterministic
-    guidance: Tensor  #  (N,)   factors of guidance scales less 1: 1 without a table
+    guidance: Tensor  #  (N,)   the scale s of a call becomes 1 + factor (s - 1); 1 without a table
     coarse: tuple[Tensor, Tensor] | None = None  # a table's (N,) and (N, K)
 
     def __len__(self) -> int:

@@ -3,8 +3,8 @@
 The Generalized Solver (arXiv 2510.17699) is a linear multistep method whose history reaches back to the first call. Its
 evaluation-time shifts need no numbers of their own: the coefficients are free, so a sample need not have the noise
 level of the time that the network is called with. Two things are added here. Coarse structure has coefficients of its
-own, since it settles long before fine detail. And each call has its own guidance factor, since a long step follows the
-direction where it begins for long.
+own, since it settles long before fine detail. And each call has its own guidance factor, since a long step keeps the
+direction of its start.
 
 Tables are stored in a scheduler's config; `studio.training.solver` fits them.
 """
@@ -42,7 +42,7 @@ class SolverTable:
     b: tuple[tuple[float, ...], ...]  # (N, N), zeros where there is no history yet
     coarse_a: tuple[float, ...]  # (N,)
     coarse_b: tuple[tuple[float, ...], ...]  # (N, N)
-    guidance: tuple[float, ...]  # (N,) above 0: factors of guidance scales less 1
+    guidance: tuple[float, ...]  # (N,) above 0: the scale s of a call becomes 1 + factor (s - 1)
 
     def __post_init__(self) -> None:
         count = len(self.timesteps)
@@ -127,8 +127,8 @@ _fingerprints: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 def fingerprint(network: nn.Module) -> str:
     """Return sixteen hexadecimal digits that identify a network's weights; computed once for each module.
 
-    It is the hash of the weights as bfloat16, so that it is the same for a file loaded as float32, float16 or bfloat16,
-    compiled or not. It is empty where the weights are offloaded and cannot be read.
+    It is the hash of the weights rounded to float16 and then to bfloat16, so that it is the same for a file loaded as
+    float32, float16 or bfloat16, compiled or not. It is empty where the weights are offloaded and cannot be read.
     """
     if network not in _fingerprints:
         digest = hashlib.sha256()

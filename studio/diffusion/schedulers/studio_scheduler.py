@@ -1,7 +1,6 @@
 """StudioScheduler: multistep DPM-Solver++ behind the interface of diffusers, and the plans that the studio runs by.
 
-The pure half (`plan`, with the arithmetic in `sampling_plan`) keeps no state, so that pictures at different steps can
-share one network call. `StudioScheduler.step` is the same update for stock diffusers pipelines.
+The stateless part is `plan`, with the arithmetic in `sampling_plan`: pictures at different steps can share one network call. `StudioScheduler.step` is the same update for stock diffusers pipelines.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
             {key: value for key, value in config_dict.items() if key != "_use_default_values"}, **kwargs
         )
 
-    # ---- the pure half ----
+    # ---- the stateless part ----
 
     def plan(
         self,
