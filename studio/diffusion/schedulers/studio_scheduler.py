@@ -1,6 +1,7 @@
 """StudioScheduler: multistep DPM-Solver++ behind the interface of diffusers, and the plans that the studio runs by.
 
-The stateless part is `plan`, with the arithmetic in `sampling_plan`: pictures at different steps can share one network call. `StudioScheduler.step` is the same update for stock diffusers pipelines.
+The stateless part is `plan`, with the arithmetic in `sampling_plan`: pictures at different steps can share one network
+call. `StudioScheduler.step` is the same update for stock diffusers pipelines.
 """
 
 from __future__ import annotations
