@@ -33,6 +33,7 @@ MAX_SEED = 2**32 - 1
 MAX_STEPS = 1000
 MAX_GUIDANCE = 30.0
 MAX_COUNT = 9
+MAX_CLIP_SKIP = 12
 MAX_NOISE_LEVEL = 0.3
 MAX_MASK_MARGIN = 256  # px by which a mask may grow, shrink or fade out
 MAX_SIGMA = 100.0  # standard deviation of noise, in levels of 255
@@ -50,6 +51,10 @@ class BaseRequest:
     steps: 1 to 1000.
     guidance: 0 to 30; 1 means no guidance.
     sampler: a sampler of the model.
+    spacing: how the sampler spaces its steps, one of the model's; "" means as the model's scheduler does.
+    clip_skip: 0 to 12, last layers of the text encoder that are left out, where the model can.
+    guidance_rescale: 0 to 1, how far the guided prediction gets the spread of the conditional one (Lin et al. 2023,
+        "Common Diffusion Noise Schedules and Sample Steps are Flawed", eq. 15-16), where the model can.
     seed: 0 to 2**32 - 1.
     model_id: the model that runs the request; "" means the default model.
     """
@@ -63,6 +68,9 @@ class BaseRequest:
     steps: int = 10
     guidance: float = 3.0
     sampler: str = "studio"
+    spacing: str = ""
+    clip_skip: int = 0
+    guidance_rescale: float = 0.0
     seed: int = 0
     model_id: str = ""
 
@@ -73,6 +81,9 @@ class BaseRequest:
         check_int("steps", self.steps, 1, MAX_STEPS)
         check_number("guidance", self.guidance, 0.0, MAX_GUIDANCE)
         check_text("sampler", self.sampler)
+        check_text("spacing", self.spacing)
+        check_int("clip skip", self.clip_skip, 0, MAX_CLIP_SKIP)
+        check_number("guidance rescale", self.guidance_rescale, 0.0, 1.0)
         check_int("seed", self.seed, 0, MAX_SEED)
         check_text("model", self.model_id)
 
@@ -100,6 +111,10 @@ class TextToImage(BaseRequest):
     style, background: a style and a background of the model, or "any"; both are added to the prompt.
     randomize_style: the seed of each picture chooses the style and the background that are left open.
     resolution: the shorter side of the result in px, one of the model's; None lets the model choose.
+    width, height: size of the result in px, for a model that takes any size; None means the model's own, or the
+        picture's.
+    refiner: a second model that takes the last steps, where the model can hand over to one; "" means none.
+    refiner_start: above 0, below 1: share of the noise schedule after which the refiner goes on.
     image: a picture to vary, up to 16 megapixels; results have its size.
     strength: above 0, at most 1: how much of the picture may change. Ignored without an image.
     one_pass: guide by the network's own input, in half the time, where the model can.
@@ -114,6 +129,10 @@ class TextToImage(BaseRequest):
     background: str = field(default=ANY, kw_only=True)
     randomize_style: bool = field(default=False, kw_only=True)
     resolution: int | None = field(default=None, kw_only=True)
+    width: int | None = field(default=None, kw_only=True)
+    height: int | None = field(default=None, kw_only=True)
+    refiner: str = field(default="", kw_only=True)
+    refiner_start: float = field(default=0.8, kw_only=True)
     image: Image.Image | None = field(default=None, hash=False, kw_only=True)
     strength: float = field(default=0.6, kw_only=True)
     one_pass: bool = field(default=False, kw_only=True)
@@ -129,6 +148,11 @@ class TextToImage(BaseRequest):
         check_positive("strength", self.strength, 1.0)
         if self.resolution is not None:
             check_int("output size", self.resolution, 1, MAX_SIDE)
+        for name in ("width", "height"):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), 1, MAX_SIDE)
+        check_text("refiner", self.refiner)
+        check_number("start of the refiner (refiner_start)", self.refiner_start, 0.01, 0.99)
         if self.image is not None:
             object.__setattr__(self, "image", check_image("picture", self.image))
 
@@ -145,6 +169,7 @@ class Inpaint(BaseRequest):
     feather: 0 to 256, px outside the mask over which the new pixels fade out; at 0 no pixel outside changes.
     invert: repaint where the mask is black.
     area: "painted", a square around the mask, or "whole", the whole picture.
+    strength: above 0, at most 1: how much of the repainted area may change, where the model can begin from it.
 
     Pictures are copied. Requests are equal if their fields and the pixels of their pictures are. Raises InvalidRequest,
     also if the mask is empty.
@@ -164,6 +189,7 @@ class Inpaint(BaseRequest):
     feather: int = field(default=0, kw_only=True)
     invert: bool = field(default=False, kw_only=True)
     area: str = field(default="painted", kw_only=True)
+    strength: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         self._check()
@@ -173,6 +199,7 @@ class Inpaint(BaseRequest):
         check_int("feather", self.feather, 0, MAX_MASK_MARGIN)
         check_choice("area", self.area, tuple(AREAS))
         check_bool("Invert mask", self.invert)
+        check_positive("strength", self.strength, 1.0)
         object.__setattr__(self, "image", check_image("picture", self.image))
         object.__setattr__(self, "mask", check_image("mask", self.mask, normalize_mask))
         if self.mask.size != self.image.size:
