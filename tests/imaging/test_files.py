@@ -5,9 +5,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from studio.imaging.files import open_image
-from studio.imaging.modes import normalize_mask
+from studio.imaging.files import open_image, open_mask
+from studio.imaging.png_chunks import drop_large_chunks
 
 
 def encode(picture: Image.Image, kind: str = "PNG", **options) -> io.BytesIO:
@@ -90,8 +91,62 @@ def test_decompression_bomb_is_refused_before_decoding(tmp_path):
         open_image(tmp_path / "bomb.png", "x")
 
 
-def test_masks_are_normalized_as_masks():
-    mask = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    mask.putpixel((1, 1), (0, 0, 0, 255))
-    picture, _ = open_image(encode(mask), "The mask", normalize_mask)
-    assert picture.mode == "L" and picture.getpixel((1, 1)) == 255 and picture.getpixel((0, 0)) == 0
+def test_a_mask_says_how_it_was_read():
+    layer = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    layer.putpixel((1, 1), (0, 0, 0, 255))
+    mask, notes = open_mask(encode(layer))
+    assert mask.getpixel((1, 1)) == 255 and mask.getpixel((0, 0)) == 0
+    assert notes == ("The mask has a clear background: its opaque part is repainted.",)
+    assert open_mask(encode(Image.new("L", (4, 4), 255)))[1] == ("White is repainted.",)
+
+
+EXIF_FAULTS = (
+    b"",
+    b"II",
+    b"Exif",
+    b"MM\0*",
+    b"II*\0\xff\xff\xff\xff",
+    b"no exif",
+    b"II*\0\x08\0\0\0\xff\xff" + b"\1" * 24,
+)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_pictures_with_unreadable_exif_are_read(kind):
+    for exif in EXIF_FAULTS:
+        for data in (exif, b"Exif\0\0" + exif):
+            picture, _ = open_image(encode(Image.new("RGB", (40, 20)), kind, exif=data))
+            assert picture.size == (40, 20), (kind, data)
+
+
+def test_large_profiles_and_texts_are_passed_over():
+    values = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    texts = PngInfo()
+    texts.add_text("workflow", "x" * 1_200_000, zip=True)
+    translated = PngInfo()
+    translated.add_itxt("XML:com.adobe.xmp", "y" * 1_200_000, "en", "translated", zip=True)
+    small = PngInfo()
+    small.add_itxt("note", "z" * 100, zip=True)
+    for options in ({"icc_profile": b"p" * 3_000_000}, {"pnginfo": texts}, {"pnginfo": translated}, {"pnginfo": small}):
+        picture, notes = open_image(encode(Image.fromarray(values), **options))
+        assert np.array_equal(np.asarray(picture), values) and not notes
+
+
+def test_only_large_chunks_are_dropped():
+    info = PngInfo()
+    info.add_text("workflow", "x" * 1_200_000, zip=True)
+    info.add_text("parameters", "a cat")
+    data = encode(Image.new("RGB", (3, 3)), pnginfo=info).read()
+    with Image.open(io.BytesIO(drop_large_chunks(data))) as image:
+        assert image.text == {"parameters": "a cat"}
+    assert drop_large_chunks(drop_large_chunks(data)) is None
+    assert drop_large_chunks(b"GIF89a") is None
+    assert drop_large_chunks(data[:20]) is None  # cut short inside its first chunk
+
+
+def test_a_phone_picture_of_several_images_is_not_animated():
+    file = encode(Image.new("RGB", (8, 6), "red"), "MPO", save_all=True, append_images=[Image.new("RGB", (4, 3))])
+    with Image.open(file) as image:
+        assert image.format == "MPO" and image.n_frames == 2
+    picture, notes = open_image(file)
+    assert picture.size == (8, 6) and not notes

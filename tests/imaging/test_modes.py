@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.imaging.modes import bleed_colors, flatten_alpha, normalize_image, normalize_mask
+from studio.imaging.modes import bleed_colors, flatten_alpha, normalize_image, normalize_mask, read_mask
 
 COLOURS = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8))
 
@@ -66,13 +66,60 @@ def test_palette_with_a_transparent_colour_has_alpha():
     assert alpha[0, 0] == 0 and (alpha.flat[1:] == 255).all()
 
 
-def test_masks_use_alpha_if_transparent_else_luminance():
-    assert normalize_mask(Image.new("RGB", (3, 3), "white")).getextrema() == (255, 255)
-    assert normalize_mask(Image.new("RGBA", (3, 3), "white")).getextrema() == (255, 255)
-    layer = Image.new("RGBA", (3, 3), (255, 255, 255, 0))
-    layer.putpixel((1, 1), (0, 0, 0, 200))
-    assert normalize_mask(layer).getpixel((1, 1)) == 200 and normalize_mask(layer).getpixel((0, 0)) == 0
-    assert normalize_mask(Image.new("1", (3, 3), 1)).getextrema() == (255, 255)
+def make_mask(mode: str = "RGBA") -> Image.Image:
+    """Return a black mask (64 x 48) with a white square of 20 x 20 px."""
+    mask = Image.new("RGBA", (64, 48), (0, 0, 0, 255))
+    mask.paste((255, 255, 255, 255), (10, 10, 30, 30))
+    return mask.convert(mode)
+
+
+def count_painted(mask: Image.Image) -> int:
+    return int((np.asarray(normalize_mask(mask)) >= 128).sum())
+
+
+def test_black_and_white_masks_are_read_by_lightness_whatever_their_alpha():
+    one_pixel = make_mask()
+    one_pixel.putpixel((63, 47), (0, 0, 0, 254))
+    corners = make_mask()
+    for place in ((0, 0), (63, 0), (0, 47), (63, 47)):
+        corners.putpixel(place, (0, 0, 0, 0))
+    white_corner = make_mask()
+    white_corner.putpixel((0, 0), (255, 255, 255, 0))  # a clear pixel is not painted, whatever colour it hides
+    clear_half = make_mask()
+    clear_half.paste((0, 0, 0, 0), (32, 0, 64, 48))
+    gray = make_mask("LA")
+    gray.putpixel((5, 5), (0, 10))
+    palette = make_mask("RGB").quantize(4)
+    dim = make_mask()
+    dim.putalpha(254)
+    off_white = Image.new("RGBA", (64, 48), (25, 20, 20, 255))
+    off_white.paste((230, 225, 230, 255), (10, 10, 30, 30))
+    off_white.putpixel((0, 0), (0, 0, 0, 0))
+    for mask in (one_pixel, corners, white_corner, clear_half, gray, palette, dim, off_white, make_mask("1")):
+        assert count_painted(mask) == 400 and read_mask(mask)[1] == "lightness", mask
+    turned = make_mask().rotate(5, resample=Image.Resampling.BICUBIC)
+    assert 380 <= count_painted(turned) <= 420 and read_mask(turned)[1] == "lightness"
+    assert count_painted(Image.new("RGBA", (3, 3), "white")) == 9 and count_painted(Image.new("RGB", (3, 3))) == 0
+
+
+def test_strokes_on_a_clear_layer_are_read_by_alpha():
+    rainbow = [(255, 0, 0, 255), (255, 255, 0, 255), (0, 0, 255, 255), (0, 160, 0, 255)]
+    for colors in ([(0, 0, 0, 255)], [(255, 255, 255, 255)], [(230, 0, 60, 200)], rainbow):
+        layer = Image.new("RGBA", (64, 48), (255, 255, 255, 0))
+        for i, color in enumerate(colors):
+            layer.paste(color, (10 + 5 * i, 10, 30 if len(colors) == 1 else 15 + 5 * i, 30))
+        assert count_painted(layer) == 400 and read_mask(layer)[1] == "opaque", colors
+    assert count_painted(Image.new("RGBA", (3, 3), (0, 0, 0, 0))) == 0
+
+
+def test_the_erased_part_of_a_photograph_is_painted():
+    values = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    photograph = Image.fromarray(values).convert("RGBA")
+    photograph.paste((0, 0, 0, 0), (10, 10, 30, 30))
+    assert count_painted(photograph) == 400 and read_mask(photograph)[1] == "erased"
+    gray = Image.fromarray(values).convert("L").convert("LA")
+    gray.paste((0, 0), (10, 10, 30, 30))
+    assert count_painted(gray) == 400 and read_mask(gray)[1] == "erased"
 
 
 def test_hidden_colours_become_those_nearby():

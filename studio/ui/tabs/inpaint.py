@@ -12,8 +12,7 @@ from PIL import Image
 from studio.engine.job import Picture
 from studio.engine.requests import Inpaint
 from studio.imaging.canvas import extend_canvas, pan, zoom_out
-from studio.imaging.files import open_image
-from studio.imaging.modes import normalize_mask
+from studio.imaging.files import open_image, open_mask
 from studio.services.build_request import build_request, random_seed
 from studio.services.comparison import change_sentence
 from studio.services.context import AppContext
@@ -91,7 +90,7 @@ class InpaintTab:
 
     def load_mask(self, visitor: Visitor, *, path: str | None) -> Updates:
         with uploaded_file(path) as file:
-            mask, notes = open_image(file, file.name, normalize_mask)
+            mask, notes = open_mask(file, file.name)
         self._draft.set_mask(visitor.owner, mask)
         return self._show_draft(visitor.owner, *notes)
 
