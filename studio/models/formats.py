@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,6 +19,38 @@ MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 
 class ModelError(RuntimeError):
     """A model that cannot be loaded. Its text is for the person who named it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor in a safetensors header. start, end: bytes from the end of the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """The head of a safetensors file. length: in bytes, with the 8 bytes that hold its length."""
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    length: int
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file. Raises ModelError with one sentence."""
+    raise NotImplementedError
+
+
+def component_weights(folder: Path, component: str) -> tuple[Path, ...]:
+    """Return the safetensors files of a component (shards in order): plain ones, else those of the fp16 variant.
+
+    Raises ModelError with one sentence.
+    """
+    raise NotImplementedError
 
 
 @dataclass(frozen=True)
