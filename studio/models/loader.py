@@ -3,10 +3,46 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from studio.models.catalog import ModelEntry
 from studio.models.formats import ModelError, check_model_folder
+from studio.models.placement import Placement
+
+
+@dataclass(kw_only=True)
+class LoadedModel:
+    """A latent diffusion model in memory. Modules are in evaluation mode and need no gradients.
+
+    text_encoders, tokenizers: one or two, in the order of the embeddings; the SDXL refiner has the second alone.
+    scheduler_class, scheduler_config: the model's own scheduler, with the prediction type of its identity.
+    extra: "low_res_scheduler": the scheduler that adds noise to the input of the x4 upscaler;
+        "pipeline": the other fields of model_index.json, such as force_zeros_for_empty_prompt.
+    bytes: of the weights in memory.
+    """
+
+    entry: ModelEntry
+    unet: Any
+    vae: Any
+    text_encoders: tuple[Any, ...]
+    tokenizers: tuple[Any, ...]
+    scheduler_class: type
+    scheduler_config: Mapping[str, Any]
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    placement: Placement
+    bytes: int
+
+    def reduce_memory(self) -> str | None:
+        """Apply the next setting that needs less memory. Return its sentence, or None if there is none."""
+        raise NotImplementedError
+
+
+def load_latent(entry: ModelEntry, placement: Placement) -> LoadedModel:
+    """Load a model of the catalog that is not of the bundled kind. Raises ModelError with one sentence."""
+    raise NotImplementedError
 
 
 def load_pipeline(folder: str | Path, device: str = "auto") -> Any:
