@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from studio.engine.job import Job, JobRejected, Picture, State, StoredJob
 from studio.engine.requests import Inpaint, Request, SuperResolve
 from studio.engine.resolved import ResolvedRequest
-from studio.engine.trace import Trace
+from studio.engine.trace import Trace, TraceModel
 from studio.models.families.studio import read_capabilities
 
 MODEL = Path(__file__).resolve().parents[1] / "assets" / "model"
@@ -164,6 +164,7 @@ class FakeBackend:
     calls_per_step: int = 1  # of super-resolution
     gate: threading.Semaphore | None = None  # each call waits for a permit
     device: str = "cpu"
+    trace_model: TraceModel = field(default_factory=TraceModel)
     begun: int = 0  # network calls, with the one that waits at the gate
     calls: list[int] = field(default_factory=list)  # pictures in each network call
     served: list[tuple[tuple[str, int], ...]] = field(default_factory=list)  # (caption, seed) of these pictures

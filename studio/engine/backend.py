@@ -11,10 +11,14 @@ from typing import Any, Protocol
 from PIL import Image
 
 from studio.engine.resolved import ResolvedRequest
+from studio.engine.trace import TraceModel
 
 
 class StepRecord(Protocol):
-    """What one step of a picture computed. Arrays (C, H, W), float32, never written to again."""
+    """What one step of a picture computed, x_t = alpha x0 + sigma eps with alpha^2 + sigma^2 = 1.
+
+    Arrays (C, H, W) in the model's own space, float32, never written to again.
+    """
 
     @property
     def x_t(self) -> Any: ...
@@ -36,7 +40,7 @@ class StageInfo(Protocol):
     """What a trace stores of a stage: a part of the run with one size, task and condition."""
 
     @property
-    def condition(self) -> Any | None: ...  # (7, H, W), what the network is conditioned on; None: nothing to show
+    def condition(self) -> Any | None: ...  # (K, H, W), further channels of the network's input; None: there are none
     @property
     def task(self) -> int | None: ...
     @property
@@ -75,6 +79,8 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str: ...  # "cpu", "cuda:0" ...
+    @property
+    def trace_model(self) -> TraceModel: ...  # what the arrays of its rows' records mean
 
     def prepare(self, resolved: ResolvedRequest) -> Sequence[Row]:
         """Return one row per picture, in the order of `resolved.seeds`."""

@@ -239,7 +239,9 @@ class Engine:
         job, slots = active.job, list[Slot]()
         try:
             for row in backend.prepare(job.resolved):
-                recorder = TraceRecorder(row, self._budget) if self._traces and job.saved else None
+                recorder = None
+                if self._traces and job.saved:
+                    recorder = TraceRecorder(row, self._budget, backend.trace_model)
                 slots.append(self._batcher.add(row, active, recorder))
             self._table.set_slots(active, slots, _notes(backend, job.resolved))
         except Exception as problem:  # one bad job must not end the engine

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from studio.engine.backend import Row, StageInfo, StepRecord
-from studio.engine.trace import Floats, Trace, TraceStage
+from studio.engine.trace import Floats, Trace, TraceModel, TraceStage
 
 MAX_KEPT_STEPS = 64  # of a run; of a longer one every second, fourth, ... and the ends of its stages
-MAX_TRACE_BYTES = 32_000_000  # of one picture; one of more than about 0.4 megapixels leaves no trace
+MAX_TRACE_BYTES = 32_000_000  # of one picture; RGB of more than about 0.4 megapixels leaves no trace
 MAX_TOTAL_BYTES = 256_000_000  # of all traces in progress; a row that would exceed it is not recorded
 FLOAT_BYTES = 4
 
@@ -67,18 +67,22 @@ class _KeptStep:
 class _KeptStage:
     """What the network calls of a stage are conditioned on."""
 
-    condition: Any | None  # (7, H, W)
+    condition: Any | None  # (K, H, W)
     task: int | None
     noise_level: float
     bytes: int
 
 
 class TraceRecorder:
-    """Records one row: call `record` after each of its steps, `trace` at the end, and `close` in any case."""
+    """Records one row: call `record` after each of its steps, `trace` at the end, and `close` in any case.
 
-    def __init__(self, row: Row, budget: ByteBudget) -> None:
+    model: that denoises the row.
+    """
+
+    def __init__(self, row: Row, budget: ByteBudget, model: TraceModel | None = None) -> None:
         self._row = row
         self._budget = budget
+        self._model = model or TraceModel()
         self._kept: list[_KeptStep] = []
         self._stages: list[_KeptStage] = []
         self._last_stage: StageInfo | None = None
@@ -97,7 +101,7 @@ class TraceRecorder:
         shape = tuple(record.x_t.shape)
         if not self._stages or stage is not self._last_stage or shape != self._shape:
             self._last_stage, self._shape = stage, shape
-            self._stages.append(_keep_stage(stage, shape))
+            self._stages.append(_keep_stage(stage))
             self._held_bytes += self._stages[-1].bytes
         self._add(_keep_step(record, len(self._stages) - 1, self._row.step - 1))
         while len(self._kept) > MAX_KEPT_STEPS or self._held_bytes > MAX_TRACE_BYTES:
@@ -159,7 +163,7 @@ class TraceRecorder:
                     noise_level=stage.noise_level,
                 )
             )
-        return Trace(tuple(stages), self._row.num_steps, self._row.seed)
+        return Trace(tuple(stages), self._row.num_steps, self._row.seed, self._model)
 
     def close(self) -> None:
         """Forget all steps and return their bytes to the budget."""
@@ -188,12 +192,12 @@ def _keep_step(record: StepRecord, stage: int, step: int) -> _KeptStep:
     )
 
 
-def _keep_stage(stage: StageInfo | None, shape: tuple[int, ...]) -> _KeptStage:
-    """Read what a stage is conditioned on. shape: of its pictures, (3, H, W)."""
-    condition = None if stage is None else stage.condition
-    size = 0 if condition is None else FLOAT_BYTES * 7 * math.prod(shape[1:])
+def _keep_stage(stage: StageInfo | None) -> _KeptStage:
+    """Read what a stage is conditioned on."""
     if stage is None:
         return _KeptStage(None, None, 0.0, 0)
+    condition = stage.condition
+    size = 0 if condition is None else FLOAT_BYTES * math.prod(condition.shape)
     return _KeptStage(condition, None if stage.task is None else int(stage.task), float(stage.noise_level), size)
 
 

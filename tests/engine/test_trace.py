@@ -9,7 +9,7 @@ from safetensors.numpy import save
 from studio.engine import recorder as recorder_module
 from studio.engine.recorder import MAX_KEPT_STEPS, MAX_TOTAL_BYTES, MAX_TRACE_BYTES, ByteBudget, TraceRecorder
 from studio.engine.requests import TextToImage
-from studio.engine.trace import FORMAT, Trace
+from studio.engine.trace import FORMAT, FORMAT_1, Trace, TraceModel
 from tests.fakes import FakeBackend, FakeRow, resolve
 
 
@@ -32,6 +32,9 @@ def recorded(
 
 def assert_equal(left: Trace, right: Trace) -> None:
     assert (left.num_steps, left.seed, len(left.stages)) == (right.num_steps, right.seed, len(right.stages))
+    assert (left.model.id, left.model.space) == (right.model.id, right.model.space)
+    assert left.model.scheduler_config == right.model.scheduler_config
+    assert np.array_equal(left.model.preview, right.model.preview)
     for a, b in zip(left.stages, right.stages, strict=True):
         assert (a.task, a.noise_level) == (b.task, b.noise_level)
         assert a.arrays().keys() == b.arrays().keys()
@@ -83,6 +86,66 @@ def test_a_run_that_changes_its_size_has_stages():
     assert [len(stage.step) for stage in trace.stages] == [4, 5]
     assert [step.x_t.shape for step in trace.steps] == [(3, 64, 64)] * 4 + [(3, 128, 128)] * 5
     assert trace.steps[3].next_x_t is None and trace.steps[4].step == 4
+
+
+PREVIEW = np.linspace(-0.3, 0.4, 15, dtype=np.float32).reshape(5, 3)
+LATENT = TraceModel(
+    id="sd",
+    space="latent",
+    preview=PREVIEW,
+    scheduler_config={"prediction_type": "v_prediction", "beta_start": 0.00085},
+)
+
+
+def recorded_latents(side: int = 64, steps: int = 3, channels: int = 4) -> Trace | None:
+    """Return the trace of a guided run in a latent space."""
+    random = np.random.default_rng(0)
+    row = SimpleNamespace(step=0, num_steps=steps, record=None, seed=8, stage_info=None)
+    recorder = TraceRecorder(row, ByteBudget(), LATENT)
+    for step in range(steps):
+        x_t, x0, difference = random.standard_normal((3, channels, side, side), np.float32)
+        numbers = {"timestep": 900.0 - step, "alpha": 0.6, "sigma": 0.8, "guidance_scale": 7.5}
+        row.record = SimpleNamespace(x_t=x_t, pred_original_sample=x0, guidance_difference=difference, **numbers)
+        row.step = step + 1
+        recorder.record()
+    return recorder.trace()
+
+
+def test_latents_survive_their_bytes():
+    trace = recorded_latents(side=8)
+    again = Trace.from_bytes(trace.to_bytes())
+    assert_equal(again, trace)
+    assert again.model.space == "latent" and again.model.channels == 4 and again.stages[0].x_t.shape == (3, 4, 8, 8)
+
+
+def test_a_guided_step_of_512_px_takes_196_kilobytes():
+    trace = recorded_latents(side=64)
+    assert trace.bytes // 3 == pytest.approx(4 * 64 * 64 * 4 * 3, abs=100)
+
+
+def test_a_guided_run_of_1024_px_in_30_steps_is_kept_whole():
+    assert len(recorded_latents(side=128, steps=30).steps) == 30
+
+
+def test_a_trace_has_the_channels_of_its_model():
+    with pytest.raises(ValueError, match="has 16 channels; it must have 4"):
+        recorded_latents(side=8, channels=16)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"space": "hsv"},
+        {"space": "latent"},
+        {"preview": PREVIEW},
+        {"space": "latent", "preview": PREVIEW[:, :2]},
+        {"space": "latent", "preview": np.full_like(PREVIEW, np.inf)},
+        {"space": "latent", "preview": PREVIEW.astype(np.float64)},
+    ],
+)
+def test_a_model_without_a_meaning_is_refused(fields):
+    with pytest.raises(ValueError, match="of a trace|preview matrix"):
+        TraceModel(**fields)
 
 
 class StagedRow(FakeRow):
@@ -201,10 +264,12 @@ def test_a_view_does_not_keep_its_whole_batch():
 def test_other_bytes_are_refused():
     trace, _ = recorded(3)
     data = trace.to_bytes()
-    about = json.dumps({"format": FORMAT, "num_steps": 1, "seed": None, "stages": [{}]})
+    rgb = {"id": "", "space": "rgb", "channels": 3, "preview": None, "scheduler_config": None}
+    about = json.dumps({"format": FORMAT, "num_steps": 1, "seed": None, "model": rgb, "stages": [{}]})
     other = json.dumps({"format": "another", "num_steps": 1, "seed": None, "stages": []})
     arrays = {f"0.{name}": array for name, array in trace.stages[0].arrays().items()}
-    full = {"format": FORMAT, "num_steps": 3, "seed": 4, "stages": [{"task": None, "noise_level": 0.0}]}
+    first = {"format": FORMAT_1, "num_steps": 3, "seed": 4, "stages": [{"task": None, "noise_level": 0.0}]}
+    full = first | {"format": FORMAT, "model": rgb}
     wrong = [
         b"",
         b"\x89PNG\r\n",
@@ -224,8 +289,14 @@ def test_other_bytes_are_refused():
         save(arrays | {"0.x_t": np.zeros((3, 3, 64, 64))}, {"trace": json.dumps(full)}),
         save(arrays | {"0.step": np.array([2, 1, 0])}, {"trace": json.dumps(full)}),
         save(arrays, {"trace": json.dumps(full | {"num_steps": "many"})}),
+        save(arrays, {"trace": json.dumps(first | {"format": FORMAT})}),
+        save(arrays, {"trace": json.dumps(full | {"model": rgb | {"space": "latent"}})}),
+        save(arrays, {"trace": json.dumps(full | {"model": rgb | {"space": "latent", "preview": PREVIEW.tolist()}})}),
+        save(arrays, {"trace": json.dumps(full | {"model": rgb | {"space": "latent", "preview": [[1, 2], [3]]}})}),
+        save(arrays, {"trace": json.dumps(full | {"model": rgb | {"scheduler_config": 3}})}),
     ]
-    Trace.from_bytes(save(arrays, {"trace": json.dumps(full)}))
+    for about in (full, first):  # the earlier format still opens
+        assert_equal(Trace.from_bytes(save(arrays, {"trace": json.dumps(about)})), trace)
     for bad in wrong:
         with pytest.raises(ValueError):
             Trace.from_bytes(bad)

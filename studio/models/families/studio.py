@@ -14,6 +14,7 @@ from PIL import Image
 
 from studio.engine.requests import Denoise, Inpaint, SuperResolve, TextToImage
 from studio.engine.resolved import ResolvedRequest
+from studio.engine.trace import TraceModel
 from studio.models.capabilities import Capabilities
 from studio.models.formats import read_json, read_model_info
 from studio.models.loader import load_pipeline
@@ -79,13 +80,13 @@ def read_capabilities(folder: str | Path) -> Capabilities:
 
 def load_backend(folder: str | Path, device: str = "auto") -> StudioBackend:
     """Load the backend of a model folder; see `load_pipeline`. Raises ModelError."""
-    return StudioBackend(load_pipeline(folder, device))
+    return StudioBackend(load_pipeline(folder, device), Path(folder).resolve().name)
 
 
 class StudioBackend:
     """The engine's `Backend` protocol over a StudioTextToImagePipeline and the three others of its components."""
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, model_id: str = "") -> None:
         from studio.diffusion.guidance import STYLE_EMPHASIS
         from studio.diffusion.pipelines import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
 
@@ -94,6 +95,7 @@ class StudioBackend:
         self._inpaint = StudioInpaintPipeline(**pipeline.components)
         self._upscale = StudioUpscalePipeline(**pipeline.components)
         self._denoise = StudioDenoisePipeline(**pipeline.components)
+        self.trace_model = TraceModel(id=model_id)
         self._tokenizer = threading.Lock()  # a fast tokenizer stores settings of a call: one thread at a time
 
     @property
