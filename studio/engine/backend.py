@@ -1,11 +1,11 @@
-"""The interface between the engine and a model: rows, and the backend that advances them.
+"""The interfaces between the engine and models: rows, the backend that advances them, and the loaded models.
 
 Arrays may be tensors or NumPy arrays; this module imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any, Protocol
 
 from PIL import Image
@@ -53,21 +53,23 @@ class Row(Protocol):
     @property
     def seed(self) -> int | None: ...
     @property
-    def step(self) -> int: ...  # steps taken
+    def step(self) -> int: ...  # denoising steps taken
     @property
-    def progress(self) -> float: ...  # steps taken, with the finished part of a step that takes several network calls
+    def num_steps(self) -> int: ...  # denoising steps in all
     @property
-    def num_steps(self) -> int: ...  # steps in all
+    def progress(self) -> float: ...  # finished share of all calls, encoding and decoding included: 0 to 1, rising
     @property
-    def finished(self) -> bool: ...
+    def finished(self) -> bool: ...  # all calls are made
     @property
-    def call_key(self) -> Hashable: ...  # opaque: only rows with equal keys share a network call
+    def call_key(self) -> Hashable: ...  # opaque: only rows with equal keys share a network call; not of two models
     @property
     def call_rows(self) -> int: ...  # network rows of this picture in the next call
     @property
     def record(self) -> StepRecord | None: ...  # of the last step
     @property
     def stage_info(self) -> StageInfo | None: ...  # of the next step; the same object for as long as the stage lasts
+    @property
+    def notes(self) -> Sequence[str]: ...  # a sentence for its owner about each thing that went another way
 
     def preview(self) -> Any | None:
         """Return the picture as predicted now, RGB (3, H, W) in about [-1, 1]; None before the first step. Cheap."""
@@ -87,7 +89,7 @@ class Backend(Protocol):
         ...
 
     def denoise_step(self, rows: Sequence[Any]) -> None:
-        """Make one network call for rows with one `call_key`. Each row advances by a step, or by a part of one.
+        """Make one network call for rows with one `call_key`. The progress of each row rises.
 
         Returns when the call is done, also on a GPU, because its time is measured. If it raises, the rows are as
         before the call; `is_out_of_memory` recognizes the exception where a smaller call may succeed.
@@ -100,6 +102,50 @@ class Backend(Protocol):
 
     def truncated(self, text: str) -> str:
         """Return the end of the text that the model does not read, "" if it reads all of it."""
+        ...
+
+    def reduce_memory(self) -> str | None:
+        """Choose the next setting that needs less memory, and return a sentence about it; None if there is none.
+
+        Called after a call for a single row that did not fit into memory. Rows in progress go on.
+        """
+        ...
+
+
+class Models(Protocol):
+    """The models that the engine runs, some of them loaded. The engine decides which, and when.
+
+    Methods raise an exception with a sentence where a model cannot be loaded. All but `load` take moments. One thread
+    calls `make_room`, one at a time calls `load`, any may call the others.
+    """
+
+    @property
+    def default_id(self) -> str: ...  # of the model that is loaded first
+
+    @property
+    def loaded(self) -> Sequence[str]: ...  # ids of the loaded models
+
+    def claim_thread(self) -> None:
+        """Called once, before anything is loaded, in the thread that will make the network calls."""
+        ...
+
+    def get(self, model_id: str) -> Backend | None:
+        """Return a loaded model, None if it is not loaded."""
+        ...
+
+    def fits(self, model_ids: Collection[str], in_use: Collection[str]) -> bool:
+        """Return whether these models can be loaded together beside those in use.
+
+        False only if that changes once fewer models are in use.
+        """
+        ...
+
+    def make_room(self, model_ids: Collection[str], in_use: Collection[str]) -> None:
+        """Evict models until these fit: the least recently used first, none of these, and none in use."""
+        ...
+
+    def load(self, model_id: str) -> None:
+        """Load a model that there is room for. It may take minutes."""
         ...
 
 

@@ -18,6 +18,7 @@ class ResolvedRequest:
 
     request: Request
     model_id: str  # of the model that runs it
+    model_ids: tuple[str, ...]  # of all models that it needs, the main model first
     settings: dict[str, Any]  # `request.settings()`; read only
     caption: str  # the full prompt as requested, style and background included
     captions: tuple[str, ...]  # the text that the model reads, one per picture

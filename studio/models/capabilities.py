@@ -115,6 +115,7 @@ class Capabilities:
         return ResolvedRequest(
             request=request,
             model_id=self.model_id,
+            model_ids=(self.model_id,),
             settings=request.settings(),
             caption=caption,
             captions=tuple(captions),
