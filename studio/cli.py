@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     from studio.engine.job import JobRejected
     from studio.library.store import Library
     from studio.models.families.studio import StudioBackend, load_backend, read_capabilities
-    from studio.models.formats import read_model_info
+    from studio.models.folders import read_model_info
     from studio.models.loader import reserve_torch_threads
     from studio.server import serve
     from studio.services.context import AppContext

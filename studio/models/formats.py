@@ -1,24 +1,37 @@
-"""Model folders on disk: whether they are whole, and what their headers say. Needs no torch.
+"""Read JSON files and the headers of safetensors files. Needs no torch.
 
-Folders have the diffusers layout. Only safetensors weights are accepted: no pickle and no remote code.
+Anyone may have written these files: each is read up to a limit, and checked before it is used.
 """
 
 from __future__ import annotations
 
 import json
-import struct
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
-PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
-MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+MAX_JSON_BYTES = 8_000_000  # of a config, an index or a header; that of SDXL has 0.3 MB
+MAX_JSON_VALUES = 500_000  # in one of them; the header of SDXL has 25,000
+MAX_DIMENSIONS = 8
+# dtype -> bits, https://github.com/huggingface/safetensors (README, format)
+DTYPE_BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+}
 
 
 class ModelError(RuntimeError):
     """A model that cannot be loaded. Its text is for the person who named it."""
+
+
+class FileDefect(ValueError):
+    """Something wrong with a file. Its text is the end of a sentence: "is cut short"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,164 +52,120 @@ class Header:
     metadata: Mapping[str, str]
     length: int
 
-
-def read_header(path: Path) -> Header:
-    """Read and check the header of a safetensors file. Raises ModelError with one sentence."""
-    raise NotImplementedError
-
-
-def component_weights(folder: Path, component: str) -> tuple[Path, ...]:
-    """Return the safetensors files of a component (shards in order): plain ones, else those of the fp16 variant.
-
-    Raises ModelError with one sentence.
-    """
-    raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What the files of a model say about it."""
-
-    name: str
-    parameters: int  # in all safetensors files
-    picture_size: int | None  # side in px of a picture, if no other size is requested
-
     @property
-    def size(self) -> str:
-        """The number of parameters for people: "11.5 M"."""
-        count = float(self.parameters)
-        for unit in ("", " k", " M"):
-            if count < 1000:
-                return f"{count:.3g}{unit}"
-            count /= 1000
-        return f"{count:.3g} G"
-
-
-def read_model_info(folder: str | Path) -> ModelInfo:
-    """Return the name, the parameters and the picture size of a model folder; never raises.
-
-    The name is the title of its model card, else the folder's name.
-    """
-    folder = Path(folder)
-    name = folder.resolve().name
-    try:
-        lines = (folder / "README.md").read_text("utf-8").splitlines()
-        name = next((line[2:].strip() for line in lines if line.startswith("# ")), name)
-    except (OSError, ValueError):
-        pass
-    parameters = 0
-    for path in folder.rglob("*.safetensors"):
-        try:
-            for key, entry in _read_header(path).items():
-                if key != "__metadata__":
-                    parameters += prod(entry["shape"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    try:
-        config = read_json(folder / "unet" / "config.json")
-        picture_size = max(int(config["sample_size"]), int(config.get("window_size", 0)))
-    except (OSError, ValueError, KeyError, TypeError):
-        picture_size = None
-    return ModelInfo(name, parameters, picture_size)
-
-
-def check_model_folder(folder: str | Path) -> list[str]:
-    """Return a sentence for each problem of a model folder; none if it can be loaded."""
-    folder = Path(folder)
-    if not folder.exists():
-        return [f"The model folder {folder} does not exist."]
-    if not folder.is_dir():
-        return [f"The model {folder} is not a folder."]
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    problems: list[str] = []
-    for path in files:
-        if path.suffix.lower() in PICKLE_SUFFIXES:
-            problems.append(
-                f"The model folder {folder} holds a pickle, {path.relative_to(folder)}; pickles can run code, "
-                "only safetensors are read."
-            )
-    try:
-        index = read_json(folder / "model_index.json")
-    except FileNotFoundError:
-        return [*problems, f"The model folder {folder} has no model_index.json, so it is not a diffusers model."]
-    except ValueError:
-        return [*problems, f"The model_index.json of {folder} is cut short or is not JSON."]
-    if index.get("unet") != ["studio.diffusion.unet", "StudioUNet"]:
-        class_name = str(index.get("_class_name") or "")[:60]
-        kind = f"a {class_name}" if class_name else "an unnamed model"
-        problems.append(
-            f"The model folder {folder} holds {kind}; only models of this studio's own kind, StudioUNet, run."
-        )
-    for name, entry in index.items():
-        if _is_component(name, entry):
-            problems += _check_component(folder, name)
-    for path in files:
-        if path.suffix == ".safetensors" and (problem := _check_safetensors(path)):
-            problems.append(f"The file {path.relative_to(folder)} of the model folder {folder} {problem}.")
-    return problems
+    def parameters(self) -> int:
+        """The number of values in all tensors."""
+        return sum(prod(tensor.shape) for tensor in self.tensors.values())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises OSError, and ValueError if it is none."""
-    return _as_object(json.loads(path.read_text("utf-8")))
+    """Return the JSON object in a file. Raises OSError, and FileDefect (a ValueError) if it is none."""
+    return _parse_json(_read(path, MAX_JSON_BYTES + 1))
 
 
-def _as_object(value: Any) -> dict[str, Any]:
+def read_text(path: Path) -> str:
+    """Return the text of a file, at most 1 MB of it. Raises OSError and ValueError."""
+    return _read(path, 1_000_000).decode("utf-8")
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file. Raises ModelError with one sentence."""
+    try:
+        return _read_header(path)
+    except (OSError, FileDefect) as problem:
+        raise ModelError(f"The file {path.parent.name}/{path.name} {describe_defect(problem)}.") from problem
+
+
+def describe_defect(problem: OSError | FileDefect) -> str:
+    """Return the end of a sentence about a file."""
+    if isinstance(problem, OSError):
+        return f"cannot be read: {(problem.strerror or 'unknown reason').lower()}"
+    return str(problem)
+
+
+def _read(path: Path, length: int, start: int = 0) -> bytes:
+    """Return at most `length` bytes of a regular file. Raises OSError and FileDefect."""
+    # Opening a pipe for reading waits for a writer, unless O_NONBLOCK is set.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise FileDefect("is a pipe or a device, not a file")
+        file.seek(start)
+        return file.read(length)
+
+
+def _parse_json(data: bytes) -> dict[str, Any]:
+    """Return the JSON object in `data`. Its limits keep the time and the memory that it takes small."""
+    if len(data) > MAX_JSON_BYTES:
+        raise FileDefect(f"holds more than {MAX_JSON_BYTES // 1_000_000} MB of JSON")
+    if sum(map(data.count, (b"{", b"[", b","))) > MAX_JSON_VALUES:
+        raise FileDefect(f"holds more than {MAX_JSON_VALUES:,} JSON values")
+    try:
+        value = json.loads(data, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+    except FileDefect:
+        raise
+    except RecursionError as problem:
+        raise FileDefect("holds JSON that is nested too deeply") from problem
+    except ValueError as problem:
+        raise FileDefect("is cut short or is not JSON") from problem
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
+        raise FileDefect("is not a JSON object")
     return cast("dict[str, Any]", value)
 
 
-def _is_component(name: str, entry: Any) -> bool:
-    """Return whether an entry of model_index.json names a component: [library, class]."""
-    if name.startswith("_") or not isinstance(entry, list):
-        return False
-    library_and_class = cast("list[Any]", entry)
-    return len(library_and_class) == 2 and library_and_class[1] is not None
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise FileDefect("names an entry twice")
+    return value
 
 
-def _check_component(folder: Path, name: str) -> list[str]:
-    component = folder / name
-    if not component.is_dir():
-        return [f"The model folder {folder} has no {name}, which its model_index.json names."]
-    if not (component / "config.json").exists():
-        return []  # a scheduler or a tokenizer has no weights
-    weights = {path.name for path in component.glob("*.safetensors")}
-    if not weights:
-        return [f"The model folder {folder} has no safetensors weights for {name}."]
-    problems: list[str] = []
-    for index in component.glob("*.safetensors.index.json"):
-        try:
-            shards = {str(shard) for shard in _as_object(read_json(index)["weight_map"]).values()}
-        except (ValueError, KeyError):
-            problems.append(f"The file {name}/{index.name} of the model folder {folder} is cut short or is not JSON.")
-            continue
-        problems += [f"The model folder {folder} has no {name}/{shard}." for shard in sorted(shards - weights)]
-    return problems
+def _refuse_constant(name: str) -> NoReturn:
+    raise FileDefect(f"holds {name}, which is not JSON")
 
 
-def _read_header(path: Path) -> dict[str, Any]:
-    """Return the JSON at the head of a safetensors file: 8 bytes of length (little endian), then that many bytes."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-        if length > MAX_HEADER_BYTES:
-            raise ValueError("header too long")
-        return _as_object(json.loads(file.read(length)))
-
-
-def _check_safetensors(path: Path) -> str | None:
-    """Return what is wrong with a safetensors file, as the end of a sentence; None if its length is right."""
-    with path.open("rb") as file:
-        start = file.read(24)
+def _read_header(path: Path) -> Header:
+    """Read a safetensors header: 8 bytes of length (little endian), then that many bytes of JSON."""
+    start = _read(path, 24)
     if start.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the weights: fetch them with `git lfs pull`"
+        raise FileDefect("is a Git LFS pointer, not the weights: fetch them with `git lfs pull`")
+    length = int.from_bytes(start[:8], "little")
+    size = path.stat().st_size
+    if len(start) < 10 or start[8:9] != b"{" or length > size - 8:
+        raise FileDefect("is cut short or is not safetensors")
+    entries = _parse_json(_read(path, min(length, MAX_JSON_BYTES + 1), start=8))
+    metadata: Any = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in cast("Any", metadata).values()):
+        raise FileDefect("has metadata that are not texts")
+    tensors = {name: _tensor_info(name, entry) for name, entry in entries.items()}
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if tensor.start != end:
+            raise FileDefect(f"has a gap or an overlap in its data at the tensor {quote_name(name)}")
+        end = tensor.end
+    expected = 8 + length + end
+    if size < expected:
+        raise FileDefect(f"is cut short: {size:,} of {expected:,} bytes are there")
+    if size > expected:
+        raise FileDefect(f"has {size - expected:,} bytes too many")
+    return Header(tensors=tensors, metadata=cast("dict[str, str]", metadata), length=8 + length)
+
+
+def _tensor_info(name: str, entry: Any) -> TensorInfo:
+    """Check a tensor's entry. Its bytes must be as many as its shape and dtype say."""
     try:
-        ends = [entry["data_offsets"][1] for key, entry in _read_header(path).items() if key != "__metadata__"]
-        (header_length,) = struct.unpack("<Q", start[:8])
-        expected = 8 + header_length + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, IndexError, struct.error):
-        return "is cut short or is not safetensors"
-    length = path.stat().st_size
-    if length < expected:
-        return f"is cut short: {length:,} of {expected:,} bytes are there"
-    return f"has {length - expected:,} bytes too many" if length > expected else None
+        dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        is_whole = len(entry) == 3 and len(shape) <= MAX_DIMENSIONS
+        for number in (start, end, *(shape if is_whole else ())):
+            is_whole = is_whole and type(number) is int and 0 <= number < 2**48
+        if is_whole and prod(shape) * DTYPE_BITS[dtype] == (end - start) * 8:
+            return TensorInfo(dtype, tuple(shape), start, end)
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise FileDefect(f"has a tensor {quote_name(name)} whose type, shape and length do not agree")
+
+
+def quote_name(name: str) -> str:
+    """Return a name from a file as it stands in a sentence."""
+    text = name if name.isprintable() else ascii(name)[1:-1]
+    return text if len(text) <= 100 else text[:99] + "…"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.models.catalog import ModelEntry
-from studio.models.formats import ModelError, check_model_folder
+from studio.models.folders import check_model_folder
+from studio.models.formats import ModelError
 from studio.models.placement import Placement
 
 

@@ -11,7 +11,7 @@ from studio.engine.job import JobView
 from studio.library.drafts import Drafts
 from studio.library.store import JobRecord, Library
 from studio.models.capabilities import Capabilities
-from studio.models.formats import ModelInfo, read_model_info
+from studio.models.folders import ModelInfo, read_model_info
 from studio.prompts.vocabulary import Vocabulary
 from studio.services.noise.service import NoiseService
 from studio.services.owners import Owners

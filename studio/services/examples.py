@@ -16,7 +16,7 @@ from studio.engine.engine import Engine
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.store import Library
 from studio.models.families.studio import StudioBackend, load_backend, read_capabilities
-from studio.models.formats import read_model_info
+from studio.models.folders import read_model_info
 from studio.models.loader import reserve_torch_threads
 
 EXAMPLES = (

@@ -14,7 +14,7 @@ from typing import Any
 from studio.engine.requests import InvalidRequest, TextToImage, with_current_names
 from studio.library.metadata import read_png_settings
 from studio.models.capabilities import Capabilities
-from studio.models.formats import ModelInfo
+from studio.models.folders import ModelInfo
 from studio.prompts.captions import ANY
 from studio.services.build_request import as_int, build_request
 from studio.services.naming import TASK_NAMES

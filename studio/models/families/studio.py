@@ -16,7 +16,8 @@ from studio.engine.requests import Denoise, Inpaint, SuperResolve, TextToImage
 from studio.engine.resolved import ResolvedRequest
 from studio.engine.trace import TraceModel
 from studio.models.capabilities import Capabilities
-from studio.models.formats import read_json, read_model_info
+from studio.models.folders import read_model_info
+from studio.models.formats import read_json
 from studio.models.loader import load_pipeline
 from studio.models.samplers import SAMPLER_LABELS
 from studio.prompts.vocabulary import Vocabulary

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from studio.models.formats import ModelError, check_model_folder, read_model_info
+from studio.models.folders import check_model_folder, read_model_info
+from studio.models.formats import ModelError
 from studio.models.loader import load_pipeline
 
 
@@ -65,7 +66,7 @@ def cut(path: Path, bytes_left: int) -> None:
             lambda f: (f / "model_index.json").write_text(
                 json.dumps({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]})
             ),
-            "holds a StableDiffusionPipeline; only models of this studio's own kind, StudioUNet, run",
+            "is a StableDiffusionPipeline; only models of this studio's own kind, StudioUNet, run",
         ),
         (lambda f: (f / "scheduler").rename(f / "old"), "has no scheduler"),
     ],
@@ -82,7 +83,7 @@ def test_each_defect_is_one_sentence_and_is_not_loaded(folder, harm, says):
 def test_missing_shards_are_named(folder):
     index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"w": weights(folder).name, "v": "second.safetensors"}}))
-    assert check_model_folder(folder) == [f"The model folder {folder} has no unet/second.safetensors."]
+    assert check_model_folder(folder) == [f"The model {folder.name} has no unet/second.safetensors."]
 
 
 def test_a_missing_folder_is_named(tmp_path):
