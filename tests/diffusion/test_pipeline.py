@@ -254,7 +254,7 @@ def test_every_output_type_is_accepted_as_input(pipe):
         ),
         ({"prompt": "a cat", "image": torch.full((3, 8, 8), torch.nan)}, "values from nan to nan"),
         ({"prompt": "a cat", "image": []}, "image is missing"),
-        ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "it may have latents, pred_original_sample"),
+        ({"callback_on_step_end_tensor_inputs": ["timesteps"]}, "it may have latents, pred_original_sample"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(pipe, arguments, sentence):
@@ -290,7 +290,7 @@ def test_a_callback_sees_each_step_may_change_it_and_may_stop(pipe):
     def watch(pipeline, number, time, tensors):
         seen.append((number, tensors["latents"].shape, tensors["pred_original_sample"].shape))
         if number == 2:
-            pipeline.interrupt()
+            pipeline._interrupt = True
         return {"latents": torch.zeros_like(tensors["latents"])}
 
     result = pipe(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -59,7 +60,7 @@ class StudioPipeline(DiffusionPipeline):
     progress_bar: Callable[..., Any]  # of diffusers, where a decorator hides its type
 
     model_cpu_offload_seq = "text_encoder->unet"
-    _callback_tensor_inputs = ["latents", "pred_original_sample"]
+    _callback_tensor_inputs = ["latents", "pred_original_sample", "prompt_embeds"]
 
     def __init__(
         self,
@@ -72,7 +73,32 @@ class StudioPipeline(DiffusionPipeline):
         self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
         self._studio_samplers: dict[AnyScheduler, AnyScheduler] = {}  # by the scheduler that they are made of
         self._steppers: dict[tuple, Stepper] = {}  # by the arguments that they are made of
-        self._interrupted = False
+        self._interrupt, self._num_timesteps, self._guidance_scale = False, 0, 1.0
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the present or last call, of its picture with the most."""
+        return self._num_timesteps
+
+    @property
+    def guidance_scale(self) -> float:
+        """Guidance scale of the present or last call. A callback may set `_guidance_scale`, as in diffusers."""
+        return self._guidance_scale
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the present call ends after its step. A callback may set `_interrupt`, as in diffusers."""
+        return self._interrupt
+
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> StudioPipeline:
+        """Return a pipeline of this class with the components of another one, in their dtype.
+
+        diffusers' own method converts them, also those of the other pipeline, to float32 unless a dtype is given.
+        """
+        if "dtype" not in kwargs and "torch_dtype" not in kwargs:
+            kwargs["dtype"] = pipeline.dtype
+        return super().from_pipe(pipeline, **kwargs)
 
     @property
     def sample_size(self) -> int:
@@ -284,6 +310,7 @@ class StudioPipeline(DiffusionPipeline):
         self,
         rows: list[SampleState],
         *,
+        guidance_scale: float,
         output_type: str,
         return_dict: bool,
         callback_on_step_end: Callable[..., dict] | None,
@@ -291,34 +318,35 @@ class StudioPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput | tuple:
         """Denoise and decode all pictures, as `DiffusionPipeline.__call__` does. The arguments are diffusers'.
 
-        A callback gets tensors (B, 3, H, W), or lists of (3, H, W) where sizes differ, of the pictures that are not
-        finished.
+        A callback gets tensors (B, 3, H, W) and embeddings (B, L, D), or lists where sizes differ, of the pictures that
+        are not finished. It may return other "latents", and set `_guidance_scale` and `_interrupt`.
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type is {output_type!r}; it must be one of pil, np, pt")
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
         for name in callback_on_step_end_tensor_inputs:
             if name not in self._callback_tensor_inputs:
                 allowed = ", ".join(self._callback_tensor_inputs)
                 raise ValueError(f"callback_on_step_end_tensor_inputs has {name!r}; it may have {allowed}")
-        self._interrupted, number = False, 0
-        with self.progress_bar(total=max(row.num_steps for row in rows)) as bar:
+        self._interrupt, self._guidance_scale, number = False, guidance_scale, 0
+        self._num_timesteps = max(row.num_steps for row in rows)
+        with self.progress_bar(total=self._num_timesteps) as bar:
             remaining = [row for row in rows if not row.finished]
-            while remaining and not self._interrupted:
+            while remaining and not self._interrupt:
                 time = remaining[0].time
                 self.denoise_step(remaining)
                 bar.update()
                 if callback_on_step_end is not None:
-                    tensors: dict[str, Any] = {
-                        "latents": [row.sample for row in remaining],
-                        "pred_original_sample": [row.pred_original_sample for row in remaining],
-                    }
-                    for name, pictures in tensors.items():
-                        if len({picture.shape for picture in pictures}) == 1:
-                            tensors[name] = torch.stack(pictures)
+                    tensors = _callback_tensors(remaining)
                     inputs = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                    scale = self._guidance_scale
                     outputs = callback_on_step_end(self, number, time, inputs) or {}
                     for row, sample in zip(remaining, outputs.get("latents", tensors["latents"]), strict=True):
                         row.stage.sample = sample
+                        if self._guidance_scale != scale:
+                            # In diffusers a scale of 1 or less means no guidance.
+                            row.stage.guidance = replace(row.stage.guidance, scale=max(self._guidance_scale, 1.0))
                 number += 1
                 remaining = [row for row in rows if not row.finished]  # sizes differ, and so do numbers of steps
         self.maybe_free_model_hooks()
@@ -331,9 +359,18 @@ class StudioPipeline(DiffusionPipeline):
             images = torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, 3, H, W) in [0, 1]
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def interrupt(self) -> None:
-        """End the present `__call__` after its step; it returns the pictures as predicted so far."""
-        self._interrupted = True
+
+def _callback_tensors(rows: Sequence[SampleState]) -> dict[str, Any]:
+    """Return what a callback may ask for: a tensor for all pictures, or a list where sizes differ."""
+    tensors: dict[str, Any] = {
+        "latents": [row.sample for row in rows],
+        "pred_original_sample": [row.pred_original_sample for row in rows],
+        "prompt_embeds": [row.text.prompt for row in rows],
+    }
+    for name, values in tensors.items():
+        if len({value.shape for value in values}) == 1:
+            tensors[name] = torch.stack(values)
+    return tensors
 
 
 def image_to_tensor(picture: Image.Image | np.ndarray) -> torch.Tensor:

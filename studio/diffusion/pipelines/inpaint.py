@@ -21,6 +21,7 @@ from studio.diffusion.pipelines.params import (
     expand_prompts,
     repeat_each,
     to_pil_images,
+    to_pil_masks,
 )
 from studio.diffusion.sampling.state import KnownPixels, SampleState, SamplingStage, StageSpec
 from studio.diffusion.sampling.steppers import Stepper
@@ -149,7 +150,7 @@ class StudioInpaintPipeline(StudioPipeline):
 
         Arguments are those of diffusers and of `InpaintParams`.
         """
-        images, masks = to_pil_images(image, "image"), to_pil_images(mask_image, "mask_image")
+        images, masks = to_pil_images(image, "image"), to_pil_masks(mask_image, "mask_image")
         prompts, negative_prompts, generators = expand_prompts(
             prompt, negative_prompt, generator, num_images_per_prompt, len(images)
         )
@@ -170,6 +171,7 @@ class StudioInpaintPipeline(StudioPipeline):
         )
         return self._run(
             rows,
+            guidance_scale=guidance_scale,
             output_type=output_type,
             return_dict=return_dict,
             callback_on_step_end=callback_on_step_end,

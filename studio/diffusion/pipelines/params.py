@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,8 +52,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         count = len(self.prompts)
-        if self.num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps is {self.num_inference_steps}; it must be 1 or more")
+        object.__setattr__(self, "num_inference_steps", _to_count(self.num_inference_steps, "num_inference_steps"))
         for name in ("negative_prompts", "images", "masks", "sigmas", "seeds", "generators"):
             values = getattr(self, name, None)
             if values is not None and len(values) != count:
@@ -204,18 +204,46 @@ def to_pil_images(images: Any, name: str) -> list[Image.Image]:
     return [_to_pil_image(picture, name) for picture in pictures]
 
 
+def to_pil_masks(masks: Any, name: str) -> list[Image.Image]:
+    """Return one mask or several as Pillow pictures.
+
+    masks: as for `to_pil_images`, or without channels, ((B,) H, W). Integers and booleans of at most 1 mean 0 and 1.
+    Raises ValueError, with the argument's name, for anything else.
+    """
+    items: list[Any] = []
+    for item in masks if isinstance(masks, Sequence) else [masks]:
+        is_array = isinstance(item, np.ndarray | torch.Tensor)
+        colors = item.shape[0 if isinstance(item, torch.Tensor) else -1] if is_array and item.ndim == 3 else 0
+        items.extend(item if is_array and item.ndim == 3 and colors not in (1, 3, 4) else [item])
+    scaled: list[Any] = []
+    for item in items:
+        if isinstance(item, np.ndarray | torch.Tensor) and 0 not in item.shape and item.max() <= 1:
+            values = item.detach().cpu() if isinstance(item, torch.Tensor) else item
+            if isinstance(values, torch.Tensor):
+                is_whole = not values.is_floating_point()
+                item = values.to(torch.uint8) * 255 if is_whole else values
+            elif values.dtype.kind in "biu":
+                item = values.astype(np.uint8) * 255
+        scaled.append(item)
+    return to_pil_images(scaled, name)
+
+
 def _to_pil_image(picture: Any, name: str) -> Image.Image:
     if isinstance(picture, Image.Image):
         return picture
     values = picture
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
+        if values.is_floating_point():
+            values = values.float()  # NumPy has no bfloat16
         values = (values.permute(1, 2, 0) if values.ndim == 3 else values).numpy()
     if not isinstance(values, np.ndarray) or values.ndim < 2 or values.shape[2:] not in ((), (1,), (3,), (4,)):
         kind = f"{type(picture).__name__} {tuple(getattr(picture, 'shape', ()))}"
         raise ValueError(f"{name} is a {kind}; it must be a Pillow picture, an array (H, W, C) or a tensor (C, H, W)")
+    if not values.size:
+        raise ValueError(f"{name} has the shape {tuple(picture.shape)}; it must have at least one pixel")
     if values.dtype != np.uint8:
-        if not (values.min(initial=0) >= 0 and values.max(initial=0) <= 1):  # NaN is neither
+        if not (values.min() >= 0 and values.max() <= 1):  # NaN is neither
             raise ValueError(f"{name} has values from {values.min()} to {values.max()}; they must be in [0, 1]")
         values = (values * 255).round().astype(np.uint8)
     return Image.fromarray(values[:, :, 0] if values.shape[2:] == (1,) else values)
@@ -235,8 +263,7 @@ def expand_prompts(
 
     images: how many there are, where there are any; a single prompt then goes with each.
     """
-    if not isinstance(times, int) or times < 1:
-        raise ValueError(f"num_images_per_prompt is {times}; it must be a whole number, 1 or more")
+    times = _to_count(times, "num_images_per_prompt")
     if prompt is None or isinstance(prompt, str):
         prompts = [prompt or ""] * (images or 1)
     else:
@@ -251,6 +278,17 @@ def expand_prompts(
         return prompts, negatives, None
     generators = [generator] * len(prompts) if isinstance(generator, torch.Generator) else list(generator)
     return prompts, negatives, generators
+
+
+def _to_count(value: Any, name: str) -> int:
+    """Return a whole number of Python or NumPy as an int. Raises ValueError, with the argument's name, for others."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"{name} is {value}; it must be a whole number, 1 or more")
+    return count
 
 
 def _check_texts(texts: Any, name: str) -> list[str]:

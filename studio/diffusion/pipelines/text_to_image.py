@@ -225,6 +225,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         )
         return self._run(
             rows,
+            guidance_scale=guidance_scale,
             output_type=output_type,
             return_dict=return_dict,
             callback_on_step_end=callback_on_step_end,

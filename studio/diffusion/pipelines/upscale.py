@@ -131,6 +131,7 @@ class StudioUpscalePipeline(StudioPipeline):
         )
         return self._run(
             rows,
+            guidance_scale=guidance_scale,
             output_type=output_type,
             return_dict=return_dict,
             callback_on_step_end=callback_on_step_end,
