@@ -135,3 +135,16 @@ def test_an_interrupt_ends_one_call_only(pipe):
     interrupted = paint(pipe, callback_on_step_end=stop)
     assert pipe.interrupt and not np.array_equal(interrupted, paint(pipe))
     assert not pipe.interrupt
+
+
+def test_weights_may_be_stored_in_8_bits(pipe):
+    """Layerwise casting rounds the weights alone: equal to a network whose weights were rounded before."""
+    own, rounded = (copy.deepcopy(pipe.unet) for _ in range(2))
+    own.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    stored = dict(own.named_parameters())
+    for name, parameter in rounded.named_parameters():
+        if stored[name].dtype == torch.float8_e4m3fn:
+            parameter.data = parameter.data.to(torch.float8_e4m3fn).float()
+    pictures = [paint(type(pipe)(**pipe.components | {"unet": unet})) for unet in (own, rounded)]
+    assert sum(value.dtype == torch.float8_e4m3fn for value in stored.values()) > 10
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1 / 255

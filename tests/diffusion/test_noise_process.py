@@ -26,6 +26,16 @@ def test_the_schedule_begins_as_a_picture_and_ends_as_pure_noise():
     assert float(studio().plan(20).alphas[0]) < 1e-4  # where a run starts, too
 
 
+def test_any_beta_schedule_can_be_rescaled_to_zero_terminal_snr():
+    """The log-SNR still falls strictly, also where the last alphas before the rescaling are close to zero."""
+    for betas in (SCALED_LINEAR, {}, {"beta_end": 0.05}, {"beta_schedule": "squaredcos_cap_v2"}):
+        scheduler = StudioScheduler(**betas, rescale_betas_zero_snr=True)
+        alphas_cumprod = scheduler.alphas_cumprod
+        assert (alphas_cumprod.diff() < 0).all() and 0 < alphas_cumprod[-1] <= 2**-24, betas
+        scheduler.set_timesteps(10)
+        assert len(scheduler.timesteps) == 10
+
+
 def test_zero_terminal_snr_makes_any_schedule_end_as_noise():
     scheduler = StudioScheduler(**SCALED_LINEAR, rescale_betas_zero_snr=True, prediction_type="v_prediction")
     assert scheduler.schedule.alpha_sigma(torch.tensor(999))[0] < 1e-3

@@ -86,8 +86,10 @@ def predict(unet: StudioUNet, tiles: Sequence[Tile], size: tuple[int, int]) -> t
         tasks.append(int(stage.task))
         noise_levels.append(stage.noise_level)
         scales.append(step.guidance_scale if stage.guidance.one_pass else 1.0)
-    # Not `unet.dtype` and the execution device: these search all modules, which is slow next to a small call.
-    dtype, device = unet.stem.weight.dtype, inputs[0].device
+    # `unet.dtype` and the execution device search all modules, which is slow next to a small call. Only hooks make the
+    # dtype of the computation differ from that of the weights (layerwise casting).
+    dtype = unet.dtype if hasattr(unet.stem, "_diffusers_hook") else unet.stem.weight.dtype
+    device = inputs[0].device
     text = pad_sequence(texts, batch_first=True)  # (N, L, D), L no longer than the longest
     mask = torch.arange(text.shape[1], device=device) < torch.tensor(lengths, device=device)[:, None]
     return unet(

@@ -113,7 +113,8 @@ class StudioScheduler(SchedulerMixin, ConfigMixin):
         self.alphas = 1.0 - self.betas
         self.alphas_cumprod = torch.cumprod(self.alphas, dim=0)  # (T,)
         if rescale_betas_zero_snr:
-            self.alphas_cumprod[-1] = 2**-24  # not 0: a finite log-SNR, as in diffusers
+            # Not 0: a finite log-SNR, 2**-24 as in diffusers, but below the one before.
+            self.alphas_cumprod[-1] = min(2**-24, self.alphas_cumprod[-2].item() / 2)
         self.schedule = NoiseSchedule(self.alphas_cumprod)
         self.tables = SolverTables.from_config(solver_tables)
         # `from_config` of another class replaces the values listed here by its own defaults: list none
