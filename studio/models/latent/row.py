@@ -1,0 +1,104 @@
+"""One picture of a latent model while it is made. It is the engine's row."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from studio.diffusion.sampling.state import StepRecord
+from studio.models.latent.phases import Denoising, Encoding, Outcome, Phase, begin_denoising
+from studio.models.latent.plan import DenoisingStage, Plan
+
+# The work of the VAE, in network rows of a picture of one tile: full-size SD 1.5 on a CPU.
+ENCODE_WORK, DECODE_WORK = 1.5, 2.5
+
+
+@dataclass
+class LatentRow:
+    """A picture between two calls. Only `commit` changes it, and a call moves the generator on.
+
+    phase: the next call belongs to it; None: finished. picture: (3, H, W) in about [-1, 1], once finished.
+    notes: sentences about what happened, for people.
+    """
+
+    plan: Plan
+    seed: int
+    generator: torch.Generator
+    phase: Phase | None
+    record: StepRecord | None = None  # of the last step
+    picture: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def begin(cls, plan: Plan, seed: int) -> LatentRow:
+        """Return a picture before its first call, with a generator of its own from the seed."""
+        generator = torch.Generator().manual_seed(seed)
+        phase = Encoding(plan=plan) if plan.start.pictures else begin_denoising(plan, (), generator)
+        return cls(plan, seed, generator, phase)
+
+    @property
+    def step(self) -> int:
+        """Denoising steps taken."""
+        return self.plan.steps if self.phase is None else self.phase.step
+
+    @property
+    def num_steps(self) -> int:
+        """Denoising steps in all."""
+        return self.plan.steps
+
+    @property
+    def progress(self) -> float:
+        """The share of the work that is done, 0 to 1. It rises with each call."""
+        if self.phase is None:
+            return 1.0
+        plan, done = self.plan, 0.0
+        tile = plan.stages[-1].tiles
+        area = tile.height * tile.width / (tile.shape[0] * tile.shape[1])
+        work = [ENCODE_WORK * area * len(plan.start.pictures)]
+        work += [stage.steps * len(stage.inputs) for stage in plan.stages]
+        work.append(DECODE_WORK * area)
+        index = 0 if isinstance(self.phase, Encoding) else len(work) - 1
+        if isinstance(self.phase, Denoising):
+            index = 1 + self.phase.number
+        done = sum(work[:index]) + work[index] * self.phase.share
+        return done / sum(work)
+
+    @property
+    def finished(self) -> bool:
+        return self.phase is None
+
+    @property
+    def call_key(self) -> Hashable:
+        """(model id, kind of call, shape of an input): rows share a call only where it is equal."""
+        assert self.phase is not None, "a finished row makes no call"
+        first = self.phase.inputs()[0]
+        shape = first.shape if isinstance(first, Tensor) else first.sample.shape
+        return self.phase.networks.model_id, self.phase.kind, tuple(shape)
+
+    @property
+    def call_rows(self) -> int:
+        """Network rows of the next call."""
+        assert self.phase is not None, "a finished row makes no call"
+        return len(self.phase.inputs())
+
+    @property
+    def stage_info(self) -> DenoisingStage:
+        """The stage of the next step, or the last one."""
+        if isinstance(self.phase, Denoising):
+            return self.phase.stage
+        return self.plan.stages[0 if isinstance(self.phase, Encoding) else -1]
+
+    def preview(self) -> Tensor | None:
+        """Return the picture as predicted now, RGB (3, h, w) in about [-1, 1], one px per latent px; None before."""
+        return None if self.record is None else self.plan.decoder.preview(self.record.pred_original_sample)
+
+    def commit(self, outcome: Outcome) -> None:
+        """Advance by a call that was computed."""
+        self.phase = outcome.phase
+        if outcome.record is not None:
+            self.record = outcome.record
+        if outcome.picture is not None:
+            self.picture = outcome.picture
