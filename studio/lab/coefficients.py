@@ -85,9 +85,9 @@ def _count_used(coefficients: Sequence[float]) -> int:
 def recompute_step(
     x_t: np.ndarray, history: Sequence[np.ndarray], a: float, b: Sequence[float], coarse: Sequence[float] = ()
 ) -> np.ndarray:
-    """Return the next sample (3, H, W) by the scheduler's own update.
+    """Return the next sample (C, H, W) by the scheduler's own update.
 
-    history: x0 predictions (3, H, W), newest first; missing ones count as zeros.
+    history: x0 predictions (C, H, W), newest first; missing ones count as zeros.
     """
     predictions = [torch.from_numpy(np.array(x0, dtype=np.float32)) for x0 in history[: len(b)]]
     x = torch.from_numpy(np.array(x_t, dtype=np.float32))
@@ -103,7 +103,7 @@ def measure_coefficients(
     """Return the coefficients of a deterministic sampler's step by least squares.
 
     Such samplers are linear in x_t and the last predictions, so the fit finds their own coefficients.
-    history: x0 predictions (3, H, W), newest first. coarse: whether a smoothed sum of the same terms is added.
+    history: x0 predictions (C, H, W), newest first. coarse: whether a smoothed sum of the same terms is added.
     """
     terms = [np.asarray(term, dtype=np.float64) for term in (x_t, *history)]
     count = len(terms)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 
 class Step(Protocol):
-    """One network call; arrays (3, H, W) float32."""
+    """One network call; arrays (C, H, W) float32."""
 
     step: int
     timestep: float
@@ -23,6 +23,16 @@ class Step(Protocol):
 
     @property
     def eps(self) -> np.ndarray: ...
+
+
+class Model(Protocol):
+    """The model of a trace. preview: (C + 1, 3) of a latent space, None for pictures in RGB."""
+
+    @property
+    def preview(self) -> np.ndarray | None: ...
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any] | None: ...
 
 
 class Stage(Protocol):
