@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 MAX_JSON_BYTES = 8_000_000  # of a config, an index or a header; that of SDXL has 0.3 MB
-MAX_JSON_VALUES = 500_000  # in one of them; the header of SDXL has 25,000
+MAX_JSON_VALUES = 300_000  # in one of them; the header of SDXL has 25,000
 MAX_DIMENSIONS = 8
 # dtype -> bits, https://github.com/huggingface/safetensors (README, format)
 DTYPE_BITS = {
