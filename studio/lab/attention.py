@@ -85,10 +85,15 @@ def _record_attention(block: TransformerBlock, name: str, record: ActivationReco
     ]
 
 
-def share_weights(unet: StudioUNet) -> StudioUNet:
-    """Return a second network over the same weights in memory, with modules and hooks of its own."""
+def share_weights(unet: Any) -> Any:
+    """Return a second network of a class of diffusers over the same weights in memory, with hooks of its own.
+
+    Raises ValueError if the weights are not in memory, because they are moved there for each call.
+    """
+    if any(parameter.is_meta for parameter in unet.parameters()):
+        raise ValueError("The network cannot be inspected: its weights are in memory only while it is called.")
     with torch.device("meta"):
-        other: Any = type(unet).from_config(unet.config)
+        other = type(unet).from_config(unet.config)
     other.load_state_dict(unet.state_dict(), assign=True)
     return other.eval().requires_grad_(False)
 
@@ -261,7 +266,7 @@ def replay_step(
     return StepInspection(
         [word for of_caption in words for word in of_caption],
         _attention_maps(record, tiles, words, (tile_height, tile_width)),
-        [_block_features(name, features, channels) for name, features in record.features],
+        [block_features(name, features, channels) for name, features in record.features],
         torch.stack(tiles.blend(output)).sum(0).numpy(),
         (tile_height, tile_width),
         count,
@@ -283,7 +288,7 @@ def _attention_maps(
     return {side: np.mean(maps, axis=0) for side, maps in sorted(by_side.items(), reverse=True)}
 
 
-def _block_features(name: str, output: Tensor, channels: int) -> BlockFeatures:
+def block_features(name: str, output: Tensor, channels: int) -> BlockFeatures:
     """Return the first tile's channels of greatest variance, each scaled to its own range."""
     values = output[0].cpu()  # (C, h, w)
     order = values.flatten(1).var(1).argsort(descending=True)[:channels]

@@ -24,7 +24,7 @@ from studio.lab.attention import (
 )
 from studio.lab.coefficients import UNKNOWN, StepCoefficients, format_step, recompute_step
 from studio.lab.reverse import distance_to_reference, explain_steps
-from studio.lab.views.reverse import inspection_view
+from studio.lab.views.inspection import inspection_view
 from tests.diffusion.conftest import random_pipeline
 from tests.diffusion.test_solver_tables import with_tables
 

@@ -16,8 +16,9 @@ from studio.lab.pack import pack_exact, unpack_array
 from studio.lab.point_model import GuidanceTarget, PointModel
 from studio.lab.views.compare import ComparedRun, compare_view
 from studio.lab.views.forward import forward_numbers, forward_view
+from studio.lab.views.inspection import inspection_view
 from studio.lab.views.plane import PARTICLES, flow_view, parse_cloud, plane_view
-from studio.lab.views.reverse import inspection_view, reverse_view
+from studio.lab.views.reverse import reverse_view
 from tests.lab.test_reverse import PROMPT, run
 
 

@@ -15,8 +15,9 @@ from studio.lab.pack import data_uri
 from studio.lab.plane import make_cloud
 from studio.lab.point_model import PointModel
 from studio.lab.views.forward import forward_view
+from studio.lab.views.inspection import inspection_view
 from studio.lab.views.plane import flow_view, plane_view
-from studio.lab.views.reverse import inspection_view, reverse_view
+from studio.lab.views.reverse import reverse_view
 
 PROMPT = "a red apple, glossy style, on a blue background"
 
@@ -37,7 +38,8 @@ def first_view(pictures: Sequence[Image.Image], training_steps: int = 2500) -> d
 def example_run(pipe: Any, prompt: str, seed: int, steps: int = 10) -> dict[str, Any]:
     """Return a run of the model at its own size, and what the network did at each step."""
     stage = _run_stage(pipe, prompt, seed, steps)
-    trace = SimpleNamespace(stages=(stage,), num_steps=steps)
+    model = SimpleNamespace(preview=None, scheduler_config=None)
+    trace = SimpleNamespace(stages=(stage,), num_steps=steps, model=model)
     return {
         "caption": prompt,
         "sampler": "Studio",

@@ -142,7 +142,7 @@ class NoiseService:
 
     def _inspect(self, params: InspectParams) -> dict[str, Any]:
         self.wait_for_model()
-        from studio.lab.views.reverse import inspection_view
+        from studio.lab.views.inspection import inspection_view
 
         run = self._open_runs.get(params.key)
         if run is None:
