@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -74,6 +75,20 @@ def read_header(path: Path) -> Header:
         return _read_header(path)
     except (OSError, FileDefect) as problem:
         raise ModelError(f"The file {path.parent.name}/{path.name} {describe_defect(problem)}.") from problem
+
+
+def read_floats(path: Path, header: Header, name: str) -> tuple[float, ...]:
+    """Return the values of a small tensor of F32, F16 or BF16 numbers; none of another kind. Raises ModelError."""
+    tensor = header.tensors[name]
+    if tensor.dtype not in ("F32", "F16", "BF16") or tensor.end - tensor.start > 1_000_000:
+        return ()
+    try:
+        data = _read(path, tensor.end - tensor.start, start=header.length + tensor.start)
+    except (OSError, FileDefect) as problem:
+        raise ModelError(f"The file {path.parent.name}/{path.name} {describe_defect(problem)}.") from problem
+    if tensor.dtype == "BF16":  # the upper half of a float32
+        data = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))
+    return struct.unpack(f"<{prod(tensor.shape)}{'e' if tensor.dtype == 'F16' else 'f'}", data)
 
 
 def describe_defect(problem: OSError | FileDefect) -> str:

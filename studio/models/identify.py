@@ -48,6 +48,7 @@ class Identity:
     latent_channels: channels of what the network denoises (3: pixels).
     sample_size: default width and height of a picture in px.
     zero_terminal_snr: whether it was trained with noise alone at the last time (diffusers: rescale_betas_zero_snr).
+    embeds_guidance: whether guidance is an input of the network, as in a whole LCM (diffusers: time_cond_proj_dim).
     """
 
     family: str
@@ -59,6 +60,7 @@ class Identity:
     latent_channels: int = 4
     sample_size: tuple[int, int] = (512, 512)
     zero_terminal_snr: bool = False
+    embeds_guidance: bool = False
 
 
 def unknown(version: str, problem: str) -> Identity:
@@ -127,6 +129,7 @@ def identify_folder(files: ModelFolder, name: str) -> Identity:
         problems=tuple(f"The model_index.json of {name} names no {part}." for part in missing),
         sample_size=_folder_sample_size(unet, files.configs.get("vae", {}), family),
         zero_terminal_snr=scheduler.get("rescale_betas_zero_snr") is True,
+        embeds_guidance=unet.get("time_cond_proj_dim") is not None,
     )
 
 
@@ -203,3 +206,19 @@ def find_fast_word(name: str) -> str:
     """Return the word in a model's name that says that it needs few steps; empty if there is none."""
     found = re.search(r"turbo|lightning", name.lower())
     return found[0] if found else ""
+
+
+def default_settings(identity: Identity) -> dict[str, Any]:
+    """Return the settings that suit most models of a kind: fields of TextToImage -> values."""
+    if identity.family in (STUDIO, UNKNOWN):
+        return {}
+    settings: dict[str, Any] = {"sampler": "dpm++2m", "spacing": "", "steps": 25, "guidance": 7.0}
+    if identity.variant == "lcm":
+        settings |= {"sampler": "lcm", "steps": 4, "guidance": 8.0 if identity.embeds_guidance else 1.0}
+    elif identity.variant == "turbo":
+        settings |= {"sampler": "euler_a", "spacing": "trailing", "steps": 4, "guidance": 1.0}
+    elif identity.zero_terminal_snr:  # arXiv 2305.08891, sections 3.3 and 3.4
+        settings |= {"sampler": "ddim", "spacing": "trailing", "guidance_rescale": 0.7}
+    if identity.family != "upscaler-x4":
+        settings["width"], settings["height"] = identity.sample_size
+    return settings

@@ -15,6 +15,8 @@ from studio.models.identify import FAMILIES, RUNS, VARIANT_OF_CHANNELS, Identity
 UNET = "model.diffusion_model."  # in the layout of the original code, the U-Net's names begin with it
 # The tensor that tells SD 2.x models that predict v from those that predict noise.
 SD2_CLUE = f"{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias"
+# What the names of the tensors begin with that are loaded. Others are averages of the weights, or belong to training.
+USED_PREFIXES = (UNET, "first_stage_model.", "cond_stage_model.", "conditioner.")
 # What the names of text encoders begin with.
 _ENCODERS = (
     "cond_stage_model.transformer.",
