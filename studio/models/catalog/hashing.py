@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from studio.models.model_settings import ModelSettings
+from studio.models.catalog.settings import ModelSettings
 
 CHUNK_BYTES = 4_000_000
 

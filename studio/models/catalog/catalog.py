@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from studio.engine.checks import InvalidRequest, quote_value
+from studio.models.catalog.hashing import Hasher
+from studio.models.catalog.scan import ModelEntry, find_models, read_entry
+from studio.models.catalog.settings import ModelSettings, check_overrides
 from studio.models.formats import ModelError, quote_name
-from studio.models.hashing import Hasher
 from studio.models.identify import STUDIO, default_settings, with_overrides
-from studio.models.model_settings import ModelSettings, check_overrides
-from studio.models.scan import ModelEntry, find_models, read_entry
 
 MAX_NAMED = 10  # ids in a sentence
 
