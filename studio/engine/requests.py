@@ -7,8 +7,9 @@ the request is resolved (see `studio.models.capabilities`). All checks raise Inv
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from PIL import Image
 
@@ -34,7 +35,7 @@ MAX_STEPS = 1000
 MAX_GUIDANCE = 30.0
 MAX_COUNT = 9
 MAX_CLIP_SKIP = 12
-MAX_NOISE_LEVEL = 0.3
+MAX_NOISE_LEVEL = 1000.0  # of any model
 MAX_MASK_MARGIN = 256  # px by which a mask may grow, shrink or fade out
 MAX_SIGMA = 100.0  # standard deviation of noise, in levels of 255
 SCALES = (2, 4)
@@ -94,6 +95,12 @@ class BaseRequest:
             if item.name not in self.picture_fields:
                 values[item.name] = getattr(self, item.name)
         return values
+
+    def with_model(self, model_id: str) -> Self:
+        """Return the same request for a model; its pictures are shared."""
+        request = copy(self)
+        object.__setattr__(request, "model_id", model_id)
+        return request
 
     def pictures(self) -> dict[str, Image.Image]:
         """Return the pictures of the request by the names of their fields."""
@@ -222,7 +229,7 @@ class SuperResolve(BaseRequest):
     scale: 2 or 4.
     target: (width, height) in px instead of a scale. The picture is enlarged by the smallest scale that reaches the
         target, then resized to it.
-    noise_level: 0 to 0.3, standard deviation of noise added to the small picture; higher invents more detail.
+    noise_level: 0 to 1000, in the model's range; higher invents more detail (see `studio.models.capabilities`).
 
     The results may have 16 megapixels together. Raises InvalidRequest.
     """

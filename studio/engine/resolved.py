@@ -18,12 +18,16 @@ class ResolvedRequest:
 
     request: Request
     model_id: str  # of the model that runs it
-    model_ids: tuple[str, ...]  # of all models that it needs, the main model first
+    model_ids: tuple[str, ...]  # of all models that it needs: this one first, then the refiner
+    model_name: str = ""  # for people
+    model_hash: str = ""  # the first ten hexadecimal digits of the SHA-256 of its weights; "" where it is not known
     settings: dict[str, Any]  # `request.settings()`; read only
     caption: str  # the full prompt as requested, style and background included
     captions: tuple[str, ...]  # the text that the model reads, one per picture
     styles_and_backgrounds: tuple[tuple[str, str], ...]  # one pair per picture; "any" for what stays open
     seeds: tuple[int, ...]  # one per picture
+    width: int = 0  # of the results, in px
+    height: int = 0
     pixels: int  # of all results, or of all inputs if they are larger; 0 where the model chooses the size
     passes: int  # times that a step shows the network each tile, by the strongest guidance of the run
     rows: int  # network rows of the whole job: tiles x network calls x passes x pictures, estimated

@@ -180,7 +180,10 @@ def test_pictures_of_any_kind_become_rgb_and_masks_grey():
         (lambda: SuperResolve(RED, 3), "The scale must be 2 or 4; it was 3."),
         (lambda: SuperResolve(RED, 2.0), "The scale must be 2 or 4; it was 2.0."),
         (lambda: SuperResolve(RED, True), "The scale must be 2 or 4; it was True."),
-        (lambda: SuperResolve(RED, noise_level=0.4), "The creativity must be a number from 0 to 0.3; it was 0.4."),
+        (
+            lambda: resolve(SuperResolve(RED, noise_level=0.4)),
+            "The creativity must be a number from 0 to 0.3; it was 0.4.",
+        ),
         (lambda: SuperResolve(RED, steps=0), "The steps must be a whole number"),
         (lambda: SuperResolve(RED, target=(161, 30)), "The target width may be at most 4 times the picture's, 160 px;"),
         (lambda: SuperResolve(RED, target=(80, 0)), "The target height must be a whole number from 1 to 20000;"),

@@ -87,7 +87,7 @@ CIVITAI = (
                 "prompt": "two\nlines",
                 "negative_prompt": "a\nb",
                 "steps": 20,
-                "sampler": "Euler a",  # there is none like it here; the page says so
+                "sampler": "euler_a",
                 "guidance": 7.0,
                 "seed": 1,
                 "size": "512x512",

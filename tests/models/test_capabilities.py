@@ -12,7 +12,7 @@ from studio.diffusion.guidance import MAX_ONE_PASS_GUIDANCE
 from studio.diffusion.schedulers import samplers
 from studio.engine.requests import MAX_SEED, Denoise, Inpaint, InvalidRequest, SuperResolve, TextToImage
 from studio.models.families.studio import read_capabilities
-from studio.models.samplers import SAMPLER_LABELS
+from studio.models.samplers import STUDIO_SAMPLERS, sampler_labels
 from studio.prompts.captions import ANY
 from tests.fakes import CAPABILITIES, MODEL, resolve, write_model_folder
 
@@ -25,7 +25,7 @@ def test_each_picture_has_its_own_seed():
 
 
 def test_sampler_labels_are_those_of_the_samplers():
-    assert SAMPLER_LABELS == {key: sampler.label for key, sampler in samplers.SAMPLERS.items()}
+    assert sampler_labels(STUDIO_SAMPLERS) == {key: sampler.label for key, sampler in samplers.SAMPLERS.items()}
 
 
 def test_the_seed_of_each_picture_chooses_an_open_style_and_background():

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from studio.engine.requests import Denoise, Inpaint, SuperResolve, TextToImage
+from studio.engine.requests import SCALES, Denoise, Inpaint, Request, SuperResolve, TextToImage
 from studio.engine.resolved import ResolvedRequest
 from studio.engine.trace import TraceModel
-from studio.models.capabilities import Capabilities
+from studio.imaging.areas import MAX_ASPECT
+from studio.imaging.tiles import count_tiles
+from studio.models.capabilities import Capabilities, NoiseLevel, count_calls
 from studio.models.folders import read_model_info
 from studio.models.formats import read_json
 from studio.models.loader import load_pipeline
-from studio.models.samplers import SAMPLER_LABELS
+from studio.models.samplers import STUDIO_SAMPLERS, sampler_labels
+from studio.prompts.nouns import without_style
 from studio.prompts.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ STYLES = ("noto", "twemoji", "flat", "glossy")
 BACKGROUNDS = ("white", "black", "red", "green", "blue", "yellow", "pink", "purple", "orange", "gray")
 REQUEST_ONLY_BACKGROUNDS = ("black", "gray")  # many objects are lost on them, so they must be requested
 MAX_RESOLUTION = 512  # px
+MAX_NOISE_LEVEL = 0.3  # standard deviation of the noise on small pictures, as in training
+FEW_STEPS = 4  # a run of no more steps is finished in one network call per stage, other runs in two
 # Of a tile in a call of many, on two CPU cores.
 SECONDS_PER_ROW = 0.016
 PRESETS = {
@@ -38,7 +44,78 @@ PRESETS = {
 }
 
 
-def read_capabilities(folder: str | Path) -> Capabilities:
+@dataclass(frozen=True, kw_only=True)
+class StudioCapabilities(Capabilities):
+    """What a model of the bundled kind can do.
+
+    default_resolution: the side in px that it chooses itself.
+    sample_size, tile_size: sides in px at which text becomes a picture, and of the tiles in larger pictures.
+    """
+
+    default_resolution: int
+    sample_size: int
+    tile_size: int
+
+    def output_size(self, request: Request) -> tuple[int, int]:
+        if isinstance(request, SuperResolve):
+            return request.output_size
+        if isinstance(request, TextToImage):
+            width, height = (1, 1) if request.image is None else request.image.size
+            side = request.resolution or (self.default_resolution if request.image is None else min(width, height))
+            return round(side * width / min(width, height)), round(side * height / min(width, height))
+        return request.image.size
+
+    def count_pixels(self, request: Request) -> int:
+        pixels = 0
+        if isinstance(request, SuperResolve):
+            pixels = request.image.width * request.image.height * request.scale**2
+        elif isinstance(request, TextToImage) and request.resolution is not None:
+            image = request.image
+            pixels = round(request.resolution**2 * (max(image.size) / min(image.size) if image is not None else 1.0))
+        if request.image is not None:
+            pixels = max(pixels, request.image.width * request.image.height)
+        return pixels * request.count
+
+    def count_passes(self, request: Request, caption: str) -> int:
+        if request.guidance == 1:
+            return 1
+        if not isinstance(request, TextToImage):
+            return 2
+        if request.one_pass and self.one_pass_guidance and not request.negative_prompt:
+            low, high = self.one_pass_guidance
+            if low <= request.guidance <= high:
+                return 1
+        is_emphasized = self.style_emphasis and request.style_emphasis and request.guidance > 1
+        return 3 if is_emphasized and without_style(caption) != caption else 2
+
+    def count_rows(self, request: Request, passes: int) -> int:
+        calls = count_calls(request)
+        if isinstance(request, SuperResolve):
+            width, height = request.image.width * request.scale, request.image.height * request.scale
+            return count_tiles(height, width, self.tile_size) * calls * passes * request.count
+        if isinstance(request, Denoise):
+            calls = 1 if request.method == "mean" else calls
+            return (
+                count_tiles(request.image.height, request.image.width, self.tile_size) * calls * passes * request.count
+            )
+        # The picture is painted at `sample_size`, then enlarged by two until it has its size.
+        ratio, side = 1.0, self.default_resolution
+        if request.image is not None and not (isinstance(request, Inpaint) and request.area == "painted"):
+            ratio = min(max(request.image.size) / min(request.image.size), float(MAX_ASPECT))
+        if isinstance(request, TextToImage) and request.resolution is not None:
+            side = request.resolution
+        elif request.image is not None:
+            side = min(min(request.image.size), 4 * self.sample_size)
+        rows = count_tiles(self.sample_size, round(self.sample_size * ratio), self.sample_size) * calls * passes
+        enlarged = self.sample_size
+        while enlarged < side:
+            enlarged *= 2
+            tiles = count_tiles(enlarged, round(enlarged * ratio), self.tile_size)
+            rows += tiles * (1 if request.steps <= FEW_STEPS else 2)
+        return rows * request.count
+
+
+def read_capabilities(folder: str | Path) -> StudioCapabilities:
     """Read the capabilities of a model folder from its config and vocabulary; never raises.
 
     A folder that cannot be read gets the bundled model's: loading it fails later, with a sentence.
@@ -57,12 +134,14 @@ def read_capabilities(folder: str | Path) -> Capabilities:
         resolutions.append(resolutions[-1] * 2)
     styles = (vocabulary.styles if vocabulary else ()) or STYLES
     backgrounds = (vocabulary.backgrounds if vocabulary else ()) or BACKGROUNDS
-    return Capabilities(
+    return StudioCapabilities(
         model_id=folder.resolve().name,
         name=read_model_info(folder).name,
+        family="studio",
         tasks=(TextToImage.task, Inpaint.task, SuperResolve.task, Denoise.task),
-        samplers=SAMPLER_LABELS,
+        samplers=sampler_labels(STUDIO_SAMPLERS),
         resolutions=tuple(resolutions),
+        size=None,
         default_resolution=tile_size,
         # The templates are the phrases of the training captions: always "a", also before a vowel.
         styles={style: f"{{prompt}}, {style} style" for style in styles},
@@ -71,8 +150,14 @@ def read_capabilities(folder: str | Path) -> Capabilities:
         vocabulary=vocabulary,
         one_pass_guidance=(1.0, 5.0) if config.get("guidance_rank") else None,
         style_emphasis=True,
+        scales=SCALES,
+        noise_level=NoiseLevel(kind="noise", low=0.0, high=MAX_NOISE_LEVEL, default=SuperResolve.noise_level),
         presets=PRESETS,
         live_preset="live",
+        defaults={
+            kind.task: {"sampler": kind.sampler, "steps": kind.steps, "guidance": kind.guidance}
+            for kind in (TextToImage, Inpaint, SuperResolve)
+        },
         sample_size=sample_size,
         tile_size=tile_size,
         seconds_per_row=SECONDS_PER_ROW,

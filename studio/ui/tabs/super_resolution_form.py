@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from studio.engine.requests import DENOISE_METHODS, MAX_NOISE_LEVEL, MAX_SIGMA, Denoise, SuperResolve
+from studio.engine.requests import DENOISE_METHODS, MAX_SIGMA, Denoise, SuperResolve
 from studio.models.capabilities import Capabilities
+from studio.models.families.studio import MAX_NOISE_LEVEL
 from studio.ui.components.job_panel import CLICK_SCRIPT
 from studio.ui.components.parts import (
     IMAGE_TYPES,
