@@ -47,7 +47,7 @@ FRAMEWORKS = {
     "prompts": set(),
     "engine": set(),
     "diffusion": {"torch", "diffusers", "transformers"},
-    "models": {"torch", "diffusers", "transformers"},
+    "models": {"torch", "diffusers", "transformers", "accelerate"},
     "library": set(),
     "lab": {"torch"},
     "services": set(),

@@ -1,13 +1,18 @@
-"""Load a model folder safely: check its files first, then read safetensors only."""
+"""Load models safely: check their files first, then read safetensors only.
+
+Importing this module is cheap: torch and diffusers are imported when a model is loaded.
+"""
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from studio.engine.backend import is_out_of_memory
 from studio.models.catalog import ModelEntry
 from studio.models.folders import check_model_folder
 from studio.models.formats import ModelError
@@ -36,14 +41,121 @@ class LoadedModel:
     placement: Placement
     bytes: int
 
+    @property
+    def modules(self) -> tuple[Any, ...]:
+        """All parts that have weights."""
+        return (*self.text_encoders, self.unet, self.vae)
+
     def reduce_memory(self) -> str | None:
         """Apply the next setting that needs less memory. Return its sentence, or None if there is none."""
-        raise NotImplementedError
+        milder = self.placement.milder()
+        if milder is None:
+            return None
+        self.apply(milder)
+        return milder.reasons[-1]
+
+    def apply(self, placement: Placement) -> None:
+        """Switch on VAE tiling and offload as a placement says; neither is switched off again."""
+        from studio.models.offload import offload
+
+        if placement.vae_tiling:
+            self.vae.enable_tiling()
+        if placement.offload:
+            offload(self.modules, placement.device)
+        self.placement = placement
 
 
 def load_latent(entry: ModelEntry, placement: Placement) -> LoadedModel:
-    """Load a model of the catalog that is not of the bundled kind. Raises ModelError with one sentence."""
-    raise NotImplementedError
+    """Load a model of the catalog that is not of the bundled kind. Raises ModelError with one sentence.
+
+    If the device's memory is full, the model is loaded with offload.
+    """
+    if entry.problems:
+        raise ModelError(entry.problems[0])
+    try:
+        return _load_latent(entry, placement)
+    except Exception as problem:
+        if not is_out_of_memory(problem):
+            raise
+        gc.collect()
+        if placement.offload or placement.device == "cpu":
+            raise ModelError(f"Memory was full while {entry.name} was loaded.") from None
+    reason = "Memory was full while the model was loaded, so components are on the device only while they compute."
+    reasons = (*placement.reasons, reason)
+    return load_latent(entry, replace(placement, vae_tiling=True, offload=True, reasons=reasons))
+
+
+def _load_latent(entry: ModelEntry, placement: Placement) -> LoadedModel:
+    import torch
+
+    from studio.models.components import build, fill, make_scheduler
+    from studio.models.sources import open_source
+
+    source = open_source(entry.path, entry.layout, entry.identity)
+    dtype = getattr(torch, placement.dtype)
+    device = "cpu" if placement.offload else placement.device
+    modules: dict[str, Any] = {}
+    for name, class_name in source.classes.items():
+        if name in ("unet", "vae") or name.startswith("text_encoder"):
+            modules[name] = build(name, class_name, source.configs[name], source.weight_count(name))
+    encoders = [name for name in ("text_encoder", "text_encoder_2") if name in modules]
+    tokenizers = tuple(source.tokenizer(name.replace("text_encoder", "tokenizer")) for name in encoders)
+    text_encoders = tuple(modules[name] for name in encoders)
+    _check_fit(modules["unet"], modules["vae"], text_encoders, tokenizers)
+    scheduler = make_scheduler("scheduler", _scheduler_config(entry, source.configs["scheduler"]))
+    extra: dict[str, Any] = {"pipeline": source.options}
+    if "low_res_scheduler" in source.classes:
+        extra["low_res_scheduler"] = make_scheduler("low_res_scheduler", source.configs["low_res_scheduler"])
+    count = 0
+    for name, module in modules.items():  # only now that all parts fit each other
+        fill(name, module, source.weights(name, module), dtype, device)
+        count += sum(tensor.nbytes for tensor in module.state_dict().values())
+    loaded = LoadedModel(
+        entry=entry,
+        unet=modules["unet"],
+        vae=modules["vae"],
+        text_encoders=text_encoders,
+        tokenizers=tokenizers,
+        scheduler_class=scheduler.__class__,
+        scheduler_config=dict(scheduler.config),
+        extra=extra,
+        placement=placement,
+        bytes=count,
+    )
+    loaded.apply(placement)
+    return loaded
+
+
+def _scheduler_config(entry: ModelEntry, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scheduler's config with what the model's identity says."""
+    merged = {**config, "prediction_type": entry.identity.prediction_type}
+    if entry.identity.zero_terminal_snr:
+        merged |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    if entry.identity.family == "stable-diffusion" and entry.identity.variant != "lcm":
+        # Early configs lack these; the stock pipelines correct them too.
+        if "steps_offset" in merged or merged.get("_class_name") in ("PNDMScheduler", "DDIMScheduler"):
+            merged["steps_offset"] = 1
+        if merged.get("clip_sample") or merged.get("_class_name") == "DDIMScheduler":
+            merged["clip_sample"] = False
+    return merged
+
+
+def _check_fit(unet: Any, vae: Any, text_encoders: tuple[Any, ...], tokenizers: tuple[Any, ...]) -> None:
+    """Raise ModelError if components do not belong to each other."""
+    for text_encoder, tokenizer in zip(text_encoders, tokenizers, strict=True):
+        if len(tokenizer) > text_encoder.config.vocab_size:
+            raise ModelError(
+                f"The tokenizer knows {len(tokenizer):,} tokens, its text encoder {text_encoder.config.vocab_size:,}."
+            )
+    width = sum(text_encoder.config.hidden_size for text_encoder in text_encoders)
+    if unet.config.cross_attention_dim != width:
+        raise ModelError(
+            f"The unet reads text of width {unet.config.cross_attention_dim}, the text encoders give {width}."
+        )
+    if unet.config.out_channels != vae.config.latent_channels:
+        raise ModelError(
+            f"The unet predicts {unet.config.out_channels} channels, the vae has {vae.config.latent_channels}."
+        )
 
 
 def load_pipeline(folder: str | Path, device: str = "auto") -> Any:

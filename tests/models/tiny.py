@@ -31,6 +31,9 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from studio.models.catalog import ModelEntry
+from studio.models.identify import Identity
+
 SIDE = 64  # px, the default side of their pictures (x4: 16 px in, 64 px out)
 BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 NO_CHECKER: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -256,3 +259,38 @@ def stock(kind: str) -> Any:
     pipeline = DiffusionPipeline.from_pretrained(folder(kind), local_files_only=True, use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+IDENTITIES: dict[str, dict[str, Any]] = {
+    "sd15": {"family": "stable-diffusion", "version": "SD 1.x"},
+    "inpainting": {"family": "stable-diffusion", "version": "SD 1.x", "variant": "inpainting"},
+    "lcm": {"family": "stable-diffusion", "version": "SD 1.x", "variant": "lcm"},
+    "turbo": {"family": "stable-diffusion", "version": "SD 1.x", "variant": "turbo"},
+    "sd2-v": {"family": "stable-diffusion", "version": "SD 2.x", "prediction_type": "v_prediction"},
+    "sdxl": {"family": "sdxl", "version": "SDXL"},
+    "sdxl-inpainting": {"family": "sdxl", "version": "SDXL", "variant": "inpainting"},
+    "refiner": {"family": "sdxl-refiner", "version": "SDXL refiner"},
+    "x4": {"family": "upscaler-x4", "version": "x4 upscaler", "prediction_type": "v_prediction"},
+}
+
+
+def entry(kind: str, path: Path | None = None, **identity: Any) -> ModelEntry:
+    """Return the catalog entry of a kind: of `folder(kind)`, or of another folder or file.
+
+    identity: fields of the Identity that differ.
+    """
+    path = path or folder(kind)
+    return ModelEntry(
+        id=kind,
+        name=kind,
+        path=path,
+        layout="folder" if path.is_dir() else "file",
+        bytes=2_000_000,
+        parameters=500_000,
+        dtype="F32",
+        identity=Identity(**{**IDENTITIES[kind], "sample_size": (SIDE, SIDE), **identity}),
+        overrides={},
+        defaults={},
+        trigger_words="",
+        problems=(),
+    )
