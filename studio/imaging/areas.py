@@ -86,6 +86,14 @@ class Area:
         pad = ((0, self.fit.padded[1] * factor - height), (0, self.fit.padded[0] * factor - width))
         return np.pad(known, (*pad, (0, 0)), mode="edge"), np.pad(hole, pad, mode="edge")
 
+    def scale_content(self) -> Bytes:
+        """Return all pixels (H, W, 3), those in the hole too, scaled and padded for the network."""
+        part = flatten_alpha(self.picture.crop(self.box))
+        is_enlarged = self.fit.size[0] > self.size[0] or self.fit.size[1] > self.size[1]
+        small = part.resize(self.fit.size, Image.Resampling.BICUBIC if is_enlarged else Image.Resampling.BOX)
+        pad = ((0, self.fit.padded[1] - small.height), (0, self.fit.padded[0] - small.width), (0, 0))
+        return np.pad(np.asarray(small), pad, mode="edge")
+
     def paste_back(self, painted: Image.Image) -> Image.Image:
         """Return the whole picture with the painted part (RGB, any size) in it. The painted part is opaque."""
         if painted.size != self.size:

@@ -10,8 +10,8 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback, SDCFGCutoffCallback
 from PIL import Image
 
-from studio.diffusion.pipelines import StudioInpaintPipeline
-from studio.diffusion.pipelines.params import to_pil_images, to_pil_masks
+from studio.diffusion.pipelines import StudioDenoisePipeline, StudioInpaintPipeline, StudioUpscalePipeline
+from studio.diffusion.pipelines.arguments import to_pil_images, to_pil_masks
 from tests.diffusion.helpers import generators, noise_picture
 
 HOLE = np.zeros((16, 20), bool)
@@ -148,3 +148,74 @@ def test_weights_may_be_stored_in_8_bits(pipe):
     pictures = [paint(type(pipe)(**pipe.components | {"unet": unet})) for unet in (own, rounded)]
     assert sum(value.dtype == torch.float8_e4m3fn for value in stored.values()) > 10
     assert np.abs(pictures[0] - pictures[1]).max() <= 1 / 255
+
+
+def test_embeddings_in_place_of_texts_paint_the_same(pipe):
+    (embeds,), (negative,) = pipe.encode(["a red cat"])[0], pipe.encode(["a blue boat"])[0]
+    by_text = paint(pipe, negative_prompt="a blue boat")
+    by_embeddings = pipe(
+        prompt_embeds=embeds[None],
+        negative_prompt_embeds=negative[None],
+        generator=generators(1),
+        output_type="np",
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        size=16,
+    ).images[0]
+    assert np.array_equal(by_text, by_embeddings)
+    upscale, picture = StudioUpscalePipeline(**pipe.components), noise_picture(8, 8)
+    texts = upscale(picture, prompt="a red cat", generator=generators(2)).images[0]
+    assert np.array_equal(texts, upscale(picture, prompt_embeds=embeds[None], generator=generators(2)).images[0])
+    with pytest.raises(ValueError, match="prompt and prompt_embeds are both given"):
+        pipe("a cat", prompt_embeds=embeds[None])
+    with pytest.raises(ValueError, match="prompt_embeds is a Tensor; it must be a tensor .pictures, tokens, width."):
+        pipe(prompt_embeds=embeds)
+
+
+def test_latents_are_the_noise_of_the_first_stage(pipe):
+    noise = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    assert np.array_equal(paint(pipe), paint(pipe, latents=noise))
+    with pytest.raises(ValueError, match=r"latents are \(3, 8, 8\) each; they must be \(3, 16, 16\)"):
+        paint(pipe, latents=noise[..., :8, :8])
+
+
+def test_latent_output_is_the_last_sample(pipe):
+    latents = pipe(
+        "a red cat", num_images_per_prompt=2, size=16, generator=generators(1, 2), output_type="latent"
+    ).images
+    pictures = pipe("a red cat", num_images_per_prompt=2, size=16, generator=generators(1, 2), output_type="pt").images
+    assert latents.shape == (2, 3, 16, 16)
+    assert torch.equal(((latents.clamp(-1, 1) + 1) * 127.5).round() / 255, pictures)
+
+
+def test_height_and_width_are_the_size(pipe):
+    assert pipe("a cat", height=16, width=16, num_inference_steps=1).images[0].size == (16, 16)
+    assert pipe("a cat", height=64, num_inference_steps=1).images[0].size == (64, 64)
+    with pytest.raises(ValueError, match="width is 32, height 16 and size None; pictures from text are square"):
+        pipe("a cat", height=16, width=32)
+
+
+def test_each_pipeline_makes_several_pictures_of_a_prompt(pipe):
+    image = noise_picture(8, 8)
+    for kind in (StudioUpscalePipeline, StudioDenoisePipeline):
+        several = kind(**pipe.components)(image, num_images_per_prompt=3, generator=generators(1, 2, 3)).images
+        alone = kind(**pipe.components)(image, generator=generators(2)).images[0]
+        assert len(several) == 3
+        assert np.abs(np.asarray(several[1], int) - np.asarray(alone, int)).max() <= 1
+
+
+def test_inpainting_may_begin_from_what_is_in_the_hole(pipe):
+    """At a small strength the run begins near its end, so the hole keeps more of its content."""
+    inpaint, image = StudioInpaintPipeline(**pipe.components), noise_picture(16, 16)
+    hole = np.zeros((16, 16), bool)
+    hole[4:12, 4:12] = True
+    before, distances = np.asarray(image, int), []
+    for strength in (0.1, 1.0):
+        after = inpaint("", image, hole, num_inference_steps=10, strength=strength, generator=generators(0)).images[0]
+        after = np.asarray(after, int)
+        assert np.array_equal(after[~hole], before[~hole])
+        distances.append(np.abs(after - before)[hole].mean())
+    assert distances[0] < 0.7 * distances[1]
+    for strength in (0.0, 1.5):
+        with pytest.raises(ValueError, match=f"strength is {strength}; it must be above 0 and at most 1"):
+            inpaint("", image, hole, strength=strength)

@@ -1,4 +1,4 @@
-"""What the pipelines share: text embeddings, steppers, `denoise_step`, `decode`, and the loop of `__call__`."""
+"""What the pipelines share: text embeddings, steppers, `denoise_step` and `decode`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from studio.diffusion.composition import Layout
 from studio.diffusion.conditioning import back_project
 from studio.diffusion.guidance import MAX_ONE_PASS_GUIDANCE, Guidance
+from studio.diffusion.pipelines.params import SamplingParams
 from studio.diffusion.sampling.batched_call import denoise_call
 from studio.diffusion.sampling.state import SampleState, TextConditioning
 from studio.diffusion.sampling.steppers import DiffusersStepper, Stepper, StudioStepper
@@ -91,7 +90,7 @@ class StudioPipeline(DiffusionPipeline):
         return self._interrupt
 
     @classmethod
-    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> StudioPipeline:
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> Any:
         """Return a pipeline of this class with the components of another one, in their dtype.
 
         diffusers' own method converts them, also those of the other pipeline, to float32 unless a dtype is given.
@@ -156,25 +155,22 @@ class StudioPipeline(DiffusionPipeline):
         return bool(self.unet.config.guidance_rank) and 1 <= scale <= MAX_ONE_PASS_GUIDANCE and not negative_prompt
 
     def _condition_on_text(
-        self,
-        guidance: Guidance,
-        prompts: Sequence[str],
-        negative_prompts: Sequence[str] | None,
-        layouts: Sequence[Layout | None] | None = None,
+        self, params: SamplingParams, layouts: Sequence[Layout | None] | None = None
     ) -> list[tuple[Guidance, TextConditioning]]:
         """Return each picture's guidance and embeddings; each text is encoded once.
 
         Guidance is left out where the negative prompt is the prompt itself, and acts in one pass only where the
         network can.
         """
-        rows, texts = [], {}
-        for i, prompt in enumerate(prompts):
-            negative_prompt = negative_prompts[i] if negative_prompts else ""
+        guidance, rows, texts = params.guidance, [], {}
+        for i, prompt in enumerate(params.prompts):
+            negative_prompt = params.negative_prompts[i] if params.negative_prompts else ""
             layout = layouts[i] if layouts else None
             captions = layout.captions if layout else ()
             own, plain = Guidance(), ()
-            if prompt != negative_prompt:
-                one_pass = guidance.one_pass and self.guides_in_one_pass(guidance.scale, negative_prompt)
+            if prompt != negative_prompt or params.prompt_embeds or params.negative_prompt_embeds:
+                is_negative_given = bool(negative_prompt or params.negative_prompt_embeds)
+                one_pass = guidance.one_pass and not is_negative_given and self.guides_in_one_pass(guidance.scale)
                 own = replace(guidance, one_pass=one_pass)
                 if one_pass:
                     negative_prompt = prompt  # there is no second prediction: encode no other text
@@ -187,10 +183,15 @@ class StudioPipeline(DiffusionPipeline):
         for text, embedding, length in zip(texts, embeddings, mask.sum(1).tolist(), strict=True):
             of_text[text] = embedding[:length]
         conditionings = []
-        for own, prompt, negative_prompt, captions, plain in rows:
+        for i, (own, prompt, negative_prompt, captions, plain) in enumerate(rows):
+            embeds, negative_embeds = of_text[prompt], of_text[negative_prompt]
+            if params.prompt_embeds:
+                embeds = params.prompt_embeds[i].to(embeds)
+            if params.negative_prompt_embeds:
+                negative_embeds = params.negative_prompt_embeds[i].to(embeds)
             conditioning = TextConditioning(
-                of_text[prompt],
-                of_text[negative_prompt],
+                embeds,
+                negative_embeds,
                 tuple(map(of_text.__getitem__, captions)),
                 tuple(map(of_text.__getitem__, plain)),
             )
@@ -303,74 +304,6 @@ class StudioPipeline(DiffusionPipeline):
         if output.alpha is not None:
             picture.putalpha(output.alpha)
         return picture
-
-    # ---- the loop of `__call__` ----
-
-    def _run(
-        self,
-        rows: list[SampleState],
-        *,
-        guidance_scale: float,
-        output_type: str,
-        return_dict: bool,
-        callback_on_step_end: Callable[..., dict] | None,
-        callback_on_step_end_tensor_inputs: Sequence[str],
-    ) -> ImagePipelineOutput | tuple:
-        """Denoise and decode all pictures, as `DiffusionPipeline.__call__` does. The arguments are diffusers'.
-
-        A callback gets tensors (B, 3, H, W) and embeddings (B, L, D), or lists where sizes differ, of the pictures that
-        are not finished. It may return other "latents", and set `_guidance_scale` and `_interrupt`.
-        """
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type is {output_type!r}; it must be one of pil, np, pt")
-        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
-            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        for name in callback_on_step_end_tensor_inputs:
-            if name not in self._callback_tensor_inputs:
-                allowed = ", ".join(self._callback_tensor_inputs)
-                raise ValueError(f"callback_on_step_end_tensor_inputs has {name!r}; it may have {allowed}")
-        self._interrupt, self._guidance_scale, number = False, guidance_scale, 0
-        self._num_timesteps = max(row.num_steps for row in rows)
-        with self.progress_bar(total=self._num_timesteps) as bar:
-            remaining = [row for row in rows if not row.finished]
-            while remaining and not self._interrupt:
-                time = remaining[0].time
-                self.denoise_step(remaining)
-                bar.update()
-                if callback_on_step_end is not None:
-                    tensors = _callback_tensors(remaining)
-                    inputs = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                    scale = self._guidance_scale
-                    outputs = callback_on_step_end(self, number, time, inputs) or {}
-                    for row, sample in zip(remaining, outputs.get("latents", tensors["latents"]), strict=True):
-                        row.stage.sample = sample
-                        if self._guidance_scale != scale:
-                            # In diffusers a scale of 1 or less means no guidance.
-                            row.stage.guidance = replace(row.stage.guidance, scale=max(self._guidance_scale, 1.0))
-                number += 1
-                remaining = [row for row in rows if not row.finished]  # sizes differ, and so do numbers of steps
-        self.maybe_free_model_hooks()
-        images: Any = [self.decode(row) for row in rows]
-        if output_type != "pil":
-            if len({image.size for image in images}) > 1:
-                raise ValueError(f"output_type is {output_type!r}; pictures of several sizes can only be had as pil")
-            images = np.stack([np.asarray(image, dtype=np.float32) / 255 for image in images])  # (B, H, W, 3)
-        if output_type == "pt":
-            images = torch.from_numpy(images).permute(0, 3, 1, 2)  # (B, 3, H, W) in [0, 1]
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
-
-
-def _callback_tensors(rows: Sequence[SampleState]) -> dict[str, Any]:
-    """Return what a callback may ask for: a tensor for all pictures, or a list where sizes differ."""
-    tensors: dict[str, Any] = {
-        "latents": [row.sample for row in rows],
-        "pred_original_sample": [row.pred_original_sample for row in rows],
-        "prompt_embeds": [row.text.prompt for row in rows],
-    }
-    for name, values in tensors.items():
-        if len({value.shape for value in values}) == 1:
-            tensors[name] = torch.stack(values)
-    return tensors
 
 
 def image_to_tensor(picture: Image.Image | np.ndarray) -> torch.Tensor:

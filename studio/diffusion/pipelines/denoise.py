@@ -11,16 +11,17 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
 from studio.diffusion.conditioning import Condition, Task
-from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
-from studio.diffusion.pipelines.params import (
-    MAX_SIGMA,
-    DenoiseParams,
+from studio.diffusion.pipelines.arguments import (
     Generators,
     Pictures,
     Prompts,
     expand_prompts,
+    repeat_each,
     to_pil_images,
 )
+from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
+from studio.diffusion.pipelines.loop import run_loop
+from studio.diffusion.pipelines.params import MAX_SIGMA, DenoiseParams
 from studio.diffusion.sampling.state import SampleState, SamplingStage
 from studio.diffusion.sampling.steppers import StudioStepper
 from studio.diffusion.schedulers.studio_scheduler import StudioScheduler
@@ -57,7 +58,7 @@ class StudioDenoisePipeline(StudioPipeline):
         prompts = [""] * len(images) if prompts is None else prompts
         params = DenoiseParams(images=images, sigmas=sigmas, prompts=prompts, **options)
         seeds, generators = params.make_generators()
-        texts = self._condition_on_text(params.guidance, prompts, params.negative_prompts)
+        texts = self._condition_on_text(params)
         rows = []
         for i, (guidance, text) in enumerate(texts):
             picture = normalize_image(images[i])
@@ -108,6 +109,9 @@ class StudioDenoisePipeline(StudioPipeline):
         num_inference_steps: int = 1,
         guidance_scale: float = 1.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        num_images_per_prompt: int = 1,
         generator: Generators = None,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -119,18 +123,26 @@ class StudioDenoisePipeline(StudioPipeline):
         Arguments are those of diffusers and of `DenoiseParams`.
         """
         images = to_pil_images(image, "image")
-        prompts, negative_prompts, generators = expand_prompts(prompt, negative_prompt, generator, 1, len(images))
+        of_pictures = expand_prompts(
+            prompt,
+            negative_prompt,
+            generator,
+            num_images_per_prompt,
+            len(images),
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+        )
+        images = repeat_each(images, len(of_pictures["prompts"]), "image")
         rows = self.prepare(
             images,
             [sigma] * len(images),
-            prompts,
-            negative_prompts=negative_prompts,
+            **of_pictures,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_interval=guidance_interval,
-            generators=generators,
         )
-        return self._run(
+        return run_loop(
+            self,
             rows,
             guidance_scale=guidance_scale,
             output_type=output_type,

@@ -12,10 +12,8 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
 from studio.diffusion.conditioning import Condition, Task, replace_known
-from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
-from studio.diffusion.pipelines.params import (
+from studio.diffusion.pipelines.arguments import (
     Generators,
-    InpaintParams,
     Pictures,
     Prompts,
     expand_prompts,
@@ -23,6 +21,9 @@ from studio.diffusion.pipelines.params import (
     to_pil_images,
     to_pil_masks,
 )
+from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
+from studio.diffusion.pipelines.loop import run_loop
+from studio.diffusion.pipelines.params import InpaintParams
 from studio.diffusion.sampling.state import KnownPixels, SampleState, SamplingStage, StageSpec
 from studio.diffusion.sampling.steppers import Stepper
 from studio.imaging.areas import Area, select_area
@@ -55,7 +56,7 @@ class StudioInpaintPipeline(StudioPipeline):
         """
         params = InpaintParams(prompts=prompts, images=images, masks=masks, **options)
         seeds, generators = params.make_generators()
-        texts = self._condition_on_text(params.guidance, prompts, params.negative_prompts)
+        texts = self._condition_on_text(params)
         plans: dict[tuple[int, int], _AreaPlan] = {}  # several rows may paint the same area
         rows = []
         for i, (guidance, text) in enumerate(texts):
@@ -74,6 +75,7 @@ class StudioInpaintPipeline(StudioPipeline):
                 guidance=guidance,
                 stepper=plan.stepper,
                 tile_size=self.sample_size,
+                picture=plan.content,
                 constraints=(plan.constraint,),
             )
             rows.append(
@@ -112,13 +114,16 @@ class StudioInpaintPipeline(StudioPipeline):
                 known=large,
             )
             next_stages = (spec,)
+        restarts = small.mask.mean() >= MIN_KNOWN and params.strength == 1
         return _AreaPlan(
+            content=None if params.strength == 1 else image_to_tensor(area.scale_content()),
             condition=Condition.inpaint(small.picture, 1 - small.mask),
             constraint=partial(replace_known, small.picture.to(device), small.mask.to(device)),
             stepper=self._get_stepper(
                 params.sampler,
                 params.num_inference_steps,
-                restart_time=RESTART_TIME if small.mask.mean() >= MIN_KNOWN else None,
+                strength=params.strength,
+                restart_time=RESTART_TIME if restarts else None,
             ),
             output=OutputSpec(area.size, (height / padded_height, width / padded_width), area=area),
             next_stages=next_stages,
@@ -134,6 +139,9 @@ class StudioInpaintPipeline(StudioPipeline):
         num_inference_steps: int = 6,
         guidance_scale: float = 1.5,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
+        strength: float = 1.0,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
         num_images_per_prompt: int = 1,
         generator: Generators = None,
         whole_picture: bool = True,
@@ -151,25 +159,32 @@ class StudioInpaintPipeline(StudioPipeline):
         Arguments are those of diffusers and of `InpaintParams`.
         """
         images, masks = to_pil_images(image, "image"), to_pil_masks(mask_image, "mask_image")
-        prompts, negative_prompts, generators = expand_prompts(
-            prompt, negative_prompt, generator, num_images_per_prompt, len(images)
+        of_pictures = expand_prompts(
+            prompt,
+            negative_prompt,
+            generator,
+            num_images_per_prompt,
+            len(images),
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
         )
+        count = len(of_pictures["prompts"])
         rows = self.prepare(
-            prompts,
-            repeat_each(images, len(prompts), "image"),
-            repeat_each(masks, len(prompts), "mask_image"),
-            negative_prompts=negative_prompts,
+            images=repeat_each(images, count, "image"),
+            masks=repeat_each(masks, count, "mask_image"),
+            **of_pictures,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_interval=guidance_interval,
-            generators=generators,
+            strength=strength,
             whole_picture=whole_picture,
             grow=grow,
             feather=feather,
             invert=invert,
             finishing_steps=finishing_steps,
         )
-        return self._run(
+        return run_loop(
+            self,
             rows,
             guidance_scale=guidance_scale,
             output_type=output_type,
@@ -183,6 +198,7 @@ class StudioInpaintPipeline(StudioPipeline):
 class _AreaPlan:
     """How one hole is painted, whatever the seed."""
 
+    content: torch.Tensor | None  # (3, H, W), what the run begins from; None: from noise
     condition: Condition
     constraint: Callable[[torch.Tensor], torch.Tensor]
     stepper: Stepper

@@ -1,4 +1,4 @@
-"""Parameters of the pipelines: one frozen object a task, and the arguments of diffusers made into lists."""
+"""Parameters of the pipelines: one frozen object a task."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import SchedulerMixin
 from PIL import Image
 
 from studio.diffusion.guidance import Guidance
 
-Prompts = str | Sequence[str] | None
-Generators = torch.Generator | Sequence[torch.Generator] | None
-AnyPicture = Image.Image | np.ndarray | torch.Tensor
-Pictures = AnyPicture | Sequence[AnyPicture]  # see `to_pil_images`
-
 FEW_STEPS = 4  # a run of no more steps gets one step of each super-resolution stage
 MAX_NOISE_LEVEL = 0.3  # of super-resolution
 MAX_SIGMA = 150.0  # of denoising, on the scale of 0 to 255
+# Fields with one item a picture.
+PER_PICTURE = (
+    "negative_prompts",
+    "images",
+    "masks",
+    "sigmas",
+    "seeds",
+    "generators",
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "latents",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,8 @@ class SamplingParams:
             (scale - 1) by a factor for each call.
         seeds: 0 or more; a picture depends on its seed and its parameters alone. None: random seeds.
         generators: in place of seeds.
+        prompt_embeds, negative_prompt_embeds: (L, D) each, in place of the texts, which must be "" then; see
+            `StudioPipeline.encode`.
 
     Raises:
         ValueError: a value does not fit; the text names it and what is allowed.
@@ -49,11 +57,13 @@ class SamplingParams:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     seeds: Sequence[int] | None = None
     generators: Sequence[torch.Generator] | None = None
+    prompt_embeds: Sequence[torch.Tensor] | None = None
+    negative_prompt_embeds: Sequence[torch.Tensor] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.prompts)
-        object.__setattr__(self, "num_inference_steps", _to_count(self.num_inference_steps, "num_inference_steps"))
-        for name in ("negative_prompts", "images", "masks", "sigmas", "seeds", "generators"):
+        object.__setattr__(self, "num_inference_steps", to_count(self.num_inference_steps, "num_inference_steps"))
+        for name in PER_PICTURE:
             values = getattr(self, name, None)
             if values is not None and len(values) != count:
                 raise ValueError(f"{len(values)} {name} for {count} pictures; there must be one for each")
@@ -89,6 +99,7 @@ class TextToImageParams(SamplingParams):
         one_pass: guide by the network's own input where it can, see `StudioPipeline.guides_in_one_pass`.
         style_emphasis: additional weight of the style words ("..., flat style") as a share of the guidance. Above 0 it
             takes a third prediction where a second one is made. Usual: `studio.diffusion.guidance.STYLE_EMPHASIS`.
+        latents: standard normal noise (3, h, w) of the first stage in place of what the generator draws.
     """
 
     num_inference_steps: int = 10
@@ -100,11 +111,11 @@ class TextToImageParams(SamplingParams):
     strength: float = 0.6
     one_pass: bool = False
     style_emphasis: float = 0.0
+    latents: Sequence[torch.Tensor] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.strength <= 1:
-            raise ValueError(f"strength is {self.strength}; it must be above 0 and at most 1")
+        check_strength(self.strength)
 
     @property
     def guidance(self) -> Guidance:
@@ -124,6 +135,8 @@ class InpaintParams(SamplingParams):
         feather: px outside the hole over which it fades into the picture. At 0 no pixel outside changes.
         invert: paint where the mask is black.
         finishing_steps: of the super-resolution stage; 0: none.
+        strength: the share of the steps that are taken, in (0, 1], as in diffusers. Below 1 the run begins from what
+            is in the hole.
     """
 
     images: Sequence[Image.Image]
@@ -136,6 +149,11 @@ class InpaintParams(SamplingParams):
     feather: int = 0
     invert: bool = False
     finishing_steps: int = 2
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_strength(self.strength)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,100 +205,13 @@ class DenoiseParams(SamplingParams):
                 raise ValueError(f"sigma is {sigma}; it must be above 0 and at most {MAX_SIGMA:g}, on a scale of 255")
 
 
-# ---- arguments of `__call__`, as diffusers users give them ----
+def check_strength(strength: float) -> None:
+    """Raise ValueError unless the strength is above 0 and at most 1."""
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength is {strength}; it must be above 0 and at most 1")
 
 
-def to_pil_images(images: Any, name: str) -> list[Image.Image]:
-    """Return one picture or several as Pillow pictures.
-
-    images: of Pillow, or in the forms that pipelines return, "np" ((B,) H, W, C) or "pt" ((B,) C, H, W).
-    Raises ValueError, with the argument's name, for anything else.
-    """
-    pictures = []
-    for item in images if isinstance(images, Sequence) else [images]:
-        pictures.extend(item if getattr(item, "ndim", 0) == 4 else [item])
-    if not pictures or images is None:
-        raise ValueError(f"{name} is missing; there must be at least one picture")
-    return [_to_pil_image(picture, name) for picture in pictures]
-
-
-def to_pil_masks(masks: Any, name: str) -> list[Image.Image]:
-    """Return one mask or several as Pillow pictures.
-
-    masks: as for `to_pil_images`, or without channels, ((B,) H, W). Integers and booleans of at most 1 mean 0 and 1.
-    Raises ValueError, with the argument's name, for anything else.
-    """
-    items: list[Any] = []
-    for item in masks if isinstance(masks, Sequence) else [masks]:
-        is_array = isinstance(item, np.ndarray | torch.Tensor)
-        colors = item.shape[0 if isinstance(item, torch.Tensor) else -1] if is_array and item.ndim == 3 else 0
-        items.extend(item if is_array and item.ndim == 3 and colors not in (1, 3, 4) else [item])
-    scaled: list[Any] = []
-    for item in items:
-        if isinstance(item, np.ndarray | torch.Tensor) and 0 not in item.shape and item.max() <= 1:
-            values = item.detach().cpu() if isinstance(item, torch.Tensor) else item
-            if isinstance(values, torch.Tensor):
-                is_whole = not values.is_floating_point()
-                item = values.to(torch.uint8) * 255 if is_whole else values
-            elif values.dtype.kind in "biu":
-                item = values.astype(np.uint8) * 255
-        scaled.append(item)
-    return to_pil_images(scaled, name)
-
-
-def _to_pil_image(picture: Any, name: str) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return picture
-    values = picture
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        if values.is_floating_point():
-            values = values.float()  # NumPy has no bfloat16
-        values = (values.permute(1, 2, 0) if values.ndim == 3 else values).numpy()
-    if not isinstance(values, np.ndarray) or values.ndim < 2 or values.shape[2:] not in ((), (1,), (3,), (4,)):
-        kind = f"{type(picture).__name__} {tuple(getattr(picture, 'shape', ()))}"
-        raise ValueError(f"{name} is a {kind}; it must be a Pillow picture, an array (H, W, C) or a tensor (C, H, W)")
-    if not values.size:
-        raise ValueError(f"{name} has the shape {tuple(picture.shape)}; it must have at least one pixel")
-    if values.dtype != np.uint8:
-        if not (values.min() >= 0 and values.max() <= 1):  # NaN is neither
-            raise ValueError(f"{name} has values from {values.min()} to {values.max()}; they must be in [0, 1]")
-        values = (values * 255).round().astype(np.uint8)
-    return Image.fromarray(values[:, :, 0] if values.shape[2:] == (1,) else values)
-
-
-def repeat_each(values: list, count: int, name: str) -> list:
-    """Return each value repeated, so that there are `count` in all. Raises ValueError where that is not possible."""
-    if count % len(values):
-        raise ValueError(f"{len(values)} of {name} do not go evenly into {count} pictures")
-    return [value for value in values for _ in range(count // len(values))]
-
-
-def expand_prompts(
-    prompt: Prompts, negative_prompt: Prompts, generator: Generators, times: int, images: int | None = None
-) -> tuple[list[str], list[str] | None, list[torch.Generator] | None]:
-    """Return prompts, negative prompts and generators for every picture, each prompt `times` times in a row.
-
-    images: how many there are, where there are any; a single prompt then goes with each.
-    """
-    times = _to_count(times, "num_images_per_prompt")
-    if prompt is None or isinstance(prompt, str):
-        prompts = [prompt or ""] * (images or 1)
-    else:
-        prompts = _check_texts(prompt, "prompt")
-    negatives = None
-    if negative_prompt is not None:
-        is_single = isinstance(negative_prompt, str)
-        texts = [negative_prompt] * len(prompts) if is_single else _check_texts(negative_prompt, "negative_prompt")
-        negatives = [text for text in texts for _ in range(times)]
-    prompts = [text for text in prompts for _ in range(times)]
-    if generator is None:
-        return prompts, negatives, None
-    generators = [generator] * len(prompts) if isinstance(generator, torch.Generator) else list(generator)
-    return prompts, negatives, generators
-
-
-def _to_count(value: Any, name: str) -> int:
+def to_count(value: Any, name: str) -> int:
     """Return a whole number of Python or NumPy as an int. Raises ValueError, with the argument's name, for others."""
     try:
         count = operator.index(value)
@@ -289,9 +220,3 @@ def _to_count(value: Any, name: str) -> int:
     if count < 1:
         raise ValueError(f"{name} is {value}; it must be a whole number, 1 or more")
     return count
-
-
-def _check_texts(texts: Any, name: str) -> list[str]:
-    if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{name} is {str(texts)[:60]}; it must be text, or a list of at least one")
-    return list(texts)

@@ -12,17 +12,18 @@ from PIL import Image
 from studio.diffusion.composition import Layout, parse_layout
 from studio.diffusion.conditioning import Condition, Task
 from studio.diffusion.guidance import Guidance
-from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
-from studio.diffusion.pipelines.params import (
-    FEW_STEPS,
+from studio.diffusion.pipelines.arguments import (
     Generators,
     Pictures,
     Prompts,
-    TextToImageParams,
     expand_prompts,
     repeat_each,
     to_pil_images,
+    to_size,
 )
+from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
+from studio.diffusion.pipelines.loop import run_loop
+from studio.diffusion.pipelines.params import FEW_STEPS, TextToImageParams
 from studio.diffusion.sampling.state import SampleState, SamplingStage, StageSpec
 from studio.diffusion.sampling.steppers import Stepper
 from studio.diffusion.tiling import pad_to_tile
@@ -64,7 +65,7 @@ class StudioTextToImagePipeline(StudioPipeline):
         for prompt, picture in zip(prompts, pictures, strict=True):
             is_square = picture is None or picture.width == picture.height
             layouts.append(parse_layout(prompt, self.sample_size) if is_square else None)
-        texts = self._condition_on_text(params.guidance, prompts, params.negative_prompts, layouts)
+        texts = self._condition_on_text(params, layouts)
         rows = []
         for i, (guidance, text) in enumerate(texts):
             picture, layout = pictures[i], layouts[i]
@@ -79,7 +80,8 @@ class StudioTextToImagePipeline(StudioPipeline):
                 strength=1.0 if original is None else params.strength,
                 guidance=guidance if original is None else None,
             )
-            stage = self._start_first_stage(stepper, guidance, generators[i], original, layout)
+            noise = None if params.latents is None else params.latents[i]
+            stage = self._start_first_stage(stepper, guidance, generators[i], original, layout, noise)
             rows.append(
                 SampleState(
                     stage,
@@ -118,12 +120,15 @@ class StudioTextToImagePipeline(StudioPipeline):
         generator: torch.Generator,
         original: torch.Tensor | None,
         layout: Layout | None,
+        noise: torch.Tensor | None,
     ) -> SamplingStage:
         device, size = self._execution_device, (self.sample_size, self.sample_size)
         if layout:
             size = (layout.side, layout.side)
         elif original is not None:
             size = (original.shape[1], original.shape[2])
+        if noise is not None and noise.shape != (3, *size):
+            raise ValueError(f"latents are {tuple(noise.shape)} each; they must be {(3, *size)}")
         return SamplingStage.start(
             Task.TEXT_TO_IMAGE,
             Condition(size),
@@ -133,6 +138,7 @@ class StudioTextToImagePipeline(StudioPipeline):
             stepper=stepper,
             tile_size=self.sample_size,
             picture=original,
+            noise=noise,
             constraints=(layout.background_constraint(original, device),) if layout else (),
             layout=layout,
         )
@@ -191,6 +197,11 @@ class StudioTextToImagePipeline(StudioPipeline):
         num_images_per_prompt: int = 1,
         generator: Generators = None,
         size: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        latents: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
         image: Pictures | None = None,
         strength: float = 0.6,
         one_pass: bool = False,
@@ -203,27 +214,35 @@ class StudioTextToImagePipeline(StudioPipeline):
         """Paint `num_images_per_prompt` pictures of each prompt, or as many variations of an image.
 
         Arguments are those of diffusers and of `TextToImageParams`. A list of generators, one a picture, makes each
-        picture independent of its batch; a single generator draws for all in order. output_type: "pil", or "np"
-        (B, H, W, 3) or "pt" (B, 3, H, W) in [0, 1].
+        picture independent of its batch; a single generator draws for all in order. height and width: both are `size`.
+        latents (B, 3, h, w), prompt_embeds and negative_prompt_embeds (B, L, D). output_type: "pil", or "np"
+        (B, H, W, 3) or "pt" (B, 3, H, W) in [0, 1], or "latent", samples of the last stage.
         """
         images = None if image is None else to_pil_images(image, "image")
-        prompts, negative_prompts, generators = expand_prompts(
-            prompt, negative_prompt, generator, num_images_per_prompt, None if images is None else len(images)
+        of_pictures = expand_prompts(
+            prompt,
+            negative_prompt,
+            generator,
+            num_images_per_prompt,
+            None if images is None else len(images),
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
         )
+        count = len(of_pictures["prompts"])
         rows = self.prepare(
-            prompts,
-            negative_prompts=negative_prompts,
+            **of_pictures,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_interval=guidance_interval,
-            generators=generators,
-            size=size,
-            images=images and repeat_each(images, len(prompts), "image"),
+            size=to_size(size, width, height),
+            images=images and repeat_each(images, count, "image"),
+            latents=None if latents is None else list(latents),
             strength=strength,
             one_pass=one_pass,
             style_emphasis=style_emphasis,
         )
-        return self._run(
+        return run_loop(
+            self,
             rows,
             guidance_scale=guidance_scale,
             output_type=output_type,

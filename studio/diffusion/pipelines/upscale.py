@@ -11,15 +11,17 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
 from studio.diffusion.conditioning import Condition, Task, enlarge, match_colors, match_low_res
-from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
-from studio.diffusion.pipelines.params import (
+from studio.diffusion.pipelines.arguments import (
     Generators,
     Pictures,
     Prompts,
-    UpscaleParams,
     expand_prompts,
+    repeat_each,
     to_pil_images,
 )
+from studio.diffusion.pipelines.base import OutputSpec, StudioPipeline, image_to_tensor
+from studio.diffusion.pipelines.loop import run_loop
+from studio.diffusion.pipelines.params import UpscaleParams
 from studio.diffusion.sampling.state import SampleState, SamplingStage, randn
 from studio.diffusion.tiling import pad_to_tile
 from studio.imaging.modes import bleed_colors, normalize_image
@@ -51,7 +53,7 @@ class StudioUpscalePipeline(StudioPipeline):
         prompts = [""] * len(images) if prompts is None else prompts
         params = UpscaleParams(images=images, scale_factor=scale_factor, prompts=prompts, **options)
         seeds, generators = params.make_generators()
-        texts = self._condition_on_text(params.guidance, prompts, params.negative_prompts)
+        texts = self._condition_on_text(params)
         stepper = self._get_stepper(params.sampler, params.num_inference_steps)
         device = self._execution_device
         rows = []
@@ -104,6 +106,9 @@ class StudioUpscalePipeline(StudioPipeline):
         num_inference_steps: int = 2,
         guidance_scale: float = 1.0,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        num_images_per_prompt: int = 1,
         generator: Generators = None,
         size: tuple[int, int] | None = None,
         output_type: str = "pil",
@@ -116,20 +121,28 @@ class StudioUpscalePipeline(StudioPipeline):
         Arguments are those of diffusers and of `UpscaleParams`.
         """
         images = to_pil_images(image, "image")
-        prompts, negative_prompts, generators = expand_prompts(prompt, negative_prompt, generator, 1, len(images))
+        of_pictures = expand_prompts(
+            prompt,
+            negative_prompt,
+            generator,
+            num_images_per_prompt,
+            len(images),
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+        )
+        images = repeat_each(images, len(of_pictures["prompts"]), "image")
         rows = self.prepare(
             images,
             scale_factor,
-            prompts,
+            **of_pictures,
             noise_level=noise_level,
-            negative_prompts=negative_prompts,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_interval=guidance_interval,
-            generators=generators,
             size=size,
         )
-        return self._run(
+        return run_loop(
+            self,
             rows,
             guidance_scale=guidance_scale,
             output_type=output_type,

@@ -94,11 +94,15 @@ class SamplingStage:
         tile_size: int,
         noise_level: float = 0.0,
         picture: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
         constraints: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (),
         layout: Layout | None = None,
     ) -> SamplingStage:
-        """Return a stage before its first step: noise from the generator, over a picture (3, H, W) if one is given."""
-        noise = randn((3, *condition.size), generator)
+        """Return a stage before its first step: noise, over a picture (3, H, W) if one is given.
+
+        noise: (3, H, W), standard normal. None: from the generator.
+        """
+        noise = randn((3, *condition.size), generator) if noise is None else noise.float().cpu()
         noise = (layout.share_coarse_noise(noise) if layout else noise).to(device)
         restarts = stepper.restart_time is not None
         return cls(
