@@ -21,7 +21,7 @@ def test_a_run_begins_at_the_noise_level_of_its_time(pipe, name):
     if name == "studio":
         steps = StudioStepper(scheduler, 10, begin=begin)
     else:
-        steps = DiffusersStepper(scheduler, 10, "cpu", begin=begin)
+        steps = DiffusersStepper.spaced(scheduler, 10, "cpu", begin=begin)
     alpha, sigma = steps.levels[0]
     assert 0.2 < alpha < 0.95
     seen = steps.network_input(steps.initial_state, steps.add_noise(picture, noise), 0)

@@ -230,7 +230,7 @@ class StudioPipeline(DiffusionPipeline):
             scheduler = sampler or self.scheduler
         begin = num_inference_steps - max(int(num_inference_steps * strength), 1)
         if not isinstance(scheduler, StudioScheduler):
-            stepper = DiffusersStepper(scheduler, num_inference_steps, device, begin=begin)
+            stepper = DiffusersStepper.spaced(scheduler, num_inference_steps, device, begin=begin)
         elif (table := self._find_table(scheduler, num_inference_steps, guidance)) is not None:
             stepper = StudioStepper(scheduler, table=table)
         elif restart_time is not None and num_inference_steps > 1:

@@ -29,6 +29,7 @@ class StudioStepper:
         scheduler: the scheduler, which is not changed.
         num_inference_steps, timesteps, table, restart_time: see `StudioScheduler.plan`.
         begin: steps of the plan that are left out; the run begins at the noise level of the next one.
+        end: step of the plan at which the run ends; None: the last.
 
     Raises:
         ValueError: see `StudioScheduler.plan`.
@@ -40,6 +41,7 @@ class StudioStepper:
         num_inference_steps: int | None = None,
         *,
         begin: int = 0,
+        end: int | None = None,
         timesteps: Sequence[float] | None = None,
         table: SolverTable | None = None,
         restart_time: float | None = None,
@@ -48,7 +50,7 @@ class StudioStepper:
         self.plan: SamplingPlan = plan
         self.restart_time = restart_time
         self.prediction_type: str = scheduler.config.prediction_type
-        self.times: list[float] = plan.timesteps.tolist()[begin:]  # of each network call, in train steps
+        self.times: list[float] = plan.timesteps.tolist()[begin:end]  # of each network call, in train steps
         self.levels = list(zip(plan.alphas.tolist(), plan.sigmas.tolist(), strict=True))[begin:]  # (alpha, sigma)
         self.guidance_shares: list[float] = plan.guidance.tolist()[begin:]
         self.initial_scale = 1.0
@@ -60,9 +62,9 @@ class StudioStepper:
         if plan.coarse is not None:
             self._coarse = list(zip(plan.coarse[0].tolist(), plan.coarse[1].tolist(), strict=True))[begin:]
 
-    def add_noise(self, picture: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Return x_t (3, H, W) of a picture at the noise level where the run begins."""
-        alpha, sigma = self.levels[0]
+    def add_noise(self, picture: torch.Tensor, noise: torch.Tensor, step: int = 0, state: Any = None) -> torch.Tensor:
+        """Return x_t (C, H, W) of a picture at the noise level of a step."""
+        alpha, sigma = self.levels[step]
         return alpha * picture + sigma * noise
 
     def network_input(self, state: Any, sample: torch.Tensor, step: int) -> torch.Tensor:
@@ -98,45 +100,55 @@ class DiffusersStepper:
     """Steps of a scheduler of diffusers. The state is a scheduler, which keeps its run's history inside.
 
     Args:
-        scheduler: its class and config count; it is not changed.
-        num_inference_steps: 1 or more.
-        device: of the timesteps.
-        begin: steps that are left out, as in diffusers' image to image.
-
-    Raises:
-        ValueError: the scheduler needs its first steps and cannot begin later.
+        scheduler: one on which `set_timesteps` was called, with timesteps on the CPU. It belongs to the stepper.
+        begin, end: the run makes the network calls of its timesteps from `begin` up to `end`; None: to the last.
     """
 
     restart_time = None
 
-    def __init__(
-        self, scheduler: AnyScheduler, num_inference_steps: int, device: torch.device | str, *, begin: int = 0
-    ) -> None:
+    def __init__(self, scheduler: AnyScheduler, *, begin: int = 0, end: int | None = None) -> None:
+        if hasattr(scheduler, "set_begin_index"):  # some timesteps repeat (Heun): do not search for them
+            scheduler.set_begin_index(begin)
+        self.initial_state: Any = scheduler
+        self.prediction_type: str = scheduler.config.prediction_type
+        self._timesteps = scheduler.timesteps[begin:end]
+        self.times: list[float] = self._timesteps.tolist()
+        self.levels = _levels(scheduler)[begin:end]  # (alpha, sigma) of each network call
+        self.guidance_shares = [1.0] * len(self.times)
+        self.initial_scale = float(scheduler.init_noise_sigma)
+        self._draws_noise = "generator" in signature(scheduler.step).parameters
+
+    @classmethod
+    def spaced(
+        cls, scheduler: AnyScheduler, num_inference_steps: int, device: torch.device | str, *, begin: int = 0
+    ) -> DiffusersStepper:
+        """Return the stepper of a run spaced as `timestep_arguments` says.
+
+        Args:
+            scheduler: its class and config count; it is not changed.
+            num_inference_steps: 1 or more.
+            device: of the timesteps.
+            begin: inference steps that are left out, as in diffusers' image to image.
+
+        Raises:
+            ValueError: the scheduler needs its first steps and cannot begin later.
+        """
         config = {key: value for key, value in scheduler.config.items() if key != "solver_tables"}  # of ours alone
-        self.initial_state: Any = type(scheduler).from_config(config)
-        if begin and isinstance(self.initial_state, LMSDiscreteScheduler | PNDMScheduler):
+        state: Any = type(scheduler).from_config(config)
+        if begin and isinstance(state, LMSDiscreteScheduler | PNDMScheduler):
             raise ValueError(
                 f"{type(scheduler).__name__} needs the steps before: it cannot begin from a picture; take another one"
             )
-        state = self.initial_state
         state.set_timesteps(**timestep_arguments(state, num_inference_steps), device=device)
-        begin *= state.order
-        if hasattr(state, "set_begin_index"):  # some timesteps repeat (Heun): do not search for them
-            state.set_begin_index(begin)
-        self.prediction_type: str = scheduler.config.prediction_type
-        self._timesteps = state.timesteps[begin:]
-        self.times: list[float] = self._timesteps.tolist()
-        alphas_cumprod = state.alphas_cumprod
-        alphas_cumprod = torch.where(alphas_cumprod > 0, alphas_cumprod, 2**-24)  # a finite log-SNR at pure noise
-        alphas, sigmas = NoiseSchedule(alphas_cumprod).alpha_sigma(torch.tensor(self.times).double())
-        self.levels = list(zip(alphas.tolist(), sigmas.tolist(), strict=True))
-        self.guidance_shares = [1.0] * len(self.times)
-        self.initial_scale = float(state.init_noise_sigma)
-        self._draws_noise = "generator" in signature(state.step).parameters
+        return cls(state, begin=begin * state.order)
 
-    def add_noise(self, picture: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Return the sample (3, H, W), in the scheduler's own scaling, of a picture where the run begins."""
-        return self.initial_state.add_noise(picture[None], noise[None], self._timesteps[:1])[0]
+    def add_noise(self, picture: torch.Tensor, noise: torch.Tensor, step: int = 0, state: Any = None) -> torch.Tensor:
+        """Return the sample (C, H, W), in the scheduler's own scaling, of a picture at the noise level of a step.
+
+        state: the stepper's state at that step; None: the initial one.
+        """
+        state = self.initial_state if state is None else state
+        return state.add_noise(picture[None], noise[None], self._timesteps[step : step + 1])[0]
 
     def network_input(self, state: Any, sample: torch.Tensor, step: int) -> torch.Tensor:
         """Return the x_t that the network is called with."""
@@ -156,6 +168,18 @@ class DiffusersStepper:
         noise_source = {"generator": generator} if self._draws_noise else {}
         result = state.step(prediction[None], self._timesteps[step], sample[None], **noise_source)
         return result.prev_sample[0], state
+
+
+def _levels(scheduler: AnyScheduler) -> list[tuple[float, float]]:
+    """Return (alpha, sigma) of each timestep: from the scheduler's own sigmas, sigma / alpha, where it has them."""
+    if hasattr(scheduler, "sigmas"):
+        ratios = scheduler.sigmas[: len(scheduler.timesteps)].double()
+        alphas = (ratios**2 + 1).rsqrt()
+        return list(zip(alphas.tolist(), (ratios * alphas).tolist(), strict=True))
+    alphas_cumprod = scheduler.alphas_cumprod
+    alphas_cumprod = torch.where(alphas_cumprod > 0, alphas_cumprod, 2**-24)  # a finite log-SNR at pure noise
+    alphas, sigmas = NoiseSchedule(alphas_cumprod).alpha_sigma(scheduler.timesteps.cpu().double())
+    return list(zip(alphas.tolist(), sigmas.tolist(), strict=True))
 
 
 Stepper = StudioStepper | DiffusersStepper
