@@ -10,7 +10,7 @@ import torch
 from studio.models.latent.phases import Outcome, Phase
 from studio.models.latent.row import LatentRow
 
-VAE_OVERFLOWED = "The VAE's values were too large for its numbers, so the picture was decoded in float32."
+VAE_OVERFLOWED = "The VAE overflowed in half precision, so it computed again in float32."
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def _compute(phases: Sequence[Phase], generators: Sequence[torch.Generator]) -> 
     if kind == "denoise":
         outputs = networks.predict(inputs)
     elif kind == "encode":
-        outputs = networks.encode(inputs)
+        outputs, overflowed = networks.encode(inputs)
     else:
         outputs, overflowed = networks.decode(inputs)
     outcomes: list[Outcome] = []

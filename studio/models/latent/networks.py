@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from studio.models.latent.preview import to_rgb
+from studio.models.loader import LoadedModel
 
-VAE_TILE = 64  # latent px
+MAX_VAE_TILE = 64  # latent px, 512 px of Stable Diffusion
 
 
 class Conditioning(NamedTuple):
@@ -18,7 +19,7 @@ class Conditioning(NamedTuple):
 
     text: Tensor  # (77, D)
     pooled: Tensor | None = None  # (E,), of SDXL
-    time_ids: Tensor | None = None  # (6,) or (5,), sizes and crop of SDXL
+    time_ids: Tensor | None = None  # (6,) or (5,), size and crop of SDXL
 
 
 class UNetInput(NamedTuple):
@@ -34,25 +35,28 @@ class UNetInput(NamedTuple):
 class Networks:
     """The U-Net and the VAE of one loaded model.
 
-    model_id: of the catalog.
-    vae_tiling: whether the VAE encodes and decodes in tiles.
     preview_matrix: (C + 1, 3), see `studio.models.latent.preview`; None: no previews.
     """
 
-    def __init__(self, model_id: str, unet: Any, vae: Any, *, device: torch.device, dtype: torch.dtype) -> None:
-        self.model_id, self.unet, self.vae, self.device, self.dtype = model_id, unet, vae, device, dtype
-        self.scaling_factor = float(vae.config.scaling_factor)
-        self.latent_channels = int(vae.config.latent_channels)
-        self.vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)  # px per latent px
-        self.vae_tiling = False
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        self.model_id, self.unet, self.vae = loaded.entry.id, loaded.unet, loaded.vae
+        self.device = torch.device(loaded.placement.device)
+        self.dtype: torch.dtype = getattr(torch, loaded.placement.dtype)
+        config = self.vae.config
+        self.scaling_factor = float(config.scaling_factor)
+        self.latent_channels = int(config.latent_channels)
+        self.vae_scale = 2 ** (len(config.block_out_channels) - 1)  # px per latent px
         self.preview_matrix: Tensor | None = None
-        if vae.config.force_upcast and vae.dtype == torch.float16:  # SDXL's overflows in float16
-            vae.to(torch.float32)
+        if config.force_upcast and self.vae.dtype == torch.float16:  # SDXL's overflows in float16
+            self.vae.to(torch.float32)
 
     @property
     def vae_tile_size(self) -> int | None:
         """Side of the VAE's tiles in latent px; None: it takes a picture at once."""
-        return VAE_TILE if self.vae_tiling else None
+        if not self._loaded.placement.vae_tiling:
+            return None
+        return min(self.vae.config.sample_size // self.vae_scale, MAX_VAE_TILE)
 
     def preview(self, latents: Tensor) -> Tensor | None:
         """Return latents (C, h, w) as RGB (3, h, w) in about [-1, 1], by a linear map."""
@@ -60,47 +64,66 @@ class Networks:
 
     def predict(self, inputs: Sequence[UNetInput]) -> Tensor:
         """Return the predictions (N, C, h, w), float32, for N inputs of one shape."""
-        first, device = inputs[0], self.device
         options: dict[str, Any] = {}
-        if first.conditioning.pooled is not None:
-            options["added_cond_kwargs"] = {
-                "text_embeds": torch.stack([each.conditioning.pooled for each in inputs]),  # type: ignore[arg-type]
-                "time_ids": torch.stack([each.conditioning.time_ids for each in inputs]),  # type: ignore[arg-type]
-            }
-        if first.guidance_embedding is not None:
-            options["timestep_cond"] = torch.stack([each.guidance_embedding for each in inputs])  # type: ignore
-        if first.class_label is not None:
-            options["class_labels"] = torch.tensor([each.class_label for each in inputs], device=device)
+        pooled, time_ids, labels, embeddings = [], [], [], []
+        for each in inputs:
+            if each.conditioning.pooled is not None and each.conditioning.time_ids is not None:
+                pooled.append(each.conditioning.pooled)
+                time_ids.append(each.conditioning.time_ids)
+            if each.class_label is not None:
+                labels.append(each.class_label)
+            if each.guidance_embedding is not None:
+                embeddings.append(each.guidance_embedding)
+        if pooled:
+            options["added_cond_kwargs"] = {"text_embeds": torch.stack(pooled), "time_ids": torch.stack(time_ids)}
+        if labels:
+            options["class_labels"] = torch.tensor(labels, device=self.device)
+        if embeddings:
+            options["timestep_cond"] = torch.stack(embeddings)
         return self.unet(
             torch.stack([each.sample for each in inputs]).to(self.dtype),
-            torch.tensor([each.timestep for each in inputs], device=device),
+            torch.tensor([each.timestep for each in inputs], device=self.device),
             encoder_hidden_states=torch.stack([each.conditioning.text for each in inputs]),
             return_dict=False,
             **options,
         )[0].float()
 
-    def encode(self, pictures: Sequence[Tensor]) -> Tensor:
-        """Return the moments (N, 2 C, h, w), float32, of N pictures (3, H, W) in [-1, 1]."""
-        batch = torch.stack(list(pictures)).to(self.device, self.vae.dtype)
-        return self.vae.encode(batch).latent_dist.parameters.float()
+    def encode(self, pictures: Sequence[Tensor]) -> tuple[Tensor, list[bool]]:
+        """Return the moments (N, 2 C, h, w), float32, of N pictures (3, H, W) in [-1, 1]; see `_in_float32_if_needed`.
+
+        Raises ArithmeticError.
+        """
+        return self._in_float32_if_needed(_encode, torch.stack(list(pictures)).to(self.device))
 
     def decode(self, latents: Sequence[Tensor]) -> tuple[Tensor, list[bool]]:
-        """Return pictures (N, 3, H, W), float32, of N latents (C, h, w), and which of them were decoded again.
+        """Return pictures (N, 3, H, W), float32, of N scaled latents (C, h, w); see `_in_float32_if_needed`.
 
-        A picture that is not finite is decoded again in float32; the VAE stays in float32 from then on.
-        Raises ArithmeticError if latents or pictures are not finite even so.
+        Raises ArithmeticError, also if the latents are not finite.
         """
         batch = torch.stack(list(latents)).to(self.device) / self.scaling_factor
         if not batch.isfinite().all():
             raise ArithmeticError("the U-Net computed values that are not numbers; another sampler may help")
-        pictures = self._decode(batch)
-        overflowed = [not bool(picture.isfinite().all()) for picture in pictures]
+        return self._in_float32_if_needed(_decode, batch)
+
+    def _in_float32_if_needed(self, call: Callable[[Any, Tensor], Tensor], batch: Tensor) -> tuple[Tensor, list[bool]]:
+        """Call the VAE with N inputs. Return its N outputs in float32, and which of them needed float32.
+
+        If an output is not finite, the VAE computes all again in float32, and stays in it.
+        Raises ArithmeticError if an output is not finite even so.
+        """
+        outputs = call(self.vae, batch)
+        overflowed = [not bool(output.isfinite().all()) for output in outputs]
         if any(overflowed) and self.vae.dtype != torch.float32:
             self.vae.to(torch.float32)
-            pictures = self._decode(batch)
-        if not pictures.isfinite().all():
+            outputs = call(self.vae, batch)
+        if not outputs.isfinite().all():
             raise ArithmeticError("the VAE computed values that are not numbers, in float32 too")
-        return pictures, overflowed
+        return outputs, overflowed
 
-    def _decode(self, batch: Tensor) -> Tensor:
-        return self.vae.decode(batch.to(self.vae.dtype), return_dict=False)[0].float()
+
+def _encode(vae: Any, pictures: Tensor) -> Tensor:
+    return vae.encode(pictures.to(vae.dtype)).latent_dist.parameters.float()
+
+
+def _decode(vae: Any, latents: Tensor) -> Tensor:
+    return vae.decode(latents.to(vae.dtype), return_dict=False)[0].float()

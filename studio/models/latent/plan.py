@@ -22,13 +22,14 @@ def keep_picture(picture: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DenoisingStage:
-    """What one model does to the latents. It is the engine's `StageInfo` of its steps.
+    """What one model does to the latents.
 
     prompt: conditions the prediction. negative_prompt: conditions a second one; None: one pass.
     guidance_scale: acts between the two predictions; guidance_rescale: in [0, 1], see `BaseRequest`.
     tiles: of the latents; in each step the predictions of all tiles are blended.
     tiles_per_call: of one picture; a larger picture takes several calls a step.
     class_label, guidance_embedding: see `UNetInput`.
+    noise_level: of a low-resolution picture, for the trace.
     """
 
     networks: Networks
@@ -41,8 +42,6 @@ class DenoisingStage:
     tiles_per_call: int = 1
     class_label: int | None = None
     guidance_embedding: Tensor | None = None
-    condition: None = None  # a trace stores no condition of a latent model
-    task: None = None
     noise_level: float = 0.0
 
     @cached_property

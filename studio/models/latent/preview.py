@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from studio.models.latent.pictures import to_tensor
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "assets" / "examples"
 
 
-def fit_preview(latents: Sequence[Tensor], pictures: Sequence[Tensor]) -> Tensor:
+def read_examples() -> Tensor:
+    """Return the shipped pictures that previews are fitted to, (N, 3, H, W) in [-1, 1]."""
+    return torch.stack([to_tensor(Image.open(path)) for path in sorted(EXAMPLES.glob("*.png"))])
+
+
+def fit_preview(latents: Tensor, pictures: Tensor) -> Tensor:
     """Return the matrix (C + 1, 3) that maps latents to RGB with the least squared error; its last row is a constant.
 
-    latents: (C, h, w) each, as the VAE encodes the pictures. pictures: (3, h, w) each in [-1, 1], reduced to the size
-    of the latents.
+    latents: (N, C, h, w), as the VAE encodes the pictures. pictures: (N, 3, H, W) in [-1, 1]; they are averaged to the
+    size of the latents.
     """
-    x = torch.cat([each.flatten(1) for each in latents], 1).T.double().cpu()  # (N, C)
-    y = torch.cat([each.flatten(1) for each in pictures], 1).T.double().cpu()  # (N, 3)
+    small = avg_pool2d(pictures, pictures.shape[-1] // latents.shape[-1])  # (N, 3, h, w)
+    x = latents.movedim(1, -1).flatten(0, -2).double().cpu()  # (N h w, C)
+    y = small.movedim(1, -1).flatten(0, -2).double().cpu()  # (N h w, 3)
     return torch.linalg.lstsq(torch.cat([x, torch.ones_like(x[:, :1])], 1), y).solution.float()
 
 
 def to_rgb(latents: Tensor, matrix: Tensor) -> Tensor:
-    """Return latents (C, h, w) as RGB (3, h, w) in about [-1, 1]. matrix: of `fit_preview`, on the same device."""
+    """Return latents (C, h, w) as RGB (3, h, w) in about [-1, 1]. matrix: of `fit_preview`."""
+    matrix = matrix.to(latents.device)
     return torch.einsum("chw,cr->rhw", latents, matrix[:-1]) + matrix[-1][:, None, None]

@@ -10,10 +10,19 @@ from torch import Tensor
 
 from studio.diffusion.sampling.state import StepRecord
 from studio.models.latent.phases import Denoising, Encoding, Outcome, Phase, begin_denoising
-from studio.models.latent.plan import DenoisingStage, Plan
+from studio.models.latent.plan import Plan
 
 # The work of the VAE, in network rows of a picture of one tile: full-size SD 1.5 on a CPU.
 ENCODE_WORK, DECODE_WORK = 1.5, 2.5
+
+
+@dataclass(eq=False)
+class StageInfo:
+    """What a trace stores of a stage. `condition` is set when the stage begins."""
+
+    noise_level: float
+    condition: Tensor | None = None  # (K, h, w), the channels appended to the network's input
+    task: None = None
 
 
 @dataclass
@@ -36,8 +45,13 @@ class LatentRow:
     def begin(cls, plan: Plan, seed: int) -> LatentRow:
         """Return a picture before its first call, with a generator of its own from the seed."""
         generator = torch.Generator().manual_seed(seed)
-        phase = Encoding(plan=plan) if plan.start.pictures else begin_denoising(plan, (), generator)
-        return cls(plan, seed, generator, phase)
+        row = cls(plan, seed, generator, Encoding(plan=plan))
+        if not plan.start.pictures:
+            row.commit(Outcome(begin_denoising(plan, (), generator)))
+        return row
+
+    def __post_init__(self) -> None:
+        self._infos = [StageInfo(stage.noise_level) for stage in self.plan.stages]
 
     @property
     def step(self) -> int:
@@ -85,11 +99,11 @@ class LatentRow:
         return len(self.phase.inputs())
 
     @property
-    def stage_info(self) -> DenoisingStage:
-        """The stage of the next step, or the last one."""
+    def stage_info(self) -> StageInfo:
+        """What a trace stores of the stage of the next step, or of the last one."""
         if isinstance(self.phase, Denoising):
-            return self.phase.stage
-        return self.plan.stages[0 if isinstance(self.phase, Encoding) else -1]
+            return self._infos[self.phase.number]
+        return self._infos[0 if isinstance(self.phase, Encoding) else -1]
 
     def preview(self) -> Tensor | None:
         """Return the picture as predicted now, RGB (3, h, w) in about [-1, 1], one px per latent px; None before."""
@@ -98,6 +112,8 @@ class LatentRow:
     def commit(self, outcome: Outcome) -> None:
         """Advance by a call that was computed."""
         self.phase = outcome.phase
+        if isinstance(outcome.phase, Denoising):
+            self._infos[outcome.phase.number].condition = outcome.phase.channels
         if outcome.record is not None:
             self.record = outcome.record
         if outcome.picture is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -24,11 +25,14 @@ class TextEncoders:
     """The tokenizers and text encoders of one model. Safe to use from several threads.
 
     encoders, tokenizers: one of each (SD 1.x, 2.x), two (SDXL), or only the second of the two (its refiner).
+    device: of the encoders' inputs.
     is_xl: whether the text is what SDXL's U-Nets take: second last layer, and a pooled embedding.
     """
 
-    def __init__(self, encoders: Sequence[Any], tokenizers: Sequence[Any], *, is_xl: bool) -> None:
-        self._encoders, self._tokenizers, self._is_xl = encoders, tokenizers, is_xl
+    def __init__(
+        self, encoders: Sequence[Any], tokenizers: Sequence[Any], *, device: torch.device, is_xl: bool
+    ) -> None:
+        self._encoders, self._tokenizers, self._device, self._is_xl = encoders, tokenizers, device, is_xl
         # Held while a tokenizer is called, which stores settings of the call, and for the cache.
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[str, int], TextEmbedding] = OrderedDict()
@@ -59,8 +63,8 @@ class TextEncoders:
                 truncation=True,
                 return_tensors="pt",
             )
-            mask = tokens.attention_mask.to(encoder.device) if _uses_mask(encoder) else None
-            output = encoder(tokens.input_ids.to(encoder.device), attention_mask=mask, output_hidden_states=True)
+            mask = tokens.attention_mask.to(self._device) if _uses_mask(encoder) else None
+            output = encoder(tokens.input_ids.to(self._device), attention_mask=mask, output_hidden_states=True)
             if self._is_xl:
                 pooled = output[0][0]  # of the last encoder in the end
                 embeddings.append(output.hidden_states[-(clip_skip + 2)][0])
@@ -86,6 +90,17 @@ class TextEncoders:
         ends = [end for _, end in tokens.offset_mapping]
         read = tokenizer.model_max_length - 2  # without the start and the end
         return text[ends[read - 1] :] if len(ends) > read else ""
+
+
+def embed_guidance(guidance: float, width: int) -> Tensor:
+    """Return the embedding (width,) of a guidance scale for networks that take it as an input (LCM).
+
+    As in diffusers' `get_guidance_scale_embedding`: sines and cosines of 1000 (guidance - 1).
+    """
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000.0) / (half - 1)))
+    angles = (torch.tensor(guidance - 1.0) * 1000.0) * frequencies
+    return torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))
 
 
 def _uses_mask(encoder: Any) -> bool:
