@@ -101,7 +101,7 @@ class LatentBackend:
         size = (resolved.width, resolved.height)
         strength = 1.0 if request.image is None else request.strength
         end = request.refiner_start if request.refiner else 1.0
-        parts = [(self, self.make_stepper(request, strength=strength, end=end))]
+        parts: list[tuple[LatentBackend, Stepper]] = [(self, self.make_stepper(request, strength=strength, end=end))]
         if request.refiner:
             refiner = self._find(request.refiner)
             parts.append((refiner, refiner.make_stepper(request, start=end)))
@@ -185,9 +185,9 @@ class LatentBackend:
     # ---- for the noise view; from any thread ----
 
     def encode_text(self, text: str, width: int = 0, height: int = 0) -> dict[str, Any]:
-        """Return the arguments of the U-Net for one row of a text: `encoder_hidden_states` (1, 77, D) and what SDXL adds.
+        """Return the arguments of the U-Net for one row: `encoder_hidden_states` (1, 77, D), and what SDXL adds.
 
-        width, height: of the picture, px.
+        text: the prompt. width, height: of the picture, px.
         """
         conditioning = self._condition(text, 0, (width, height), AESTHETIC_SCORE)
         arguments: dict[str, Any] = {"encoder_hidden_states": conditioning.text[None]}
@@ -206,7 +206,8 @@ class LatentBackend:
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Image.Image:
         """Return the picture of scaled latents (C, h, w)."""
-        tiles = Tiles(*latents.shape[1:], self.networks.vae_tile_size)
+        height, width = latents.shape[1:]
+        tiles = Tiles(height, width, self.networks.vae_tile_size)
         decoded: list[Tensor] = []
         for corner in tiles.corners:
             decoded.append(self.networks.decode([tiles.cut(latents, corner)])[0][0])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
+import numpy as np
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -33,6 +34,7 @@ SIGMA_OPTIONS = (
     "use_lu_lambdas",
     "use_flow_sigmas",
 )
+BETA = 0.6  # both parameters of the beta distribution of arXiv 2407.12173
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,43 @@ def make_scheduler(key: str, spacing: str, own: AnyScheduler) -> AnyScheduler:
     config |= {name: value for name, value in sampler.overrides.items() if name in accepted}
     if spacing:
         config |= {name: False for name in SIGMA_OPTIONS if name in accepted}
-        is_timestep_spacing = f"use_{spacing}_sigmas" not in SIGMA_OPTIONS
-        config |= {"timestep_spacing": spacing} if is_timestep_spacing else {f"use_{spacing}_sigmas": True}
-    return sampler.scheduler_class.from_config(config)
+        if spacing in ("leading", "trailing", "linspace"):
+            config["timestep_spacing"] = spacing
+        else:
+            config["use_karras_sigmas" if spacing == "karras" else "use_exponential_sigmas"] = True
+    scheduler = sampler.scheduler_class.from_config(config)
+    if spacing == "beta":  # diffusers needs SciPy for it, which takes seconds to import
+        scheduler._convert_to_exponential = _beta_sigmas
+    return scheduler
+
+
+def _beta_sigmas(in_sigmas: Any, num_inference_steps: int) -> np.ndarray:
+    """Return decreasing sigmas (N,) between the ends of in_sigmas, at quantiles of the beta distribution."""
+    low, high = float(in_sigmas[-1]), float(in_sigmas[0])
+    return low + beta_quantiles(1 - np.linspace(0, 1, num_inference_steps)) * (high - low)
+
+
+def beta_quantiles(shares: np.ndarray) -> np.ndarray:
+    """Return the quantiles (N,) of the beta distribution with both parameters BETA. shares: (N,) in [0, 1].
+
+    With t = u^(1 / BETA), the integral of (t (1 - t))^(BETA - 1) up to x is that of the smooth function
+    (1 - u^(1 / BETA))^(BETA - 1) / BETA up to x^BETA. It is inverted by Newton's method for shares up to a half; the
+    others are symmetric.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(48)
+    nodes, weights = (nodes + 1) / 2, weights / 2  # of [0, 1]
+
+    def integral(end: np.ndarray) -> np.ndarray:
+        u = end[:, None] * nodes  # (N, 48)
+        return end * ((1 - u ** (1 / BETA)) ** (BETA - 1) @ weights)
+
+    half = np.array([0.5**BETA])
+    target = np.minimum(shares, 1 - shares) * 2 * integral(half)
+    end = target
+    for _ in range(12):
+        end = end - (integral(end) - target) * (1 - end ** (1 / BETA)) ** (1 - BETA)
+    quantiles = end ** (1 / BETA)
+    return np.where(shares > 0.5, 1 - quantiles, quantiles)
 
 
 def make_stepper(

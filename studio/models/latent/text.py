@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -98,7 +97,7 @@ def embed_guidance(guidance: float, width: int) -> Tensor:
     As in diffusers' `get_guidance_scale_embedding`: sines and cosines of 1000 (guidance - 1).
     """
     half = width // 2
-    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000.0) / (half - 1)))
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(torch.log(torch.tensor(10000.0)) / (half - 1)))
     angles = (torch.tensor(guidance - 1.0) * 1000.0) * frequencies
     return torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))
 

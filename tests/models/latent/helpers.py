@@ -1,0 +1,115 @@
+"""Backends over tiny models, and runs of them and of the stock pipelines, compared as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from studio.engine.requests import TextToImage
+from studio.models.catalog import ModelEntry
+from studio.models.identify import Identity
+from studio.models.latent.backend import LatentBackend
+from studio.models.latent.row import LatentRow
+from studio.models.loader import LoadedModel
+from studio.models.placement import Placement
+from tests.models import tiny
+
+MIXED = 5e-6  # difference of pictures in [0, 1] between a row in a batch and the stock pipeline
+
+
+def entry(model_id: str) -> ModelEntry:
+    identity = Identity(
+        family="unknown",
+        variant="text-to-image",
+        prediction_type="epsilon",
+        version="",
+        evidence=(),
+        latent_channels=4,
+        sample_size=(64, 64),
+    )
+    return ModelEntry(
+        id=model_id,
+        name=model_id,
+        path=Path(),
+        layout="folder",
+        bytes=0,
+        parameters=0,
+        dtype="F32",
+        identity=identity,
+        overrides={},
+        defaults={},
+        trigger_words="",
+        problems=(),
+    )
+
+
+def backend(pipeline: Any, model_id: str = "tiny", **others: LatentBackend) -> LatentBackend:
+    """Return a backend that shares the networks of a stock pipeline. others: backends that it may find."""
+    pairs = [
+        (getattr(pipeline, f"text_encoder{n}", None), getattr(pipeline, f"tokenizer{n}", None)) for n in ("", "_2")
+    ]
+    pairs = [pair for pair in pairs if pair[0] is not None]
+    loaded = LoadedModel(
+        entry=entry(model_id),
+        unet=pipeline.unet,
+        vae=pipeline.vae,
+        text_encoders=tuple(pair[0] for pair in pairs),
+        tokenizers=tuple(pair[1] for pair in pairs),
+        scheduler_class=type(pipeline.scheduler),
+        scheduler_config={name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")},
+        extra={"pipeline": {name: value for name, value in pipeline.config.items() if isinstance(value, bool)}},
+        placement=Placement(device="cpu", dtype="float32"),
+        bytes=0,
+    )
+    return LatentBackend(loaded, others.__getitem__)
+
+
+def resolve(request: TextToImage, width: int = tiny.SIDE, height: int = tiny.SIDE) -> Any:
+    """Return what the backend reads of a resolved request."""
+    seeds = tuple(request.seed + i for i in range(request.count))
+    return SimpleNamespace(
+        request=request, captions=(request.prompt,) * request.count, seeds=seeds, width=width, height=height
+    )
+
+
+def run(model: LatentBackend, request: TextToImage, **size: int) -> np.ndarray:
+    """Return the pictures (N, H, W, 3) in [0, 1] of a request alone, each row in calls of its own."""
+    rows = model.prepare(resolve(request, **size))
+    for row in rows:
+        while not row.finished:
+            model.denoise_step([row])
+    return arrays(rows)
+
+
+def run_staggered(model: LatentBackend, requests: Sequence[TextToImage]) -> np.ndarray:
+    """Return the first picture of each request. A row joins after each call; rows of one key share calls."""
+    rows = [model.prepare(resolve(request))[0] for request in requests]
+    joined = 1
+    while not all(row.finished for row in rows):
+        going = [row for row in rows[:joined] if not row.finished]
+        joined += 1
+        if going:
+            model.denoise_step([row for row in going if row.call_key == going[0].call_key])
+    return arrays(rows)
+
+
+def arrays(rows: Sequence[LatentRow]) -> np.ndarray:
+    """Return the pictures (N, H, W, 3) of finished rows in [0, 1], not rounded."""
+    return np.stack([(row.picture * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy() for row in rows])
+
+
+def stock(pipeline: Any, seed: int, **arguments: Any) -> np.ndarray:
+    """Return the picture (1, H, W, 3) in [0, 1] of a stock pipeline."""
+    generator = torch.Generator().manual_seed(seed)
+    result = pipeline(generator=generator, output_type="np", **arguments)
+    return result.images
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    assert a.shape == b.shape
+    return float(np.abs(a.astype(np.float64) - b).max())
