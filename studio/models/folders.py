@@ -108,7 +108,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
         problems.append(f"The model_index.json of {folder.name} {describe_defect(problem)}.")
     except ModelError as problem:
         problems.append(str(problem))
-    components = [name for name, entry in index.items() if _is_component(name, entry)]
+    components = [name for name, entry in index.items() if is_component(name, entry)]
     if len(components) > MAX_COMPONENTS:
         problems.append(f"The model {folder.name} names {len(components):,} components; it may have {MAX_COMPONENTS}.")
         components = []
@@ -120,7 +120,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
     return ModelFolder(index=index, configs=configs, headers=headers, problems=tuple(problems))
 
 
-def _is_component(name: str, entry: Any) -> bool:
+def is_component(name: str, entry: Any) -> bool:
     """Return whether an entry of model_index.json names a component that is loaded: [library, class]."""
     if name.startswith("_") or name in UNUSED_COMPONENTS or not isinstance(entry, list):
         return False

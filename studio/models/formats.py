@@ -61,7 +61,7 @@ class Header:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises OSError, and FileDefect (a ValueError) if it is none."""
-    return _parse_json(_read(path, MAX_JSON_BYTES + 1))
+    return parse_json(_read(path, MAX_JSON_BYTES + 1))
 
 
 def read_text(path: Path) -> str:
@@ -109,7 +109,7 @@ def _read(path: Path, length: int, start: int = 0) -> bytes:
         return file.read(length)
 
 
-def _parse_json(data: bytes) -> dict[str, Any]:
+def parse_json(data: bytes) -> dict[str, Any]:
     """Return the JSON object in `data`. Its limits keep the time and the memory that it takes small."""
     if len(data) > MAX_JSON_BYTES:
         raise FileDefect(f"holds more than {MAX_JSON_BYTES // 1_000_000} MB of JSON")
@@ -148,7 +148,7 @@ def _read_header(path: Path) -> Header:
     size = path.stat().st_size
     if len(start) < 10 or start[8:9] != b"{" or length > size - 8:
         raise FileDefect("is cut short or is not safetensors")
-    entries = _parse_json(_read(path, min(length, MAX_JSON_BYTES + 1), start=8))
+    entries = parse_json(_read(path, min(length, MAX_JSON_BYTES + 1), start=8))
     metadata: Any = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in cast("Any", metadata).values()):
         raise FileDefect("has metadata that are not texts")
