@@ -68,7 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
     from studio.engine.engine import Engine
     from studio.engine.job import JobRejected
     from studio.library.store import Library
-    from studio.models.families.studio import StudioBackend, load_backend, read_capabilities
+    from studio.models.cache import ModelCache
+    from studio.models.families.studio import load_backend, read_capabilities
     from studio.models.folders import read_model_info
     from studio.models.loader import reserve_torch_threads
     from studio.server import serve
@@ -79,13 +80,15 @@ def main(arguments: list[str] | None = None) -> None:
     except JobRejected as problem:
         sys.exit(f"--data-dir {options.data_dir}: {problem}")
 
-    def load() -> StudioBackend:  # runs in the engine's thread
-        backend = load_backend(options.model, options.device)
-        reserve_torch_threads()
-        return backend
-
     capabilities = read_capabilities(options.model)
-    engine = Engine(load, library.journal, resolve=capabilities.resolve)
+    models = ModelCache(
+        capabilities.model_id,
+        lambda _: load_backend(options.model, options.device),
+        size=lambda _: 0,
+        budget=lambda: 0,
+        claim_thread=reserve_torch_threads,
+    )
+    engine = Engine(models, library.journal, resolve=capabilities.resolve)
     try:
         studio = AppContext.open(Path(options.model), engine, library, capabilities)
         serve(studio, host=options.host, port=options.port, auth=options.auth)

@@ -8,17 +8,19 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from studio.engine.backend import Backend
 from studio.engine.job import Job, JobRejected, Picture, State, StoredJob
 from studio.engine.requests import Inpaint, Request, SuperResolve
 from studio.engine.resolved import ResolvedRequest
 from studio.engine.trace import Trace, TraceModel
+from studio.models.cache import ModelCache
 from studio.models.families.studio import read_capabilities
 
 MODEL = Path(__file__).resolve().parents[1] / "assets" / "model"
@@ -92,6 +94,8 @@ class FakeRow:
     record: FakeRecord | None = None
     calls_per_step: int = 1
     calls: int = 0  # of the present step
+    model_id: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -99,7 +103,7 @@ class FakeRow:
 
     @property
     def progress(self) -> float:
-        return self.step + self.calls / self.calls_per_step
+        return (self.step + self.calls / self.calls_per_step) / self.num_steps
 
     @property
     def request(self) -> Request:
@@ -109,8 +113,8 @@ class FakeRow:
         return self.record and self.record.pred_original_sample
 
     @property
-    def call_key(self) -> tuple[int, ...]:
-        return self.sample.shape[1:]
+    def call_key(self) -> tuple[str, tuple[int, ...]]:
+        return self.model_id, self.sample.shape[1:]
 
     @property
     def stage_info(self) -> None:
@@ -165,6 +169,7 @@ class FakeBackend:
     gate: threading.Semaphore | None = None  # each call waits for a permit
     device: str = "cpu"
     trace_model: TraceModel = field(default_factory=TraceModel)
+    milder: list[tuple[str, int]] = field(default_factory=list)  # sentences of `reduce_memory`, and `fits` after it
     begun: int = 0  # network calls, with the one that waits at the gate
     calls: list[int] = field(default_factory=list)  # pictures in each network call
     served: list[tuple[tuple[str, int], ...]] = field(default_factory=list)  # (caption, seed) of these pictures
@@ -178,6 +183,7 @@ class FakeBackend:
             grows_at = request.steps // 2 if self.grows and request.steps > 1 else None
             target = self._target(request, resolved.captions[index], seed)
             rows.append(FakeRow(resolved, seed, request.steps, noise, target, noise, grows_at))
+            rows[-1].model_id = self.trace_model.id
             if isinstance(request, SuperResolve):
                 rows[-1].calls_per_step = self.calls_per_step
         return rows
@@ -211,6 +217,12 @@ class FakeBackend:
     def truncated(self, text: str) -> str:
         return text[self.limit :]
 
+    def reduce_memory(self) -> str | None:
+        if not self.milder:
+            return None
+        sentence, self.fits = self.milder.pop(0)
+        return sentence
+
     def _target(self, request: Request, caption: str, seed: int) -> np.ndarray:
         if isinstance(request, SuperResolve):
             small = request.image.convert("RGB").resize((self.sample_size, self.sample_size))
@@ -220,6 +232,11 @@ class FakeBackend:
     def _raise_if(self, request: Request, word: str) -> None:
         if word in request.prompt:
             raise RuntimeError(f"this prompt is {word}")
+
+
+def single_model(load: Callable[[], Backend], model_id: str = CAPABILITIES.model_id) -> ModelCache:
+    """Models of which there is one. load: called in the model loader's thread."""
+    return ModelCache(model_id, lambda _: load(), size=lambda _: 0, budget=lambda: 0)
 
 
 @dataclass

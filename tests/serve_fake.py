@@ -15,7 +15,7 @@ from studio.library.store import Library
 from studio.models.families.studio import read_capabilities
 from studio.server import serve
 from studio.services.context import AppContext
-from tests.fakes import FakeBackend, write_model_folder
+from tests.fakes import FakeBackend, single_model, write_model_folder
 
 
 def main() -> None:
@@ -38,7 +38,12 @@ def main() -> None:
     model = write_model_folder(options.folder / "model", thumbnails=not options.plain)
     library = Library(options.folder / "data", model="Blob 64")
     capabilities = read_capabilities(model)
-    engine = Engine(load, library.journal, resolve=capabilities.resolve, max_active=options.active)
+    engine = Engine(
+        single_model(load, capabilities.model_id),
+        library.journal,
+        resolve=capabilities.resolve,
+        max_active=options.active,
+    )
     serve(AppContext.open(model, engine, library, capabilities), host="127.0.0.1", port=options.port, auth=auth)
     library.close()
 

@@ -84,13 +84,15 @@ stages.append(loaded())
 from studio.engine.engine import Engine
 from studio.engine.requests import TextToImage
 from studio.library.store import Library
+from studio.models.cache import ModelCache
 from studio.models.families.studio import read_capabilities
 from studio.server import build_app
 from studio.services.context import AppContext
 with tempfile.TemporaryDirectory() as folder:
     library = Library(pathlib.Path(folder))
     capabilities = read_capabilities(pathlib.Path("assets/model"))
-    engine = Engine(None, library.journal, resolve=capabilities.resolve)
+    models = ModelCache(capabilities.model_id, None, size=None, budget=None)
+    engine = Engine(models, library.journal, resolve=capabilities.resolve)
     build_app(AppContext.open(pathlib.Path("assets/model"), engine, library, capabilities))
     engine.resolve(TextToImage("a red apple", count=4))
     library.close()

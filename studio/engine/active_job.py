@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from studio.engine.batcher import Slot
+from studio.engine.backend import Backend
 from studio.engine.job import Job
+from studio.engine.scheduling.batcher import Slot
 
 MAX_PREVIEW_SIDE = 256  # px: larger predictions are thinned out
 
@@ -26,11 +28,12 @@ class ActiveJob:
     is_visible: bool = False  # it is in the journal, and its owner may see it
     resumed: bool = False  # another process left it unfinished
     is_saving: bool = False  # all steps are taken: too late to cancel
+    backend: Backend | None = None  # its model, from its start until its slots are released
     slots: list[Slot] = field(default_factory=list[Slot])
+    waits_since: float = math.inf  # when it was its turn but for its model
     started_at: float = 0.0
     seconds: float = 0.0  # its share of the network calls' time
     pictures_left: int = 0  # pictures that are not finished
-    total_steps: int = 1  # of all pictures together
     version: int = 0  # rises with each change that followers should see
     last_notified: float = 0.0
     followers: int = 0
@@ -49,20 +52,13 @@ class ActiveJob:
         self.version += 1
         self.changed.notify_all()
 
-    def steps_taken(self) -> float:
-        """Return the steps that all pictures together have taken."""
-        taken = 0.0
-        for slot in self.slots:
-            taken += slot.progress
-        return taken
-
     def update_progress(self) -> None:
         """Set the job's steps and share: of its slowest picture, and of all pictures together."""
-        self.job.share = self.steps_taken() / self.total_steps
-        step = self.slots[0].step
+        progress, step = 0.0, self.slots[0].step
         for slot in self.slots:
+            progress += slot.progress
             step = min(step, slot.step)
-        self.job.step = step
+        self.job.share, self.job.step = progress / len(self.slots), step
 
     def predictions(self) -> Sequence[Any]:
         """Return the predicted pictures of the rows that have taken a step, or the final previews."""

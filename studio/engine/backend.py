@@ -115,8 +115,7 @@ class Backend(Protocol):
 class Models(Protocol):
     """The models that the engine runs, some of them loaded. The engine decides which, and when.
 
-    Methods raise an exception with a sentence where a model cannot be loaded. All but `load` take moments. One thread
-    calls `make_room`, one at a time calls `load`, any may call the others.
+    All methods but `load` take moments. `load` is called by one thread at a time, the others by any.
     """
 
     @property
@@ -133,6 +132,10 @@ class Models(Protocol):
         """Return a loaded model, None if it is not loaded."""
         ...
 
+    def use(self, model_ids: Sequence[str]) -> Backend:
+        """Return the first of these models, which are loaded, and note that all of them are used now."""
+        ...
+
     def fits(self, model_ids: Collection[str], in_use: Collection[str]) -> bool:
         """Return whether these models can be loaded together beside those in use.
 
@@ -145,7 +148,7 @@ class Models(Protocol):
         ...
 
     def load(self, model_id: str) -> None:
-        """Load a model that there is room for. It may take minutes."""
+        """Load a model that there is room for. It may take minutes. Raises an exception whose text is a sentence."""
         ...
 
 

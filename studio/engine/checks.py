@@ -101,3 +101,16 @@ def check_image(
 def format_megapixels(pixels: int) -> str:
     """Return a number of pixels as "16 megapixels"."""
     return f"{pixels / 1e6:,.3g} megapixels"
+
+
+def format_hours(seconds: float) -> str:
+    """Return a duration of a minute or more as "3 hours"."""
+    minutes = max(round(seconds / 60), 1)
+    number, unit = (minutes, "minute") if minutes < 60 else (round(minutes / 60), "hour")
+    return f"{number:,} {unit}{'s' if number > 1 else ''}"
+
+
+def describe_exception(problem: BaseException) -> str:
+    """Return an exception as a part of a sentence."""
+    text = " ".join(str(problem).split()).rstrip(".")
+    return f"{type(problem).__name__}: {text}" if text else type(problem).__name__

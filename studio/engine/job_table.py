@@ -5,65 +5,57 @@ One lock guards the table and its jobs. It is held for moments only, and never w
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from studio.engine.active_job import ActiveJob, preview_picture
-from studio.engine.batcher import Slot
-from studio.engine.estimates import QueueEstimates, RequestTimes
+from studio.engine.backend import Models
 from studio.engine.job import Job, JobRejected, JobView, State
 from studio.engine.resolved import ResolvedRequest
+from studio.engine.scheduling.batcher import Slot
+from studio.engine.scheduling.estimates import QueueEstimates, RequestTimes
+from studio.engine.scheduling.job_queue import Direction, JobQueue
+from studio.engine.scheduling.model_loader import ModelLoader
 
 PREVIEW_SECONDS = 0.08  # between two previews of a running job, at least
 QUEUE_SECONDS = 0.5  # after which followers of a queued job see its place again
-MAX_SAVING = 16  # jobs that wait to be saved; with more, no job starts
 MAX_QUEUED_BYTES = 512_000_000  # of pictures in queued requests
-MAX_RUNNING_PIXELS = 32_000_000  # of results of running and unsaved jobs, each of about 80 bytes of memory
-SMALL_PIXELS = 1_000_000  # a job of no more pixels always fits
-SUSPECT_CRASHES = 2  # after so many crashes a job runs alone, so that the next crash tells whether it is the cause
 MAX_ENDED = 256  # ended jobs that stay in the table
 MAX_ENDED_BYTES = 64_000_000  # of pictures in their requests
-
-Direction = Literal["up", "down", "first", "last"]
 
 
 class JobTable:
     """All jobs of the engine.
 
-    max_active: jobs that run at once.
+    queue: the queued jobs, empty at first.
     max_queued, max_queued_per_owner: queued jobs; more are rejected.
     """
 
-    def __init__(self, max_active: int, max_queued: int, max_queued_per_owner: int) -> None:
-        self._max_active, self._max_queued, self._max_queued_per_owner = max_active, max_queued, max_queued_per_owner
+    def __init__(
+        self, models: Models, loader: ModelLoader, queue: JobQueue, max_queued: int, max_queued_per_owner: int
+    ) -> None:
+        self._models, self._loader, self._queue = models, loader, queue
+        self._max_queued, self._max_queued_per_owner = max_queued, max_queued_per_owner
         # Reentrant: the garbage collector may close a forgotten follower wherever this thread is.
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)  # the engine's loop waits for it
         self._jobs: dict[str, ActiveJob] = {}
-        self._queue: list[ActiveJob] = []  # by order
         self._running: list[ActiveJob] = []
-        self._saving = 0
-        self._suspect: ActiveJob | None = None  # runs alone
+        self._saving: list[ActiveJob] = []
         self._ended: deque[ActiveJob] = deque()
         self._last_order = 0.0
-        self._problem = ""  # why no job can run any more
         self._stopping = self._stopped = False
         self._times = RequestTimes()
-        self._estimates = QueueEstimates(self._times)
+        self._estimates = QueueEstimates(self._times, loader.seconds)
 
     # ---- submitting ----
 
     def reserve(self, resolved: ResolvedRequest, owner: str, saved: bool = True) -> ActiveJob:
         """Return a new job, which nobody sees before it is enqueued. Raises JobRejected."""
         with self._lock:
-            if self._problem:
-                raise JobRejected(self._problem)
             if self._stopping:
                 raise JobRejected("The studio is being shut down: please try again in a moment.")
             queued = own = input_bytes = 0
@@ -94,10 +86,8 @@ class JobTable:
         """Queue a job that is stored, and show it to its owner."""
         with self._lock:
             active.is_visible = True
-            insort(self._queue, active, key=_order)
+            self._queue.add(active)
             self._estimates.invalidate()
-            if self._problem:
-                self.close(self._problem)
             self._work.notify_all()
 
     def restore(self, jobs: Sequence[Job]) -> None:
@@ -110,14 +100,6 @@ class JobTable:
                     active.resumed = True
                     self.enqueue(active)
 
-    def close(self, problem: str) -> None:
-        """Fail all queued jobs, and reject new ones. The journal keeps the queued ones for another process."""
-        with self._lock:
-            self._problem = problem
-            queue, self._queue = self._queue, []
-            for active in queue:
-                self.end(active, "failed", problem)
-
     def _add(self, job: Job) -> ActiveJob:
         active = self._jobs[job.id] = ActiveJob(job, threading.Condition(self._lock))
         return active
@@ -125,9 +107,9 @@ class JobTable:
     # ---- running ----
 
     def wait_for_work(self) -> bool:
-        """Wait until a job runs or can start. Return False if the engine stops."""
+        """Wait until a job runs or can start, or a model can be loaded. Return False if the engine stops."""
         with self._lock:
-            while not self._stopping and not self._running and self._next_job() is None:
+            while not (self._stopping or self._running or self._queue.next_start(self._busy()) or self.next_load()):
                 self._work.wait()
             return not self._stopping
 
@@ -146,25 +128,58 @@ class JobTable:
             return ended
 
     def start_next(self) -> ActiveJob | None:
-        """Start the first queued job that there is room for. Return None if there is none."""
+        """Start the next queued job, whose models are loaded. Return None if there is none."""
         with self._lock:
-            active = None if self._stopping else self._next_job()
+            active = None if self._stopping else self._queue.next_start(self._busy())
             if active is None:
                 return None
-            self._queue.remove(active)
-            self._suspect = active if active.job.crashes >= SUSPECT_CRASHES else None
+            self._queue.jobs.remove(active)
             active.job.state, active.started_at = "running", time.perf_counter()
+            active.backend = self._models.use(active.job.resolved.model_ids)
             self._running.append(active)
             active.notify()
             return active
 
-    def set_slots(self, active: ActiveJob, slots: list[Slot], notes: tuple[str, ...]) -> None:
+    def next_load(self) -> tuple[Sequence[str], set[str]] | None:
+        """Return the ids of the models to load now, and of those in use; None if none is to be loaded."""
+        with self._lock:
+            if self._stopping or self._loader.is_busy:
+                return None
+            in_use = self._loader.borrowed
+            for active in (*self._running, *self._saving):
+                in_use.update(active.job.resolved.model_ids)
+            waiting = self._queue.next_load(self._busy(), in_use)
+            return None if waiting is None else (waiting.job.resolved.model_ids, in_use)
+
+    def models_changed(self) -> None:
+        """Look again for a job to start: a model was loaded, or is no longer in use."""
+        with self._lock:
+            self._estimates.invalidate()
+            self._work.notify_all()
+
+    def fail_queued(self, model_id: str, problem: str) -> list[ActiveJob]:
+        """Fail the queued jobs that need a model. Return them."""
+        with self._lock:
+            failed = [active for active in self._queue.jobs if model_id in active.job.resolved.model_ids]
+            for active in failed:
+                self._queue.jobs.remove(active)
+                self.end(active, "failed", problem)
+            return failed
+
+    def _busy(self) -> list[ActiveJob]:
+        """Return the jobs that run or are being saved."""
+        return [active for active in (*self._running, *self._saving) if not active.job.ended]
+
+    def set_slots(self, active: ActiveJob, slots: list[Slot]) -> None:
         """Set the slots of a started job."""
         with self._lock:
-            active.slots, active.pictures_left, active.total_steps = slots, len(slots), 0
-            for slot in slots:
-                active.total_steps += slot.row.num_steps
-            active.job.notes, active.job.steps = notes, slots[0].row.num_steps
+            active.slots, active.pictures_left = slots, len(slots)
+            active.job.steps = slots[0].row.num_steps
+
+    def add_notes(self, active: ActiveJob, notes: Sequence[str]) -> None:
+        """Add sentences for the job's owner, each once."""
+        with self._lock:
+            active.job.notes = tuple(dict.fromkeys((*active.job.notes, *notes)))
 
     def advance(self, slots: Sequence[Slot], seconds: Sequence[float]) -> list[ActiveJob]:
         """Note the progress of slots, and the seconds that each took. Return the jobs that it finished."""
@@ -182,7 +197,7 @@ class JobTable:
                 if active.pictures_left == 0:
                     active.is_saving = True
                     self._running.remove(active)
-                    self._saving += 1
+                    self._saving.append(active)
                     finished.append(active)
                 elif active.followers and now - active.last_notified >= PREVIEW_SECONDS:
                     active.last_notified = now
@@ -194,10 +209,8 @@ class JobTable:
         with self._lock:
             if active.job.ended:
                 return False
-            if active.is_saving:
-                self._saving -= 1
-                if state == "done":
-                    self._times.add(active.job.resolved, active.seconds)
+            if active.is_saving and state == "done":
+                self._times.add(active.job.resolved, active.seconds)
             if state != "done":
                 active.final_previews = active.predictions() if active.followers else ()
             elif active.job.saved:
@@ -211,28 +224,13 @@ class JobTable:
             return True
 
     def release_slots(self, active: ActiveJob) -> list[Slot]:
-        """Take the slots from a job that has ended."""
+        """Take the slots from a job that has ended. Its models are no longer in use."""
         with self._lock:
-            slots, active.slots = active.slots, []
+            slots, active.slots, active.backend = active.slots, [], None
+            if active.is_saving:
+                self._saving.remove(active)
+            self._work.notify_all()
             return slots
-
-    def _next_job(self) -> ActiveJob | None:
-        """Return the job to start now. A large job is passed over while there is no room for it, a small one never."""
-        if not self._queue or (self._suspect is not None and not self._suspect.job.ended):
-            return None
-        if self._queue[0].job.crashes >= SUSPECT_CRASHES:
-            return None if self._running or self._saving else self._queue[0]
-        if len(self._running) >= self._max_active or self._saving >= MAX_SAVING:
-            return None
-        used = 0
-        for active in self._jobs.values():
-            if active.job.state == "running":
-                used += active.job.resolved.pixels
-        room = max(MAX_RUNNING_PIXELS - used, SMALL_PIXELS) if used else math.inf
-        for active in self._queue:
-            if active.job.resolved.pixels <= room and active.job.crashes < SUSPECT_CRASHES:
-                return active
-        return None
 
     def _forget_ended(self) -> None:
         """Forget the jobs that ended first, beyond the limits."""
@@ -264,7 +262,7 @@ class JobTable:
     def counts(self) -> tuple[int, int]:
         """Return how many jobs run, unsaved ones included, and how many are queued."""
         with self._lock:
-            return len(self._running) + self._saving, len(self._queue)
+            return len(self._running) + len(self._saving), len(self._queue.jobs)
 
     def estimate_seconds(self, resolved: ResolvedRequest) -> tuple[float, float]:
         """Return the seconds of a request alone: by similar requests or its model, and by the most similar measured."""
@@ -283,15 +281,17 @@ class JobTable:
         with self._lock:
             if active.job.ended:
                 return JobView.of(active.job)
-            ahead = bisect_left(self._queue, _order(active), key=_order) if active.job.state == "queued" else 0
-            seconds = self._estimates.seconds_until_done(active, self._running, self._queue)
+            ahead = self._queue.ahead(active) if active.job.state == "queued" else 0
+            seconds = self._estimates.seconds_until_done(active, self._running, self._queue.jobs)
             return JobView.of(active.job, ahead, seconds)
 
     def unfinished(self, owner: str) -> list[JobView]:
         """Return the owner's queued and running jobs, in their order."""
         with self._lock:
             own = [active for active in self._jobs.values() if active.job.owner == owner and active.is_visible]
-            return [self.view(active) for active in sorted(own, key=_order) if not active.job.ended]
+            return [
+                self.view(active) for active in sorted(own, key=lambda active: active.job.order) if not active.job.ended
+            ]
 
     def follow(self, active: ActiveJob) -> Iterator[JobView]:
         """Yield the newest view whenever it changes, until the job has ended or the engine has stopped."""
@@ -323,28 +323,14 @@ class JobTable:
             if active.is_saving:
                 return False
             if active.job.state == "queued":
-                self._queue.remove(active)
+                self._queue.jobs.remove(active)
             return self.end(active, "cancelled")
 
     def move(self, active: ActiveJob, direction: Direction) -> list[Job]:
-        """Move a job among its owner's queued jobs, by exchanging their orders. Return the jobs that moved."""
+        """Move a job among its owner's queued jobs. Return the jobs that moved."""
         with self._lock:
-            own = [other for other in self._queue if other.job.owner == active.job.owner]
-            if active not in own:
-                return []
-            orders, at = [_order(other) for other in own], own.index(active)
-            target = {"up": max(at - 1, 0), "down": at + 1, "first": 0, "last": len(own)}[direction]
-            own.insert(target, own.pop(at))
-            moved: list[Job] = []
-            for other, order in zip(own, orders, strict=True):
-                if _order(other) != order:
-                    other.job.order = order
-                    other.notify()
-                    moved.append(other.job)
-            self._queue.sort(key=_order)
+            moved = self._queue.move(active, direction)
+            for other in moved:
+                other.notify()
             self._estimates.invalidate()
-            return moved
-
-
-def _order(active: ActiveJob) -> float:
-    return active.job.order
+            return [other.job for other in moved]

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from studio.engine.requests import Request
+from studio.engine.requests import Request, TextToImage
+
+MAX_QUOTE = 120  # characters of a prompt's end in a note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,24 @@ class ResolvedRequest:
     rows: int  # network rows of the whole job: tiles x network calls x passes x pictures, estimated
     seconds: float  # estimated time of the job alone
 
+    def notes(self, truncated: Callable[[str], str]) -> tuple[str, ...]:
+        """Return sentences about what the model does not read. truncated: returns the end of a text that it skips."""
+        notes: list[str] = []
+        if not self.caption and isinstance(self.request, TextToImage):
+            notes.append("The prompt was empty, so the model chose what to paint.")
+        for name, text in (("prompt", self.captions[0]), ("negative prompt", self.request.negative_prompt)):
+            if unread := truncated(text).strip():
+                notes.append(f"The {name} is longer than the model reads. It did not read: “{_shorten(unread)}”.")
+        return tuple(notes)
+
 
 # Check a request against its model and derive its values. Raises InvalidRequest.
 Resolve = Callable[[Request], ResolvedRequest]
+
+
+def _shorten(text: str) -> str:
+    """Return both ends of a long text, with the number of characters between them."""
+    if len(text) <= MAX_QUOTE:
+        return text
+    start, end = text[: MAX_QUOTE // 2].rstrip(), text[-MAX_QUOTE // 2 :].lstrip()
+    return f"{start} … ({len(text) - len(start) - len(end):,} characters more) … {end}"

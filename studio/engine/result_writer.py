@@ -11,7 +11,7 @@ from collections.abc import Callable
 from PIL import Image
 
 from studio.engine.active_job import ActiveJob
-from studio.engine.backend import Backend
+from studio.engine.checks import describe_exception
 from studio.engine.job import Job, JobRejected, Journal
 from studio.engine.job_table import JobTable
 from studio.engine.recorder import TraceRecorder
@@ -21,13 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class ResultWriter:
-    """Run writes in first-in, first-out order. A journal that fails does not end it.
-
-    backend: what decodes pictures; set before the first job is finished.
-    """
+    """Run writes in first-in, first-out order. A journal that fails does not end it."""
 
     def __init__(self, journal: Journal, table: JobTable) -> None:
-        self.backend: Backend | None = None
         self._journal, self._table = journal, table
         self._tasks: queue.SimpleQueue[tuple[Callable[[ActiveJob], None], ActiveJob] | None] = queue.SimpleQueue()
         # Orders the writes about one job: nobody may store that it runs after another has stored that it ended.
@@ -82,9 +78,10 @@ class ResultWriter:
         """Decode a finished job and save its pictures. The job runs until they are durable."""
         job, images, problem = active.job, list[Image.Image](), ""
         try:
-            assert self.backend is not None
+            assert active.backend is not None
             for slot in active.slots:
-                images.append(self.backend.decode(slot.row))
+                images.append(active.backend.decode(slot.row))
+                self._table.add_notes(active, slot.row.notes)
             job.seconds = time.perf_counter() - active.started_at
             if job.saved:
                 traces: list[Trace | None] = []
@@ -117,12 +114,6 @@ class ResultWriter:
             write(job)
         except Exception:
             log.exception("the state of a job was not stored")
-
-
-def describe_exception(problem: BaseException) -> str:
-    """Return an exception as a part of a sentence."""
-    text = " ".join(str(problem).split()).rstrip(".")
-    return f"{type(problem).__name__}: {text}" if text else type(problem).__name__
 
 
 def _trace(recorder: TraceRecorder | None) -> Trace | None:

@@ -57,7 +57,7 @@ class AppContext:
     @property
     def device_name(self) -> str:
         """The device in use, for people; empty until the model is loaded."""
-        device = str(getattr(self.engine.backend, "device", ""))
+        device = str(getattr(self.engine.backend(), "device", ""))
         return _DEVICE_NAMES.get(device, device)
 
     def notes(self, job: JobView | JobRecord) -> tuple[str, ...]:

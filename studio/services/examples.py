@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 from studio.engine.engine import Engine
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.store import Library
-from studio.models.families.studio import StudioBackend, load_backend, read_capabilities
+from studio.models.cache import ModelCache
+from studio.models.families.studio import load_backend, read_capabilities
 from studio.models.folders import read_model_info
 from studio.models.loader import reserve_torch_threads
 
@@ -38,12 +39,15 @@ def paint_examples(model: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         library = Library(Path(folder), model=read_model_info(model).name)
 
-        def load() -> StudioBackend:
-            backend = load_backend(model)
-            reserve_torch_threads()
-            return backend
-
-        engine = Engine(load, library.journal, resolve=read_capabilities(model).resolve).start()
+        capabilities = read_capabilities(model)
+        models = ModelCache(
+            capabilities.model_id,
+            lambda _: load_backend(model),
+            size=lambda _: 0,
+            budget=lambda: 0,
+            claim_thread=reserve_torch_threads,
+        )
+        engine = Engine(models, library.journal, resolve=capabilities.resolve).start()
         try:
             for number, request in enumerate(EXAMPLES, 1):
                 _paint(engine, request, out / f"{number}.png")

@@ -30,7 +30,7 @@ from studio.library.store import Library
 from studio.models.families.studio import StudioBackend, load_backend
 from studio.models.loader import reserve_torch_threads
 from tests.benchmarks.machine import heading, seconds, spread, table
-from tests.fakes import MemoryJournal, resolve
+from tests.fakes import MemoryJournal, resolve, single_model
 from tests.soak.mixed import PROMPTS, random_picture
 
 OWNER = "benchmark"
@@ -118,19 +118,15 @@ class WaitingJournal:
             self._ended[job_id].wait()
 
 
-def with_threads(backend: Any) -> Any:
-    """Reserve torch's threads for the calling thread, as the studio's engine does, and return the backend."""
-    reserve_torch_threads()
-    return backend
-
-
 @contextmanager
 def running(backend: Any, *, disk: bool = True, **options: Any) -> Iterator[Engine]:
     """Run an engine with a large queue, its pictures saved on the disk or in memory."""
     with tempfile.TemporaryDirectory() as folder:
         journal = WaitingJournal(Library(Path(folder)).journal if disk else MemoryJournal())
+        models = single_model(lambda: backend)
+        models.claim_thread = reserve_torch_threads
         engine = Engine(
-            lambda: with_threads(backend),
+            models,
             journal,
             resolve=resolve,
             max_queued=1000,

@@ -25,7 +25,7 @@ from studio.engine.requests import Denoise, Inpaint, Request, SuperResolve, Text
 from studio.models.families.studio import PRESETS, load_backend
 from studio.models.loader import reserve_torch_threads
 from tests.benchmarks.machine import heading, spread, table
-from tests.fakes import MemoryJournal, resolve
+from tests.fakes import MemoryJournal, resolve, single_model
 
 OWNER = "benchmark"
 TARGETS = {"live": "0.1"}
@@ -79,12 +79,9 @@ LARGE: dict[str, Callable[[], Request]] = {
 def start_engine(model: Path) -> Engine:
     """Return a warm engine: it has generated a picture."""
 
-    def load():
-        backend = load_backend(model)
-        reserve_torch_threads()
-        return backend
-
-    engine = Engine(load, MemoryJournal(), resolve=resolve).start()
+    models = single_model(lambda: load_backend(model))
+    models.claim_thread = reserve_torch_threads
+    engine = Engine(models, MemoryJournal(), resolve=resolve).start()
     seconds(engine, TextToImage("a red apple"))
     return engine
 

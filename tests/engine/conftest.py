@@ -8,7 +8,7 @@ from PIL import Image
 from studio.engine.engine import Engine
 from studio.engine.job import JobView
 from studio.engine.requests import Request, TextToImage
-from tests.fakes import FakeBackend, MemoryJournal, resolve
+from tests.fakes import FakeBackend, MemoryJournal, resolve, single_model
 
 
 def eventually(condition: Callable[[], object], patience: float = 60.0) -> None:
@@ -47,7 +47,12 @@ def start() -> Iterator[Callable[..., Engine]]:
     def start(backend: FakeBackend | None = None, journal: MemoryJournal | None = None, **options: object) -> Engine:
         backends.append(backend or FakeBackend())
         engines.append(
-            Engine(lambda backend=backends[-1]: backend, journal or MemoryJournal(), resolve=resolve, **options)
+            Engine(
+                single_model(lambda backend=backends[-1]: backend),
+                journal or MemoryJournal(),
+                resolve=resolve,
+                **options,
+            )
         )
         return engines[-1].start()
 
@@ -58,4 +63,4 @@ def start() -> Iterator[Callable[..., Engine]]:
     for engine in engines:
         assert engine.shutdown(60)
     left_over = set(threading.enumerate()) - threads_before
-    assert not [thread.name for thread in left_over if thread.name in ("engine", "result-writer")]
+    assert not [thread.name for thread in left_over if thread.name in ("engine", "result-writer", "model-loader")]

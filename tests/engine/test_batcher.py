@@ -4,7 +4,8 @@ from dataclasses import dataclass
 import pytest
 from PIL import Image
 
-from studio.engine.batcher import (
+from studio.engine.requests import Denoise, Request, SuperResolve, TextToImage
+from studio.engine.scheduling.batcher import (
     EXPLORE_EVERY,
     GROW_EVERY,
     LONGEST_WAIT_EVERY,
@@ -13,8 +14,7 @@ from studio.engine.batcher import (
     Batcher,
     CallTimes,
 )
-from studio.engine.estimates import RequestTimes
-from studio.engine.requests import Denoise, Request, SuperResolve, TextToImage
+from studio.engine.scheduling.estimates import RequestTimes
 from tests.fakes import resolve
 
 

@@ -11,7 +11,7 @@ from studio.engine.engine import Engine
 from studio.engine.recorder import MAX_TOTAL_BYTES
 from studio.engine.requests import Inpaint, SuperResolve, TextToImage
 from tests.engine.conftest import LONG, MASK, PICTURE, done, eventually, saved_pixels, states
-from tests.fakes import FakeBackend, MemoryJournal, resolve
+from tests.fakes import FakeBackend, MemoryJournal, resolve, single_model
 
 # ---- jobs ----
 
@@ -92,13 +92,13 @@ def test_a_picture_depends_on_its_request_alone(start):
 
 def test_jobs_wait_until_the_model_is_loaded(start):
     gate = threading.Event()
-    engine = Engine(lambda: gate.wait() and FakeBackend(), MemoryJournal(), resolve=resolve).start()
+    engine = Engine(single_model(lambda: gate.wait() and FakeBackend()), MemoryJournal(), resolve=resolve).start()
     views = engine.follow(engine.submit(TextToImage("a cat"), "me"), "me")
     assert next(views).state == "queued" and engine.status.phase == "loading" and engine.status.queued == 1
-    assert not engine.wait_until_ready(0.01) and engine.backend is None
+    assert not engine.wait_until_ready(0.01) and engine.backend() is None
     gate.set()
     *_, last = views
-    assert last.state == "done" and engine.wait_until_ready(60) and engine.backend.device == "cpu"
+    assert last.state == "done" and engine.wait_until_ready(60) and engine.backend().device == "cpu"
     eventually(lambda: engine.status.phase == "idle")
     assert engine.shutdown(60)
 
@@ -226,7 +226,7 @@ def test_every_picture_has_its_trace(start):
     assert [picture.has_trace for picture in view.pictures] == [True, True]
     traces = [journal.traces[picture.id] for picture in view.pictures]
     assert [(trace.seed, trace.num_steps, len(trace.steps)) for trace in traces] == [(3, 7, 7), (4, 7, 7)]
-    eventually(lambda: engine._budget.left == MAX_TOTAL_BYTES)
+    eventually(lambda: engine._runner._budget.left == MAX_TOTAL_BYTES)
     assert not done(start(FakeBackend(), traces=False), TextToImage("a cat")).pictures[0].has_trace
 
 
@@ -270,5 +270,5 @@ def test_many_threads_submit_follow_cancel_and_move(start):
         assert entry.state == ("cancelled" if cancelled else "done") and journal.saves[job_id] == (not cancelled)
         seeds = [picture.seed for picture in entry.pictures]
         assert cancelled or tuple(seeds) == resolve(request).seeds
-    eventually(lambda: engine._budget.left == MAX_TOTAL_BYTES)
-    assert engine._batcher.slots == [] and engine._table._running == []
+    eventually(lambda: engine._runner._budget.left == MAX_TOTAL_BYTES)
+    assert engine._runner._batcher.slots == [] and engine._table._running == []

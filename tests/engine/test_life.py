@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from studio.engine.engine import Engine
 from studio.engine.job import Job, JobRejected
 from studio.engine.requests import TextToImage
-from tests.fakes import FakeBackend, MemoryJournal, resolve
+from tests.fakes import FakeBackend, MemoryJournal, resolve, single_model
 
 OWNERS = ("ann", "bob", "eve")
 SIZE = 4
@@ -95,7 +95,7 @@ class Life(RuleBasedStateMachine):
         """A new process."""
         sampler = FakeBackend(sample_size=SIZE, fits=self.fits)
         self.engine = Engine(
-            lambda: sampler,
+            single_model(lambda: sampler),
             self.journal,
             resolve=resolve,
             max_active=self.active,
@@ -103,12 +103,12 @@ class Life(RuleBasedStateMachine):
             max_queued_per_owner=8,
         )
         self.engine._restore_jobs()
-        self.engine._load_backend()
+        self.engine._models.load(self.engine._models.default_id)
 
     def turn(self) -> bool:
         """A turn of the loop, unless it would wait for something to do."""
         table = self.engine._table
-        return bool(table._running or table._next_job()) and self.engine._turn(self.engine.backend)
+        return bool(table._running or table._queue.next_start(table._busy())) and self.engine._runner.turn()
 
     def keep(self) -> bool:
         """A task of the keeper."""
@@ -187,7 +187,7 @@ class Life(RuleBasedStateMachine):
     def restart(self) -> None:
         """In good order: what is finished is still kept."""
         self.engine._table.stop()
-        assert not self.engine._turn(self.engine.backend)
+        assert not self.engine._runner.turn()
         while self.keep():
             pass
         self.engine._table.release_followers()
@@ -227,7 +227,7 @@ class Life(RuleBasedStateMachine):
         self.nothing_is_lost_or_done_twice_or_anothers()
         assert {entry.state for entry in self.journal.entries.values()} <= {"done", "cancelled"}
         assert {job_id for job_id in self.taken if self.journal.entries[job_id].state == "cancelled"} >= self.cancelled
-        assert self.engine._budget.left == type(self.engine._budget)().left
+        assert self.engine._runner._budget.left == type(self.engine._runner._budget)().left
 
 
 TestLife = Life.TestCase

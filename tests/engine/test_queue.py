@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from studio.engine import job_table
+from studio.engine.scheduling import job_queue
 from studio.engine.checks import InvalidRequest
 from studio.engine.engine import MAX_JOB_SECONDS
 from studio.engine.job import JobRejected
@@ -55,7 +56,7 @@ def test_jobs_start_in_order_and_owners_move_their_own(start):
     assert order() == "cxayb"
     gate.release(3 + 5)
     eventually(lambda: engine.status.phase == "idle")
-    started = [caption for ((caption, _),) in engine.backend.served[3:]]
+    started = [caption for ((caption, _),) in engine.backend().served[3:]]
     assert "".join(started) == "cxayb"
 
 
@@ -98,8 +99,8 @@ def test_large_pictures_in_the_queue_are_bounded(start, monkeypatch):
 
 def test_large_jobs_run_after_one_another_however_many_may_run(start, monkeypatch):
     large = SuperResolve(PICTURE, 4, steps=40)
-    monkeypatch.setattr(job_table, "MAX_RUNNING_PIXELS", 2 * resolve(large).pixels)
-    monkeypatch.setattr(job_table, "SMALL_PIXELS", resolve(large).pixels - 1)
+    monkeypatch.setattr(job_queue, "MAX_RUNNING_PIXELS", 2 * resolve(large).pixels)
+    monkeypatch.setattr(job_queue, "SMALL_PIXELS", resolve(large).pixels - 1)
     gate = threading.Semaphore(0)
     engine = start(FakeBackend(gate=gate))
     ids = [engine.submit(request, "me") for request in (large, large, large, LONG)]  # small ones do not wait for them
@@ -111,7 +112,7 @@ def test_large_jobs_run_after_one_another_however_many_may_run(start, monkeypatc
     eventually(as_expected)
     gate.release(10_000)
     eventually(lambda: set(states(engine, ids)) == {"done"})
-    monkeypatch.setattr(job_table, "MAX_RUNNING_PIXELS", 1)  # what is too large for company runs alone
+    monkeypatch.setattr(job_queue, "MAX_RUNNING_PIXELS", 1)  # what is too large for company runs alone
     assert done(engine, large).state == "done"
 
 
@@ -159,7 +160,7 @@ def test_cancel_ends_a_job_within_a_step_and_shows_its_last_preview(start):
     gate.release(50)
     eventually(lambda: engine.status.phase == "idle")
     assert len(sampler.calls) <= 4 and journal.entries[job_id].state == "cancelled"
-    eventually(lambda: engine._budget.left == MAX_TOTAL_BYTES)
+    eventually(lambda: engine._runner._budget.left == MAX_TOTAL_BYTES)
     assert done(engine, TextToImage("a dog", steps=2)).pictures  # and the engine goes on
 
 
@@ -195,7 +196,7 @@ def test_a_job_that_is_being_saved_cannot_be_cancelled(start):
 
 
 def test_no_job_starts_while_too_many_wait_to_be_saved(start, monkeypatch):
-    monkeypatch.setattr(job_table, "MAX_SAVING", 2)
+    monkeypatch.setattr(job_queue, "MAX_SAVING", 2)
 
     class SlowJournal(MemoryJournal):
         gate = threading.Semaphore(0)

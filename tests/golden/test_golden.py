@@ -21,7 +21,7 @@ from studio.library.drafts import Drafts
 from studio.library.metadata import read_png_settings
 from studio.library.store import Library
 from studio.services.import_settings import import_settings
-from tests.fakes import CAPABILITIES, FakeBackend, MemoryJournal, resolve
+from tests.fakes import CAPABILITIES, FakeBackend, MemoryJournal, resolve, single_model
 
 OWNER, OTHER = "browser:golden", "browser:other"
 WRITTEN = 1_796_054_400.0  # seconds since 1970; a week later the failed and cancelled jobs would be forgotten
@@ -134,7 +134,7 @@ def test_unfinished_jobs_run(tmp_path):
     with zipfile.ZipFile(Path(__file__).with_name("data.zip")) as file:
         file.extractall(tmp_path)
     library = Library(tmp_path)
-    engine = Engine(FakeBackend, library.journal, resolve=resolve).start()
+    engine = Engine(single_model(FakeBackend), library.journal, resolve=resolve).start()
     try:
         for id in ("unfinished-words", "unfinished-hole"):
             *_, view = engine.follow(id, OTHER) if engine.wait_until_ready(60) else ()
@@ -149,13 +149,10 @@ def test_every_request_gives_the_same_pictures(library):
     from studio.models.families.studio import load_backend
     from studio.models.loader import reserve_torch_threads
 
-    def load():
-        backend = load_backend(Path(__file__).parents[2] / "assets" / "model")
-        reserve_torch_threads()
-        return backend
-
+    models = single_model(lambda: load_backend(Path(__file__).parents[2] / "assets" / "model"))
+    models.claim_thread = reserve_torch_threads
     requests, journal = load_requests(library), MemoryJournal()
-    engine = Engine(load, journal, resolve=resolve, max_queued_per_owner=len(requests)).start()
+    engine = Engine(models, journal, resolve=resolve, max_queued_per_owner=len(requests)).start()
     try:
         submitted = {engine.submit(request, OWNER): id for id, request in requests.items()}
         for new_id, id in submitted.items():

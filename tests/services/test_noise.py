@@ -18,7 +18,7 @@ from studio.services.noise.data_uris import image_from_uri
 from studio.services.noise.service import NoiseService
 from studio.ui.tabs.noise.panels import panels_html
 from tests.diffusion.conftest import random_pipeline
-from tests.fakes import CAPABILITIES
+from tests.fakes import CAPABILITIES, single_model
 
 OWNER = "me"
 ODD_VALUES = [None, True, 0, -1, 2.5, float("nan"), 10**400, "", "x", "\ud800", [], [[]], {}, {"a": 1}]
@@ -28,7 +28,9 @@ ODD_VALUES = [None, True, 0, -1, 2.5, float("nan"), 10**400, "", "x", "\ud800", 
 def service(tmp_path_factory) -> Iterator[NoiseService]:
     folder = tmp_path_factory.mktemp("noise")
     library = Library(folder)
-    engine = Engine(lambda: StudioBackend(random_pipeline()), library.journal, resolve=CAPABILITIES.resolve).start()
+    engine = Engine(
+        single_model(lambda: StudioBackend(random_pipeline())), library.journal, resolve=CAPABILITIES.resolve
+    ).start()
     yield NoiseService(engine, library, folder)
     engine.shutdown(None)
     library.close()

@@ -32,7 +32,7 @@ from studio.engine.job import JobRejected
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.metadata import read_png_settings
 from studio.library.store import Library
-from tests.fakes import FakeBackend, resolve
+from tests.fakes import FakeBackend, resolve, single_model
 
 OWNERS = [f"user:{number}" for number in range(4)]
 PATIENCE = 600.0  # seconds, for the last child to end what is left
@@ -86,7 +86,7 @@ def live(folder: Path, report: Callable[[str], None], seed: int) -> None:
     """Run a child: restart unfinished jobs, then submit and cancel jobs until it is killed."""
     draw, start = random.Random(seed), time.perf_counter()
     library = Library(folder, max_crashes=KILLS)
-    engine = Engine(lambda: FakeBackend(sample_size=SIDE), library.journal, resolve=resolve).start()
+    engine = Engine(single_model(lambda: FakeBackend(sample_size=SIDE)), library.journal, resolve=resolve).start()
     engine.wait_until_ready()  # which comes after the unfinished jobs
     report(f"restarted {time.perf_counter() - start:.3f}")
     while True:
@@ -152,7 +152,7 @@ def finish(folder: Path) -> float:
     """Run the jobs that are left. Return the seconds until they were queued."""
     start = time.perf_counter()
     library = Library(folder, max_crashes=KILLS)
-    engine = Engine(lambda: FakeBackend(sample_size=SIDE), library.journal, resolve=resolve).start()
+    engine = Engine(single_model(lambda: FakeBackend(sample_size=SIDE)), library.journal, resolve=resolve).start()
     engine.wait_until_ready()
     seconds = time.perf_counter() - start
     deadline = time.monotonic() + PATIENCE
@@ -239,7 +239,7 @@ def full_disk(folder: Path, fill: Callable[[], None], empty: Callable[[], None])
     """Jobs on a disk that is full are refused or fail with a sentence; when it has room again, all is well."""
     library = Library(folder)
     backend = FakeBackend(sample_size=256)  # pictures too large for what is left
-    engine = Engine(lambda: backend, library.journal, resolve=resolve).start()
+    engine = Engine(single_model(lambda: backend), library.journal, resolve=resolve).start()
     submitted = TextToImage("before", count=4, steps=1)
     assert ends(engine, submitted) == "done"
     backend.gate = threading.Semaphore(0)

@@ -34,7 +34,7 @@ from studio.engine.requests import AREAS, MAX_SEED, Denoise, Inpaint, Request, S
 from studio.models.families.studio import StudioBackend, load_backend
 from studio.models.samplers import SAMPLER_LABELS
 from tests.benchmarks.machine import heading, table
-from tests.fakes import MemoryJournal, resolve
+from tests.fakes import MemoryJournal, resolve, single_model
 
 PROMPTS = ("a red apple", "a cat face, noto style", "a blue butterfly on a yellow background", "two owls", "", "a boat")
 PIPELINES = {
@@ -132,7 +132,9 @@ def through_engine(
 ) -> list[Pictures]:
     """Return the pictures of each request; `together`: at once, in random order, with others that are cancelled."""
     journal = MemoryJournal()
-    engine = Engine(lambda: backend, journal, resolve=resolve, max_queued=10_000, max_queued_per_owner=10_000).start()
+    engine = Engine(
+        single_model(lambda: backend), journal, resolve=resolve, max_queued=10_000, max_queued_per_owner=10_000
+    ).start()
     ids: dict[int, str] = {}
     try:
         if together:

@@ -27,7 +27,7 @@ def page(studio) -> OpenPage:
 def slow(studio) -> Iterator[None]:
     """Network calls that take a while, so that jobs are still under way when something else happens."""
     studio.context.engine.wait_until_ready()
-    backend = studio.context.engine.backend
+    backend = studio.context.engine.backend()
     backend.delay = 0.02
     yield
     backend.delay = 0.0

@@ -36,7 +36,7 @@ from studio.models.families.studio import read_capabilities
 from studio.server import build_app
 from studio.services.context import AppContext
 from studio.services.owners import Owners
-from tests.fakes import write_model_folder
+from tests.fakes import single_model, write_model_folder
 
 
 class ObservedOwners(Owners):
@@ -57,7 +57,9 @@ def fake_context(
     model = write_model_folder(folder / "model", thumbnails=thumbnails)
     library = Library(folder / "data", model="Blob 64")
     capabilities = read_capabilities(model)
-    engine = Engine(load, library.journal, resolve=capabilities.resolve, max_active=max_active)
+    engine = Engine(
+        single_model(load, capabilities.model_id), library.journal, resolve=capabilities.resolve, max_active=max_active
+    )
     try:
         context = AppContext.open(model, engine.start(), library, capabilities)
         yield replace(context, owners=ObservedOwners())

@@ -237,6 +237,11 @@ class SampleState:
         return self.pred_original_sample
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what went another way than requested: none."""
+        return ()
+
+    @property
     def stage_info(self) -> SamplingStage:
         """The present stage, with the `condition`, `task` and `noise_level` that a trace stores."""
         return self.stage
@@ -248,11 +253,11 @@ class SampleState:
 
     @property
     def progress(self) -> float:
-        """Steps taken, with the completed share of the step in progress."""
-        partial_step = self.partial_step
-        if partial_step is None or partial_step.is_torn:
-            return float(self.step)
-        return self.step + partial_step.tiles_done / (len(self.stage.corners) * len(partial_step.blenders))
+        """Finished share of all steps, 0 to 1, with the finished part of the step in progress."""
+        partial_step, steps = self.partial_step, float(self.step)
+        if partial_step is not None and not partial_step.is_torn:
+            steps += partial_step.tiles_done / (len(self.stage.corners) * len(partial_step.blenders))
+        return steps / self.num_steps
 
     @property
     def num_steps(self) -> int:

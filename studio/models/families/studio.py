@@ -279,6 +279,9 @@ class StudioBackend:
         with self._tokenizer:
             return self.pipeline.truncated(text)
 
+    def reduce_memory(self) -> None:
+        """There is no setting that needs less memory."""
+
 
 def _negative_prompts(resolved: ResolvedRequest) -> list[str] | None:
     """Return one negative prompt per picture, None if there is none."""

@@ -72,7 +72,7 @@ class NoiseService:
 
     @property
     def _pipeline(self) -> Any | None:
-        return getattr(self.engine.backend, "pipeline", None)
+        return getattr(self.engine.backend(), "pipeline", None)
 
     # ---- for the scripts, as `server.<name>(params)` ----
 

@@ -22,7 +22,7 @@ from studio.ui.scripts import module_routes
 from studio.ui.tabs.noise.tab import build_noise
 from studio.ui.theme import studio_theme
 from tests.diffusion.conftest import random_pipeline
-from tests.fakes import CAPABILITIES
+from tests.fakes import CAPABILITIES, single_model
 from tests.ui.harness import LoopThread
 
 
@@ -48,7 +48,9 @@ def build_noise_page(engine: Engine, library: Library) -> gr.Blocks:
 def serving_noise(folder: Path, port: int) -> Iterator[str]:
     """Serve the tab over a library in a folder; give its address."""
     library = Library(folder)
-    engine = Engine(lambda: StudioBackend(random_pipeline()), library.journal, resolve=CAPABILITIES.resolve).start()
+    engine = Engine(
+        single_model(lambda: StudioBackend(random_pipeline())), library.journal, resolve=CAPABILITIES.resolve
+    ).start()
     with contextlib.closing(LoopThread()) as loop:
         page = loop.call(build_noise_page, engine, library)
         loop.call(

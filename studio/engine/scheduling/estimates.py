@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from studio.engine.active_job import ActiveJob
 from studio.engine.resolved import ResolvedRequest
@@ -52,10 +52,13 @@ class RequestTimes:
 
 
 class QueueEstimates:
-    """When each unfinished job is done. Computed for all jobs at once, and reused for REFRESH_SECONDS."""
+    """When each unfinished job is done. Computed for all jobs at once, and reused for REFRESH_SECONDS.
 
-    def __init__(self, times: RequestTimes) -> None:
-        self._times = times
+    load_seconds: how long it takes until a model is loaded, by its id.
+    """
+
+    def __init__(self, times: RequestTimes, load_seconds: Callable[[str], float]) -> None:
+        self._times, self._load_seconds = times, load_seconds
         self._done_in: dict[str, float] = {}  # job id -> seconds until it is done, as of `_computed`
         self._computed = -math.inf
 
@@ -77,12 +80,12 @@ class QueueEstimates:
         """Return the seconds until each job is done, by id.
 
         Running jobs share the calls evenly, so a job waits for another one only as long as it needs itself. A queued
-        job waits for all jobs before it.
+        job waits for all jobs before it, and for its models.
         """
         needs: dict[ActiveJob, float | None] = {}
         for active in (*running, *queued):
-            if taken := active.steps_taken():
-                needs[active] = active.seconds / taken * (active.total_steps - taken)
+            if share := active.job.share:
+                needs[active] = active.seconds / share * (1 - share)
             else:
                 needs[active] = self._times.expected(active.job.resolved)
         known = [seconds for seconds in needs.values() if seconds is not None]
@@ -94,8 +97,12 @@ class QueueEstimates:
         done_in: dict[str, float] = {}
         for active in running:
             done_in[active.job.id] = sum(min(other, seconds_left[active]) for other in running_seconds)
-        total = sum(running_seconds)
+        total, counted = sum(running_seconds), set[str]()
         for active in queued:
+            for model_id in active.job.resolved.model_ids:
+                if model_id not in counted:
+                    total += self._load_seconds(model_id)
+                    counted.add(model_id)
             total += seconds_left[active]
             done_in[active.job.id] = total
         return done_in
