@@ -6,12 +6,12 @@ import pytest
 from PIL import Image
 
 from studio.engine import job_table
-from studio.engine.scheduling import job_queue
 from studio.engine.checks import InvalidRequest
 from studio.engine.engine import MAX_JOB_SECONDS
 from studio.engine.job import JobRejected
 from studio.engine.recorder import MAX_TOTAL_BYTES
 from studio.engine.requests import Denoise, SuperResolve, TextToImage
+from studio.engine.scheduling import job_queue
 from tests.engine.conftest import LONG, PICTURE, done, eventually, states
 from tests.fakes import FakeBackend, MemoryJournal, resolve
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Sequence, Set
 from contextlib import contextmanager
 
 from studio.engine.backend import Backend, Models
@@ -57,7 +57,7 @@ class ModelLoader:
             return set(+self._borrowed)
 
     @contextmanager
-    def borrow(self, model_id: str) -> Iterator[Backend | None]:
+    def borrow(self, model_id: str) -> Generator[Backend | None]:
         """Give a loaded model, which is not evicted meanwhile; None if it is not loaded."""
         with self._lock:
             backend = self._models.get(model_id)
