@@ -4,34 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
 from studio.engine.requests import TextToImage
+from studio.engine.resolved import ResolvedRequest
 from studio.models.catalog import ModelEntry
 from studio.models.identify import Identity
 from studio.models.latent.backend import LatentBackend
 from studio.models.latent.row import LatentRow
 from studio.models.loader import LoadedModel
 from studio.models.placement import Placement
-from tests.models import tiny
 
 MIXED = 5e-6  # difference of pictures in [0, 1] between a row in a batch and the stock pipeline
 
 
+SIDE = 32  # px of the pictures, unless a test says otherwise
+
+
 def entry(model_id: str) -> ModelEntry:
-    identity = Identity(
-        family="unknown",
-        variant="text-to-image",
-        prediction_type="epsilon",
-        version="",
-        evidence=(),
-        latent_channels=4,
-        sample_size=(64, 64),
-    )
+    identity = Identity(family="unknown", version="tiny")
     return ModelEntry(
         id=model_id,
         name=model_id,
@@ -48,7 +42,7 @@ def entry(model_id: str) -> ModelEntry:
     )
 
 
-def backend(pipeline: Any, model_id: str = "tiny", **others: LatentBackend) -> LatentBackend:
+def backend(pipeline: Any, model_id: str = "tiny", *, dtype: str = "float32", **others: LatentBackend) -> LatentBackend:
     """Return a backend that shares the networks of a stock pipeline. others: backends that it may find."""
     pairs = [
         (getattr(pipeline, f"text_encoder{n}", None), getattr(pipeline, f"tokenizer{n}", None)) for n in ("", "_2")
@@ -63,38 +57,54 @@ def backend(pipeline: Any, model_id: str = "tiny", **others: LatentBackend) -> L
         scheduler_class=type(pipeline.scheduler),
         scheduler_config={name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")},
         extra={"pipeline": {name: value for name, value in pipeline.config.items() if isinstance(value, bool)}},
-        placement=Placement(device="cpu", dtype="float32"),
+        placement=Placement(device="cpu", dtype=dtype),
         bytes=0,
     )
     return LatentBackend(loaded, others.__getitem__)
 
 
-def resolve(request: TextToImage, width: int = tiny.SIDE, height: int = tiny.SIDE) -> Any:
-    """Return what the backend reads of a resolved request."""
-    seeds = tuple(request.seed + i for i in range(request.count))
-    return SimpleNamespace(
-        request=request, captions=(request.prompt,) * request.count, seeds=seeds, width=width, height=height
+def resolve(request: TextToImage, width: int = SIDE, height: int = SIDE) -> ResolvedRequest:
+    """Resolve a request as the catalog's resolver does, for a picture of any size."""
+    return ResolvedRequest(
+        request=request,
+        model_id="tiny",
+        model_ids=("tiny",),
+        settings={},
+        caption=request.prompt,
+        captions=(request.prompt,) * request.count,
+        styles_and_backgrounds=(),
+        seeds=tuple(request.seed + i for i in range(request.count)),
+        width=width,
+        height=height,
+        pixels=0,
+        passes=0,
+        rows=0,
+        seconds=0.0,
     )
 
 
-def run(model: LatentBackend, request: TextToImage, **size: int) -> np.ndarray:
-    """Return the pictures (N, H, W, 3) in [0, 1] of a request alone, each row in calls of its own."""
-    rows = model.prepare(resolve(request, **size))
+def finish(model: LatentBackend, rows: Sequence[LatentRow]) -> np.ndarray:
+    """Make all calls of rows, each row in calls of its own; return the pictures (N, H, W, 3) in [0, 1]."""
     for row in rows:
         while not row.finished:
             model.denoise_step([row])
     return arrays(rows)
 
 
+def run(model: LatentBackend, request: TextToImage, width: int = SIDE, height: int = SIDE) -> np.ndarray:
+    """Return the pictures (N, H, W, 3) in [0, 1] of a request alone."""
+    return finish(model, model.prepare(resolve(request, width, height)))
+
+
 def run_staggered(model: LatentBackend, requests: Sequence[TextToImage]) -> np.ndarray:
-    """Return the first picture of each request. A row joins after each call; rows of one key share calls."""
+    """Return the first picture of each request. A row joins after each call, and all rows of one key share calls."""
     rows = [model.prepare(resolve(request))[0] for request in requests]
     joined = 1
     while not all(row.finished for row in rows):
         going = [row for row in rows[:joined] if not row.finished]
         joined += 1
-        if going:
-            model.denoise_step([row for row in going if row.call_key == going[0].call_key])
+        for key in {row.call_key for row in going}:
+            model.denoise_step([row for row in going if not row.finished and row.call_key == key])
     return arrays(rows)
 
 
@@ -103,13 +113,12 @@ def arrays(rows: Sequence[LatentRow]) -> np.ndarray:
     return np.stack([(row.picture * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy() for row in rows])
 
 
-def stock(pipeline: Any, seed: int, **arguments: Any) -> np.ndarray:
+def stock(pipeline: Any, seed: int, prompt: str = "a cat", **arguments: Any) -> np.ndarray:
     """Return the picture (1, H, W, 3) in [0, 1] of a stock pipeline."""
-    generator = torch.Generator().manual_seed(seed)
-    result = pipeline(generator=generator, output_type="np", **arguments)
-    return result.images
+    return pipeline(prompt=prompt, generator=torch.Generator().manual_seed(seed), output_type="np", **arguments).images
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the largest difference of two arrays of one shape."""
     assert a.shape == b.shape
     return float(np.abs(a.astype(np.float64) - b).max())
