@@ -70,13 +70,12 @@ def main(arguments: list[str] | None = None) -> None:
     from studio.library.store import Library
     from studio.models.cache import ModelCache
     from studio.models.families.studio import load_backend, read_capabilities
-    from studio.models.folders import read_model_info
     from studio.models.loader import reserve_torch_threads
     from studio.server import serve
     from studio.services.context import AppContext
 
     try:
-        library = Library(Path(options.data_dir), model=read_model_info(options.model).name)
+        library = Library(Path(options.data_dir))
     except JobRejected as problem:
         sys.exit(f"--data-dir {options.data_dir}: {problem}")
 

@@ -36,7 +36,7 @@ def main() -> None:
         return FakeBackend(options.delay)
 
     model = write_model_folder(options.folder / "model", thumbnails=not options.plain)
-    library = Library(options.folder / "data", model="Blob 64")
+    library = Library(options.folder / "data")
     capabilities = read_capabilities(model)
     engine = Engine(
         single_model(load, capabilities.model_id),

@@ -21,8 +21,8 @@ class ResolvedRequest:
     request: Request
     model_id: str  # of the model that runs it
     model_ids: tuple[str, ...]  # of all models that it needs: this one first, then the refiner
-    model_name: str = ""  # for people
-    model_hash: str = ""  # the first ten hexadecimal digits of the SHA-256 of its weights; "" where it is not known
+    model_name: str  # for people
+    model_hash: str = ""  # the first ten hexadecimal digits of the SHA-256 of its weights; "" until it is known
     settings: dict[str, Any]  # `request.settings()`; read only
     caption: str  # the full prompt as requested, style and background included
     captions: tuple[str, ...]  # the text that the model reads, one per picture

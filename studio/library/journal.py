@@ -38,15 +38,13 @@ _CRASHED = (
 class DiskJournal:
     """The `Journal` protocol over a data folder.
 
-    model: its name, for the settings of the pictures.
     max_crashes: a job during which so many processes were killed fails instead of running again.
 
     Methods raise JobRejected with a sentence if the disk is full, read-only or broken. Nothing is half written then.
     """
 
-    def __init__(self, storage: Storage, retention: Retention, *, model: str = "", max_crashes: int = MAX_CRASHES):
-        self._storage, self._retention = storage, retention
-        self._model, self._max_crashes = model, max_crashes
+    def __init__(self, storage: Storage, retention: Retention, *, max_crashes: int = MAX_CRASHES):
+        self._storage, self._retention, self._max_crashes = storage, retention, max_crashes
 
     def close(self) -> None:
         """Note that the process ends in good order: no running job has caused a crash."""
@@ -166,10 +164,11 @@ class DiskJournal:
     ) -> list[dict[str, Any]]:
         """Write a job's pictures and traces. Return the columns of their rows, apart from those of the job."""
         blobs, columns = self._storage.blobs, list[dict[str, Any]]()
-        shared = job.resolved.settings | {"count": 1, "seconds": round(job.seconds, 3)}
-        if self._model:
-            shared["model"] = self._model
-        captions, seeds = job.resolved.captions, job.resolved.seeds
+        resolved = job.resolved
+        shared = resolved.settings | {"count": 1, "seconds": round(job.seconds, 3), "model": resolved.model_name}
+        if resolved.model_hash:
+            shared["model_hash"] = resolved.model_hash
+        captions, seeds = resolved.captions, resolved.seeds
         for index, (image, trace) in enumerate(zip(images, traces, strict=True)):
             caption, seed = captions[index], seeds[index]
             settings = shared | {"caption": caption, "seed": seed, "size": f"{image.width}x{image.height}"}

@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from studio.engine.requests import with_current_names
 from studio.imaging.files import MAX_PIXELS
 from studio.library.files import atomic_write
-from studio.models.samplers import SAMPLER_LABELS
+from studio.models.samplers import SAMPLER_LABELS, SCHEDULE_TYPES
 
 TEXT_KEY = "parameters"
 JSON_KEY = "diffusion-studio"
@@ -30,12 +30,18 @@ MAX_OPTIMIZED_PIXELS = 1_000_000  # larger pictures are compressed less, which i
 _LABELS = {
     "steps": "Steps",
     "sampler": "Sampler",
+    "spacing": "Schedule type",
     "guidance": "CFG scale",
     "seed": "Seed",
     "size": "Size",
+    "model_hash": "Model hash",
     "model": "Model",
+    "clip_skip": "Clip skip",
 }
-_NUMBERS = {"steps": int, "seed": int, "guidance": float}
+_NUMBERS = {"steps": int, "seed": int, "guidance": float, "clip_skip": int}
+_SAMPLERS = {label.lower(): key for key, label in SAMPLER_LABELS.items()} | {"plms": "pndm"}
+_SPACINGS = {label.lower(): key for key, label in SCHEDULE_TYPES.items()} | {"automatic": "", "simple": "trailing"}
+_HARMLESS = {"version", "created date", "civitai metadata"}  # labels that say nothing about how a picture was made
 _NEGATIVE = "Negative prompt:"
 _LABEL = re.compile(r"\s*([^\s:,\"][^:,\"]*):\s*")
 _JSON = json.JSONDecoder(strict=False)
@@ -101,11 +107,15 @@ def format_parameters(settings: dict[str, Any]) -> str:
     pairs: list[str] = []
     for key, label in _LABELS.items():
         value = settings.get(key)
-        if value is None:
+        if value in (None, "") or (key == "clip_skip" and not value):
             continue
         text = f"{value:g}" if isinstance(value, float) else str(value)
         if key == "sampler":
             text = SAMPLER_LABELS.get(text, text)
+        elif key == "spacing":
+            text = SCHEDULE_TYPES.get(text, text)
+        elif key == "clip_skip":
+            text = str(value + 1)  # AUTOMATIC1111 counts the layer whose output is used: 1 is the last
         if re.search(r'[,:\n"]', text):
             text = json.dumps(text, ensure_ascii=False)
         pairs.append(f"{label}: {text}")
@@ -117,19 +127,17 @@ def parse_parameters(text: str) -> dict[str, Any]:
 
     "prompt" and "negative_prompt" are always present. Settings stand on the last line that begins with "Steps:" (lines
     after it belong to extensions), else on the last line. As in AUTOMATIC1111's parse_generation_parameters, a line
-    with fewer than three settings belongs to the prompt. A known sampler comes back under our name. A number that
-    cannot be parsed stays text.
+    with fewer than three settings belongs to the prompt. A known sampler or spacing comes back under our name, also
+    from one text as "DPM++ 2M Karras". A number that cannot be parsed stays text. "not_understood" lists the labels of
+    settings that are unknown here, if there are any.
     """
     lines = re.sub(r"\r\n?", "\n", text).strip().split("\n")
-    labels = {label.lower(): key for key, label in _LABELS.items()}
     settings: dict[str, Any] = {}
     steps_lines = [number for number, line in enumerate(lines) if line.startswith("Steps:")]
     for number in (*steps_lines[-1:], len(lines) - 1):
         pairs = _parse_pairs(lines[number])
-        settings = {
-            labels[label]: _parse_value(labels[label], value) for label, value in pairs.items() if label in labels
-        }
-        if len(pairs) >= 3 and settings:
+        settings = _parse_settings(pairs)
+        if len(pairs) >= 3 and settings.keys() - {"not_understood"}:
             del lines[number:]
             break
         settings = {}
@@ -144,7 +152,7 @@ def parse_parameters(text: str) -> dict[str, Any]:
 
 
 def _parse_pairs(line: str) -> dict[str, str]:
-    """Return the values of "Label: value, Label: value" by their labels in lower case.
+    """Return the values of "Label: value, Label: value" by their labels.
 
     A value may be a JSON string, list or object with commas inside. Text that is not a pair is skipped.
     """
@@ -160,7 +168,7 @@ def _parse_pairs(line: str) -> dict[str, str]:
                 except (ValueError, RecursionError):
                     pass
             end = _find_comma(line, position)
-            pairs[match[1].strip().lower()] = value if isinstance(value, str) else line[start:end].strip()
+            pairs[match[1].strip()] = value if isinstance(value, str) else line[start:end].strip()
         position = _find_comma(line, position) + 1
     return pairs
 
@@ -171,11 +179,30 @@ def _find_comma(line: str, position: int) -> int:
     return len(line) if comma < 0 else comma
 
 
+def _parse_settings(pairs: dict[str, str]) -> dict[str, Any]:
+    """Return the values of labels that are known here, by our names."""
+    keys = {label.lower(): key for key, label in _LABELS.items()}
+    settings: dict[str, Any] = {}
+    not_understood: list[str] = []
+    for label, text in pairs.items():
+        key = keys.get(label.lower())
+        if key is not None:
+            settings[key] = _parse_value(key, text)
+        elif label.lower() not in _HARMLESS:
+            not_understood.append(label)
+    sampler, _, spacing = str(settings.get("sampler", "")).rpartition(" ")
+    if sampler.lower() in _SAMPLERS and spacing.lower() in _SPACINGS:  # in one text, as until version 1.9
+        settings |= {"sampler": _SAMPLERS[sampler.lower()], "spacing": _SPACINGS[spacing.lower()]}
+    return settings | ({"not_understood": not_understood} if not_understood else {})
+
+
 def _parse_value(key: str, text: str) -> Any:
     if key == "sampler":
-        keys = {label.lower(): name for name, label in SAMPLER_LABELS.items()}
-        return keys.get(text.lower(), text)
+        return _SAMPLERS.get(text.lower(), text)
+    if key == "spacing":
+        return _SPACINGS.get(text.lower(), text)
     try:
-        return _NUMBERS.get(key, str)(text)
+        value = _NUMBERS.get(key, str)(text)
     except ValueError:
         return text
+    return value - 1 if key == "clip_skip" else value

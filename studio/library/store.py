@@ -41,7 +41,6 @@ class Library:
 
     owner_quota_bytes: for each owner's pictures and the inputs of their jobs; a job that may exceed it is rejected.
     trace_quota_bytes: for all traces; the oldest over it are removed, those of favourites last.
-    model: its name, for the settings of the pictures.
     max_crashes: a job during which so many processes were killed fails instead of running again.
 
     journal: what the engine writes to.
@@ -56,14 +55,13 @@ class Library:
         *,
         owner_quota_bytes: int = GIGABYTE,
         trace_quota_bytes: int = 2 * GIGABYTE,
-        model: str = "",
         max_crashes: int = MAX_CRASHES,
     ):
         self._storage = Storage(folder)
         self._retention = Retention(
             self._storage, owner_quota_bytes=owner_quota_bytes, trace_quota_bytes=trace_quota_bytes
         )
-        self.journal = DiskJournal(self._storage, self._retention, model=model, max_crashes=max_crashes)
+        self.journal = DiskJournal(self._storage, self._retention, max_crashes=max_crashes)
         self.folder = self._storage.folder
         self.secret = self._storage.blobs.secret  # for the page's browser storage: browsers receive it
         self.key = self._storage.blobs.key  # for names of files: never leaves this process

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from studio.engine.checks import InvalidRequest, check_choice, check_int, check_number, quote_value
@@ -74,7 +74,6 @@ class Capabilities(ABC):
 
     model_id, name: the model's id, and its name for people.
     family: its family, see `studio.models.identify`.
-    model_hash: the first ten hexadecimal digits of the SHA-256 of its weights; "" where it is not known.
     tasks: the tasks of the requests that it runs.
     samplers: key -> name for people.
     spacings: sampler -> its spacings; "" is the model's own. Samplers that are not listed have only that.
@@ -102,7 +101,6 @@ class Capabilities(ABC):
     model_id: str
     name: str
     family: str
-    model_hash: str = ""
     tasks: tuple[str, ...]
     samplers: Mapping[str, str]
     spacings: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
@@ -165,6 +163,11 @@ class Capabilities(ABC):
         elif isinstance(request, SuperResolve):
             self._check_super_resolve(request)
 
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Check fields of TextToImage together with the model's own ones, whatever its tasks. Raises InvalidRequest."""
+        values: dict[str, Any] = {"prompt": "", **self.defaults.get(TextToImage.task, {}), **settings}
+        replace(self, tasks=(TextToImage.task,)).check(TextToImage(**values))
+
     def _check_text_to_image(self, request: TextToImage) -> None:
         self._check_only("output size", request.resolution, (None, *self.resolutions))
         for name, value in (("width", request.width), ("height", request.height)):
@@ -217,7 +220,6 @@ class Capabilities(ABC):
             model_id=self.model_id,
             model_ids=(self.model_id, refiner) if refiner else (self.model_id,),
             model_name=self.name,
-            model_hash=self.model_hash,
             settings=request.settings(),
             caption=caption,
             captions=tuple(captions),

@@ -30,6 +30,15 @@ SPACING_LABELS = {
     "exponential": "Exponential",
     "beta": "Beta",
 }
+# As AUTOMATIC1111 names them, by the table in diffusers' documentation of schedulers.
+SCHEDULE_TYPES = {
+    "leading": "DDIM",
+    "trailing": "SGM Uniform",
+    "linspace": "Uniform",
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "beta": "Beta",
+}
 _EVEN = ("", "leading", "trailing", "linspace")
 _SIGMAS = (*_EVEN, "karras", "exponential", "beta")
 # The spacings of each sampler of a latent model; "" leaves the spacing as the model's own scheduler config has it.

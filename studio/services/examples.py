@@ -17,7 +17,6 @@ from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.store import Library
 from studio.models.cache import ModelCache
 from studio.models.families.studio import load_backend, read_capabilities
-from studio.models.folders import read_model_info
 from studio.models.loader import reserve_torch_threads
 
 EXAMPLES = (
@@ -37,7 +36,7 @@ OWNER = "examples"
 def paint_examples(model: Path, out: Path) -> None:
     """Paint all examples with a model folder into the folder `out`. Raises RuntimeError if a job fails."""
     with tempfile.TemporaryDirectory() as folder:
-        library = Library(Path(folder), model=read_model_info(model).name)
+        library = Library(Path(folder))
 
         capabilities = read_capabilities(model)
         models = ModelCache(

@@ -23,7 +23,7 @@ def open_library():
 
 @pytest.fixture
 def library(open_library, tmp_path) -> Library:
-    return open_library(tmp_path / "data", model="Blob 64")
+    return open_library(tmp_path / "data")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from studio.engine.requests import TextToImage
 from studio.library import retention
 from studio.library.journal import MAX_CRASHES
 from studio.library.metadata import read_png_settings
-from tests.fakes import resolve
+from tests.fakes import CAPABILITIES, resolve
 from tests.library.helpers import (
     INPAINT,
     ME,
@@ -73,7 +73,7 @@ def test_saved_job_loads_completely(library, reopen, request_):
             "count": 1,
             "caption": resolve(request_).captions[index],
             "size": "8x8",
-            "model": "Blob 64",
+            "model": CAPABILITIES.name,
             "seconds": 1.25,
         }
         assert read_png_settings(saved.path) == saved.settings

@@ -52,6 +52,35 @@ def test_parameters_text_has_the_form_of_other_studios():
     ]
 
 
+def test_settings_of_latent_models_have_the_labels_of_other_studios():
+    latent = {"spacing": "karras", "clip_skip": 1, "model_hash": "0123456789", "model": "mine"}
+    last_line = format_parameters(SETTINGS | latent).splitlines()[-1]
+    assert last_line == (
+        "Steps: 15, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 3.5, Seed: 4294967295, Size: 64x64, "
+        "Model hash: 0123456789, Model: mine, Clip skip: 2"
+    )
+    back = parse_parameters(f"a cat\n{last_line}")
+    assert {name: back[name] for name in latent} == latent and "not_understood" not in back
+    plain = SETTINGS | {"spacing": "", "clip_skip": 0}  # as the bundled model has them
+    assert format_parameters(plain) == format_parameters(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("text", "sampler", "spacing"),
+    [
+        ("DPM++ 2M Karras", "dpm++2m", "karras"),
+        ("DPM++ 2M SDE Exponential", "dpm++2m_sde", "exponential"),
+        ("Euler a", "euler_a", None),
+        ("PLMS", "pndm", None),
+        ("Euler, Schedule type: Automatic", "euler", ""),
+        ("DPM fast, Schedule type: Turbo", "DPM fast", "Turbo"),  # unknown here: the page says so
+    ],
+)
+def test_samplers_and_spacings_of_other_studios(text, sampler, spacing):
+    back = parse_parameters(f"a cat\nSteps: 20, Sampler: {text}, Seed: 1")
+    assert (back["sampler"], back.get("spacing")) == (sampler, spacing)
+
+
 def test_parameters_text_reads_back():
     back = parse_parameters(format_parameters(SETTINGS))
     assert back.pop("prompt") == SETTINGS["caption"]
@@ -66,6 +95,7 @@ PONY = (
     "Clip skip: 2, Hires upscale: 1.5, Hires steps: 10, Hires upscaler: 4x-UltraSharp, "
     'Lora hashes: "detail: 7b1a, Seed: 9, add: 00ff", Version: v1.10.1'
 )
+PONY_UNKNOWN = ["VAE hash", "Denoising strength", "Hires upscale", "Hires steps", "Hires upscaler", "Lora hashes"]
 CIVITAI = (
     "a dog\nSteps: 25, CFG scale: 4, Sampler: Euler, Seed: 77, Size: 1024x1024, Clip skip: 2, "
     'Created Date: 2024-11-03T10:12:44.1Z, Civitai resources: [{"type":"checkpoint","modelVersionId":9,'
@@ -91,6 +121,8 @@ CIVITAI = (
                 "guidance": 7.0,
                 "seed": 1,
                 "size": "512x512",
+                "model_hash": "abc",
+                "not_understood": ["Lora hashes"],
             },
         ),
         (
@@ -103,6 +135,10 @@ CIVITAI = (
                 "guidance": 6.5,
                 "seed": 2837465,
                 "size": "832x1216",
+                "spacing": "karras",
+                "clip_skip": 1,
+                "model_hash": "67ab2fd8ec",
+                "not_understood": PONY_UNKNOWN,
                 "model": "ponyDiffusionV6XL",
             },
         ),
@@ -115,12 +151,17 @@ CIVITAI = (
                 "guidance": 6.5,
                 "seed": 2837465,
                 "size": "832x1216",
+                "spacing": "karras",
+                "clip_skip": 1,
+                "model_hash": "67ab2fd8ec",
+                "not_understood": PONY_UNKNOWN,
                 "model": "ponyDiffusionV6XL",
             },
         ),
         (
             CIVITAI,
-            {"prompt": "a dog", "steps": 25, "guidance": 4.0, "sampler": "euler", "seed": 77, "size": "1024x1024"},
+            {"prompt": "a dog", "steps": 25, "guidance": 4.0, "sampler": "euler", "seed": 77, "size": "1024x1024"}
+            | {"clip_skip": 1, "not_understood": ["Civitai resources"]},
         ),
         (
             'Negative prompt: b\nSteps: 1e9, Seed: -1, Size: x, CFG scale: 1e999, Sampler: , Model: "a, \\"b\\""',

@@ -55,7 +55,7 @@ def fake_context(
 ) -> Iterator[AppContext]:
     """A studio over the folder `data` in `folder`, with a running engine. max_active: jobs that run at once."""
     model = write_model_folder(folder / "model", thumbnails=thumbnails)
-    library = Library(folder / "data", model="Blob 64")
+    library = Library(folder / "data")
     capabilities = read_capabilities(model)
     engine = Engine(
         single_model(load, capabilities.model_id), library.journal, resolve=capabilities.resolve, max_active=max_active

@@ -13,7 +13,7 @@ from studio.imaging.files import MAX_PIXELS
 from studio.imaging.tiles import count_tiles
 from studio.models.capabilities import Capabilities, NoiseLevel, SizeRange, count_calls
 from studio.models.catalog import ModelEntry
-from studio.models.formats import ModelError, read_json
+from studio.models.formats import read_json
 from studio.models.samplers import LATENT_SPACINGS, sampler_labels
 
 UPSCALER = "upscaler-x4"
@@ -26,11 +26,6 @@ MEASURED_LATENT_PIXELS, MEASURED_PARAMETERS = 64 * 64, 1_066_000_000
 
 STRENGTH = NoiseLevel(kind="strength", low=0.05, high=1.0, default=0.3)
 NOISE_STEP = NoiseLevel(kind="step", low=0, high=350, default=20, label="Noise level")
-_DEFAULTS: dict[str, Any] = {"sampler": "dpm++2m", "steps": 20, "guidance": 7.0}
-_VARIANT_DEFAULTS: dict[str, dict[str, Any]] = {
-    "lcm": {"sampler": "lcm", "steps": 4, "guidance": 8.0},
-    "turbo": {"sampler": "euler_a", "spacing": "trailing", "steps": 4, "guidance": 1.0},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +99,7 @@ class LatentCapabilities(Capabilities):
         return rows * area * self.seconds_per_row + decoded * self.decode_seconds
 
 
-def read_capabilities(entry: ModelEntry, *, refiners: Sequence[str] = (), model_hash: str = "") -> LatentCapabilities:
+def read_capabilities(entry: ModelEntry, *, refiners: Sequence[str] = ()) -> LatentCapabilities:
     """Return the capabilities of a latent model of the catalog.
 
     refiners: ids of the SDXL refiners of the catalog.
@@ -120,7 +115,6 @@ def read_capabilities(entry: ModelEntry, *, refiners: Sequence[str] = (), model_
         model_id=entry.id,
         name=entry.name,
         family=identity.family,
-        model_hash=model_hash,
         tasks=tasks,
         samplers=sampler_labels(samplers),
         spacings={sampler: LATENT_SPACINGS[sampler] for sampler in samplers},
@@ -131,19 +125,26 @@ def read_capabilities(entry: ModelEntry, *, refiners: Sequence[str] = (), model_
         inpaint_strength=Inpaint.task in tasks,
         scales=(4,) if is_upscaler else SCALES,
         noise_level=NOISE_STEP if is_upscaler else STRENGTH,
-        negative_prompt=not is_lcm,
+        negative_prompt=not identity.embeds_guidance,
         trigger_words=entry.trigger_words,
         latent_scale=latent_scale,
-        reads_guidance=is_lcm,
+        reads_guidance=identity.embeds_guidance,
         seconds_per_row=cost * SECONDS_PER_ROW,
         decode_seconds=cost * SECONDS_PER_DECODE,
     )
-    defaults = _defaults(capabilities, entry)
-    size = replace(capabilities.size, default=(defaults["width"], defaults["height"]))
-    shared = {name: value for name, value in defaults.items() if name not in ("width", "height")}
-    enlarging = shared | {"scale": capabilities.scales[0], "noise_level": capabilities.noise_level.default}
-    by_task = {TextToImage.task: defaults, Inpaint.task: shared, SuperResolve.task: enlarging}
-    return replace(capabilities, size=size, defaults={task: by_task[task] for task in tasks})
+    settings = _settings(capabilities, entry)
+    size = tuple(settings.pop(name, side) for name, side in zip(("width", "height"), identity.sample_size, strict=True))
+    by_task: dict[str, dict[str, Any]] = {
+        TextToImage.task: settings | {"width": size[0], "height": size[1]},
+        Inpaint.task: settings,
+        SuperResolve.task: settings
+        | {"scale": capabilities.scales[0], "noise_level": capabilities.noise_level.default},
+    }
+    return replace(
+        capabilities,
+        size=replace(capabilities.size, default=size),
+        defaults={task: by_task[task] for task in tasks},
+    )
 
 
 def _tasks(family: str, variant: str) -> tuple[str, ...]:
@@ -166,22 +167,19 @@ def _max_clip_skip(entry: ModelEntry) -> int:
     """Return how many layers of the text encoder may be left out: all but the first."""
     try:
         layers = int(read_json(entry.path / "text_encoder" / "config.json")["num_hidden_layers"])
-    except (OSError, ValueError, KeyError, TypeError, ModelError):  # a single file, or a model that cannot be loaded
+    except (OSError, ValueError, KeyError, TypeError):  # a single file, or a model that cannot be loaded
         layers = CLIP_LAYERS
     return min(max(layers - 1, 0), MAX_CLIP_SKIP)
 
 
-def _defaults(capabilities: LatentCapabilities, entry: ModelEntry) -> dict[str, Any]:
-    """Return the settings of the model for text to image: the family's, then those of the entry that it can run."""
-    any_task = replace(capabilities, tasks=(TextToImage.task,))
-    width, height = capabilities.size.default
-    values: dict[str, Any] = {"width": width, "height": height}
-    values |= _VARIANT_DEFAULTS.get(entry.identity.variant, _DEFAULTS)
-    for name in ("sampler", "spacing", "steps", "guidance", "width", "height", "clip_skip"):
+def _settings(capabilities: LatentCapabilities, entry: ModelEntry) -> dict[str, Any]:
+    """Return the entry's default settings that the model can run, the sampler before its spacing."""
+    settings: dict[str, Any] = {"sampler": next(iter(capabilities.samplers))}
+    for name in ("sampler", *entry.defaults):
         if name in entry.defaults:
             try:
-                any_task.check(TextToImage("", **values | {name: entry.defaults[name]}))
-            except InvalidRequest:  # a person may have typed it
+                capabilities.check_settings(settings | {name: entry.defaults[name]})
+            except (InvalidRequest, TypeError):  # a person may have set it for another variant
                 continue
-            values[name] = entry.defaults[name]
-    return values
+            settings[name] = entry.defaults[name]
+    return settings
