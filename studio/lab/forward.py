@@ -49,13 +49,7 @@ def prepare(picture: Image.Image, size: int = 64, standardize: bool = False) -> 
     """
     if size not in SIZES:
         raise ValueError(f"size is {size}; it must be one of {', '.join(map(str, SIZES))}")
-    picture = normalize_image(picture)
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = flatten_alpha(picture).resize(
-        (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side), reducing_gap=3.0
-    )
-    pixels = np.asarray(square, dtype=np.float32).transpose(2, 0, 1) / 255
+    pixels = np.asarray(middle_square(picture, size), dtype=np.float32).transpose(2, 0, 1) / 255
     scaled = 2 * pixels - 1
     deviation = float(scaled.std(dtype=np.float64))
     standard = (scaled - scaled.mean(dtype=np.float64)) / (deviation if deviation > 1e-6 else 1.0)
@@ -67,6 +61,15 @@ def prepare(picture: Image.Image, size: int = 64, standardize: bool = False) -> 
         standardized=Moments.of(standard),
         is_standardized=standardize,
     )
+
+
+def middle_square(picture: Image.Image, size: int) -> Image.Image:
+    """Return the middle square of a picture at `size` px, RGB, on white where it is transparent."""
+    picture = normalize_image(picture)
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return flatten_alpha(picture).resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
 
 
 def noise_like(x0: np.ndarray, seed: int) -> np.ndarray:
@@ -81,7 +84,7 @@ def add_noise(x0: np.ndarray, eps: np.ndarray, alpha: float, sigma: float) -> np
 
 @dataclass(frozen=True)
 class NoisedPicture:
-    """The picture at time t, as numbers and as arrays (3, S, S)."""
+    """The picture at time t, as numbers and as arrays (C, S, S)."""
 
     t: float
     alpha: float
