@@ -5,7 +5,8 @@ Hooks record the modules' outputs and change nothing, so the prediction is that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,8 @@ from studio.lab.attention import (
     block_features,
     split_words,
 )
-from studio.lab.trace_protocol import Step
+from studio.lab.latents import as_tensor
+from studio.lab.trace_protocol import Stage, Step
 
 # Returns the prediction (C, h, w) for a sample (C, h, w) and a train step, of the network that is recorded.
 Predict = Callable[[Tensor, float], Tensor]
@@ -105,6 +107,42 @@ def split_padded_words(tokenizer: Any, prompt: str, length: int) -> list[Word]:
     return [*words[:-1], replace(words[-1], tokens=(*words[-1].tokens, *padding))]
 
 
+def bind_prompt(unet: Any, arguments: Mapping[str, Any], stage: Stage, step: Step) -> Predict:
+    """Return a function that calls a network as in a step of a stage.
+
+    arguments: of the network for one row, `encoder_hidden_states` (1, L, D) and what SDXL adds.
+    Raises ValueError if the network has further input channels that the trace does not hold.
+    """
+    options = dict(arguments)
+    channels = list[Tensor]() if stage.condition is None else [as_tensor(stage.condition)]
+    missing = unet.config.in_channels - len(step.x_t) - sum(map(len, channels))
+    if missing:
+        raise ValueError(f"The network cannot be inspected: {missing} of its input channels are not kept in the trace.")
+    if unet.config.time_cond_proj_dim:
+        options["timestep_cond"] = embed_guidance(step.guidance_scale, unet.config.time_cond_proj_dim)[None].to(
+            unet.device, unet.dtype
+        )
+    if unet.config.num_class_embeds:
+        options["class_labels"] = torch.tensor([round(stage.noise_level)], device=unet.device)
+
+    def predict(sample: Tensor, timestep: float) -> Tensor:
+        array = torch.cat([sample, *channels])[None].to(unet.device, unet.dtype)  # (1, C + K, h, w)
+        return unet(array, torch.tensor([timestep], device=unet.device), **options, return_dict=False)[0][0]
+
+    return predict
+
+
+def embed_guidance(guidance: float, width: int) -> Tensor:
+    """Return the embedding (width,) by which latent consistency models read the guidance scale.
+
+    Sines and cosines of 1000 (guidance - 1), as in diffusers' `get_guidance_scale_embedding`.
+    """
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000.0) / (half - 1) * torch.arange(half))
+    angles = (guidance - 1) * 1000.0 * frequencies
+    return F.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))
+
+
 @torch.no_grad()
 def replay_latent_step(
     unet: Any, predict: Predict, tokenizer: Any, prompt: str, step: Step, *, channels: int = 6
@@ -115,7 +153,7 @@ def replay_latent_step(
     predict: calls this network with the prompt.
     channels: shown of each block.
     """
-    x_t = torch.from_numpy(np.array(step.x_t, dtype=np.float32))
+    x_t = as_tensor(step.x_t)
     size = (x_t.shape[1], x_t.shape[2])
     with record_cross_attention(unet, size) as record:
         prediction = predict(x_t, step.timestep).float().cpu()

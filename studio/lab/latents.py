@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 GRAY_LIMIT = 4.0  # latent value that is drawn white; its negative is black, and 0 is gray
 
@@ -39,3 +40,8 @@ def tile_channels(latents: np.ndarray, limit: float = GRAY_LIMIT) -> np.ndarray:
     cells[:, :channels] = np.clip(latents / limit, -1, 1) / 2 + 0.5
     tiled = cells.reshape(count, rows, columns, height, width).transpose(0, 1, 3, 2, 4)
     return np.ascontiguousarray(tiled).reshape(count, rows * height, columns * width)
+
+
+def as_tensor(latents: np.ndarray) -> torch.Tensor:
+    """Return a copy of latents as a tensor on the CPU, float32."""
+    return torch.from_numpy(np.array(latents, dtype=np.float32))

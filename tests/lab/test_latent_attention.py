@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,15 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 
 from studio.lab.attention import share_weights
-from studio.lab.latent_attention import level_size, record_cross_attention, replay_latent_step, split_padded_words
-from studio.lab.views.inspection import inspection_entry
+from studio.lab.latent_attention import (
+    bind_prompt,
+    embed_guidance,
+    level_size,
+    record_cross_attention,
+    replay_latent_step,
+    split_padded_words,
+)
+from studio.lab.views.inspection import latent_inspection_view
 from tests.lab.latent_runs import latent_trace
 from tests.models import tiny
 
@@ -68,15 +76,14 @@ def test_recorded_attention_is_that_of_diffusers(kind):
 
 
 def inspected(kind: str = "sd15", side: int = 16):
+    """A step of a run that a model computes again: the model, the step, what happened in it, and the call."""
     pipe = tiny.build(kind)
     arguments = conditioning(pipe)
     tokenizer = arguments.pop("tokens")
     unet = share_weights(pipe.unet)
-    step = latent_trace(type(tiny.ddim()), side=side, steps=2).steps[1]
-
-    def predict(sample: torch.Tensor, timestep: float) -> torch.Tensor:
-        return unet(sample[None], timestep, **arguments).sample[0]
-
+    trace = latent_trace(type(tiny.ddim()), side=side, steps=2)
+    step = trace.steps[1]
+    predict = bind_prompt(unet, arguments, trace.stages[0], step)
     return pipe, step, replay_latent_step(unet, predict, tokenizer, PROMPT, step), predict
 
 
@@ -115,6 +122,28 @@ def test_a_levels_size_follows_from_its_pixels(size, sides):
         level_size(size, 7)
 
 
+@torch.no_grad()
+def test_further_inputs_of_the_network():
+    """Guidance as an input, and channels that the trace holds or lacks."""
+    lcm = tiny.build("lcm")
+    embedding = lcm.get_guidance_scale_embedding(torch.tensor([4.0]), embedding_dim=33)[0]
+    np.testing.assert_allclose(embed_guidance(5.0, 33), embedding, atol=1e-5)
+    trace = latent_trace(type(tiny.ddim()), steps=1)
+    (stage,), (step,) = trace.stages, trace.steps
+    text = {"encoder_hidden_states": torch.zeros(1, 77, 32)}
+    prediction = bind_prompt(lcm.unet, text, stage, step)(torch.from_numpy(step.x_t), step.timestep)
+    condition = embed_guidance(step.guidance_scale, 32)[None]
+    plain = lcm.unet(torch.from_numpy(step.x_t)[None], step.timestep, **text, timestep_cond=condition).sample[0]
+    assert torch.equal(prediction, plain)
+    inpainting = tiny.build("inpainting").unet
+    with pytest.raises(ValueError, match="5 of its input channels are not kept"):
+        bind_prompt(inpainting, text, stage, step)
+    masked = replace(stage, condition=np.ones((5, 8, 8), np.float32))
+    prediction = bind_prompt(inpainting, text, masked, step)(torch.from_numpy(step.x_t), step.timestep)
+    sample = torch.cat([torch.from_numpy(step.x_t), torch.ones(5, 8, 8)])[None]
+    assert torch.equal(prediction, inpainting(sample, step.timestep, **text).sample[0])
+
+
 def test_weights_that_are_elsewhere_are_a_sentence():
     with torch.device("meta"):
         unet = tiny.unet()
@@ -123,7 +152,7 @@ def test_weights_that_are_elsewhere_are_a_sentence():
 
 
 def test_the_view_of_an_inspected_step():
-    view = inspection_entry([(1, inspected()[2])], "x_t 4", 4)
+    view = latent_inspection_view(inspected()[2], 1, 4)
     assert view["words"][2] == "cat," and view["looks"][0]["index"] == 1 and view["inputs"] == "x_t 4"
     assert sum(view["looks"][0]["shares"]) == pytest.approx(1, abs=1e-4)
     assert len(view["levels"]) == len(view["looks"][0]["levels"])

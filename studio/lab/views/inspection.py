@@ -32,6 +32,14 @@ def inspection_view(
     return inspection_entry(inspections, STUDIO_INPUTS, 10)
 
 
+def latent_inspection_view(inspection: StepInspection, index: int, input_channels: int) -> dict[str, Any]:
+    """Return the same of one step of a latent model. index: of the step in its stage."""
+    channels = len(inspection.prediction)
+    others = input_channels - channels
+    inputs = f"x_t {channels}" + (f", others {others}" if others else "")
+    return inspection_entry([(index, inspection)], inputs, input_channels)
+
+
 def inspection_entry(
     inspections: Sequence[tuple[int, StepInspection]], inputs: str, input_channels: int
 ) -> dict[str, Any]:

@@ -27,5 +27,10 @@ def picture_message(uri: str, picture_id: str) -> str:
     return _message("forward", source=uri, picture=picture_id)
 
 
+def model_message(model: dict[str, Any]) -> str:
+    """Return what the tab needs to know of the chosen model."""
+    return _message("model", model=model)
+
+
 def _message(kind: str, **contents: Any) -> str:
     return json.dumps({"kind": kind, "number": secrets.token_hex(4), **contents})

@@ -22,6 +22,9 @@ MIN_COMPARED, MAX_COMPARED = 2, 4
 MAX_FRAMES = 130
 MAX_ANIMATION_SECONDS = 60.0
 MAX_LABEL = 60  # characters
+PICTURE_SIZES = (128, 256, 512, 768, 1024)  # px, of the picture beside its latents
+SPACES = ("pixels", "latents")
+ARRAYS = ("x_t", "x0", "x_next")  # of a step, that a VAE can decode
 
 ParamsT = TypeVar("ParamsT", bound="Params")
 
@@ -50,22 +53,25 @@ class ForwardParams(Params):
     """A picture to add noise to.
 
     picture: the number of an example, or a data URI.
-    size: side in px, one of `studio.lab.forward.SIZES`.
+    size: side in px, or of the latents, one of `studio.lab.forward.SIZES`.
     seed: of the noise.
     standardize: bring the picture to mean 0 and variance 1 first.
+    space: "pixels" or "latents", to which noise is added. model: whose VAE encodes the picture; "" is any loaded one.
     """
 
     picture: int | str
     size: int = 64
     seed: int = 0
     standardize: bool = False
+    space: str = "pixels"
+    model: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.picture, bool) or not isinstance(self.picture, int | str):
-            found = quote_value(self.picture)
-            raise ValueError(f"The picture must be the number of an example or a data URI, not {found}.")
+        _check_picture(self.picture)
         check_int("seed", self.seed, 0, MAX_SEED)
         check_bool("standardize", self.standardize)
+        check_choice("space", self.space, SPACES)
+        check_text("model", self.model)
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,38 @@ class NoisedParams(Params):
     size: int = 64
     seed: int = 0
     standardize: bool = False
+    space: str = "pixels"
+    model: str = ""
 
     def __post_init__(self) -> None:
         check_text("schedule", self.schedule)
         check_int("seed", self.seed, 0, MAX_SEED)
         check_bool("standardize", self.standardize)
+        check_choice("space", self.space, SPACES)
+        check_text("model", self.model)
+
+
+@dataclass(frozen=True)
+class LatentsParams(Params):
+    """A picture to show beside its latents.
+
+    picture: as in `ForwardParams`. size: side in px. model: whose VAE is used; "" is any loaded one.
+    """
+
+    picture: int | str
+    size: int = 512
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        _check_picture(self.picture)
+        check_choice("size", self.size, PICTURE_SIZES)
+        check_text("model", self.model)
+
+
+def _check_picture(picture: object) -> None:
+    if isinstance(picture, bool) or not isinstance(picture, int | str):
+        found = quote_value(picture)
+        raise ValueError(f"The picture must be the number of an example or a data URI, not {found}.")
 
 
 @dataclass(frozen=True)
@@ -123,8 +156,8 @@ class TrainParams(Params):
 
 
 @dataclass(frozen=True)
-class InspectParams(Params):
-    """A stage of an opened run, to inspect the network in."""
+class StageParams(Params):
+    """A stage of an opened run."""
 
     key: str
     stage: int = 0
@@ -132,6 +165,28 @@ class InspectParams(Params):
     def __post_init__(self) -> None:
         check_text("key", self.key)
         check_int("stage", self.stage, 0, MAX_SEED)
+
+
+@dataclass(frozen=True)
+class InspectParams(StageParams):
+    """A stage of an opened run, to inspect the network in. step: index in the stage, of a latent model's run."""
+
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_int("step", self.step, 0, MAX_SEED)
+
+
+@dataclass(frozen=True)
+class DecodeParams(InspectParams):
+    """Latents of an opened run, to decode. array: the latents of the step, one of ARRAYS."""
+
+    array: str = "x0"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("array", self.array, ARRAYS)
 
 
 @dataclass(frozen=True)
@@ -156,6 +211,8 @@ class RunParams(Params):
     """One run from words. `TextToImage` checks the fields.
 
     seed: None draws one.
+    model: id; "" is the default model.
+    width, height, spacing: see `TextToImage`.
     label: the run's name in a comparison.
     """
 
@@ -167,6 +224,10 @@ class RunParams(Params):
     seed: int | None = None
     one_pass: bool = False
     style_emphasis: bool = False
+    model: str = ""
+    width: int | None = None
+    height: int | None = None
+    spacing: str = ""
     label: str = ""
 
     def __post_init__(self) -> None:
@@ -183,6 +244,10 @@ class RunParams(Params):
             seed=seed_or_random(self.seed),
             one_pass=self.one_pass,
             style_emphasis=self.style_emphasis,
+            model_id=self.model,
+            width=self.width,
+            height=self.height,
+            spacing=self.spacing,
             style=ANY,
             background=ANY,
         )

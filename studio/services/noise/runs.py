@@ -10,7 +10,7 @@ from studio.engine.requests import Denoise, TextToImage
 from studio.models.samplers import SAMPLER_LABELS
 from studio.prompts.nouns import without_style
 
-_NUMBERS = ("negative_prompt", "steps", "guidance", "sampler", "seed")
+_VALUES = ("negative_prompt", "steps", "guidance", "sampler", "seed", "spacing", "width", "height")
 _SWITCHES = ("one_pass", "style_emphasis")
 
 
@@ -44,7 +44,8 @@ class OpenRun:
         caption, sampler = str(settings.get("caption", "")), settings.get("sampler", "studio")
         params = None
         if from_words and settings.get("task") == TextToImage.task and settings.get("resolution") is None:
-            params = {name: settings.get(name) for name in _NUMBERS} | {"prompt": caption}
+            params = {name: settings[name] for name in _VALUES if settings.get(name) is not None}
+            params |= {"prompt": caption, "model": trace.model.id}
             params |= {name: bool(settings.get(name)) for name in _SWITCHES}
         return cls(
             trace,

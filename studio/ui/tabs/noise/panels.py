@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from typing import Any
 
-from studio.services.noise.params import MAX_COMPARED
+from studio.engine.requests import TextToImage
+from studio.models.capabilities import Capabilities
+from studio.models.identify import STUDIO
+from studio.services.noise.params import MAX_COMPARED, PICTURE_SIZES
 from studio.ui.components.templates import render
 
-VIEWS = {"forward": "Forward", "reverse": "Reverse", "compare": "Compare", "plane": "In 2D"}
+VIEWS = {"forward": "Forward", "reverse": "Reverse", "compare": "Compare", "latents": "Pixels and latents", "plane": "In 2D"}
 _EXPORT_KINDS = (
     ("webp", "WebP", "animation, lossless"),
     ("gif", "GIF", "animation"),
@@ -19,13 +23,28 @@ _EXPORT_KINDS = (
 _EXAMPLE_PROMPT = "a red apple, glossy style, on a blue background"  # of the shipped run
 
 
-def panels_html(samplers: Mapping[str, str]) -> str:
-    """Return the whole tab, before anything is drawn. samplers: labels by name."""
+def panels_html(capabilities: Capabilities) -> str:
+    """Return the whole tab, before anything is drawn, for a model that is chosen at first."""
     return render(
         "noise/panels.html",
         views=VIEWS,
         export_kinds=_EXPORT_KINDS,
-        samplers=samplers,
+        samplers=capabilities.samplers,
+        model=json.dumps(model_info(capabilities)),
+        picture_sizes=PICTURE_SIZES,
         prompt=_EXAMPLE_PROMPT,
         max_compared=MAX_COMPARED,
     )
+
+
+def model_info(capabilities: Capabilities) -> dict[str, Any]:
+    """Return what the tab's scripts need to know of a model. defaults: of fields of the tab's forms."""
+    defaults = {"sampler": next(iter(capabilities.samplers), ""), "steps": 10, "guidance": 3.0}
+    own = capabilities.defaults.get(TextToImage.task, {})
+    return {
+        "id": capabilities.model_id,
+        "name": capabilities.name,
+        "latent": capabilities.family != STUDIO,
+        "samplers": dict(capabilities.samplers),
+        "defaults": {name: own.get(name, value) for name, value in defaults.items()},
+    }
