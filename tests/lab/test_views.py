@@ -19,6 +19,7 @@ from studio.lab.views.forward import forward_numbers, forward_view
 from studio.lab.views.inspection import inspection_view
 from studio.lab.views.plane import PARTICLES, flow_view, parse_cloud, plane_view
 from studio.lab.views.reverse import reverse_view
+from studio.engine.trace import TraceModel
 from tests.lab.test_reverse import PROMPT, run
 
 
@@ -70,7 +71,7 @@ def test_compare_view(pipe):
         (50, "heun", 3.0, reference),
     ]
     compared = [
-        ComparedRun(sampler, run(pipe, steps, sampler=sampler, guidance_scale=scale).stages[0], end, sampler, "id")
+        ComparedRun(sampler, run(pipe, steps, sampler=sampler, guidance_scale=scale).stages[0], end, TraceModel(), sampler, "id")
         for steps, sampler, scale, end in runs
     ]
     entries = json.loads(json.dumps(compare_view(compared)))["runs"]

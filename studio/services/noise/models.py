@@ -74,18 +74,16 @@ class NoiseModels:
 
     # ---- the network inside ----
 
-    def inspect(self, run: OpenRun, stage: int, step: int | None) -> dict[str, Any]:
-        """Return what the network did in a stage of a run: in several of its steps, or in one for a latent model.
+    def inspect(self, run: OpenRun, stage: int, step: int) -> dict[str, Any]:
+        """Return what the network did in a stage of a run: the bundled model's in steps all over the stage.
 
-        step: index in the stage; None: the bundled model's steps are chosen evenly. Raises ValueError.
+        step: index in the stage, of a latent model's run. Raises ValueError.
         """
-        model = run.trace.model
-        if model.space == "latent":
-            with self.borrow(model.id) as backend, self._lock:
-                return self._inspect_latent(backend, run, stage, step or 0)
-        with self.borrow(model.id) as backend, self._lock:
-            from studio.lab.views.inspection import inspection_view
+        from studio.lab.views.inspection import inspection_view
 
+        with self.borrow(run.trace.model.id) as backend, self._lock:
+            if run.is_latent:
+                return self._inspect_latent(backend, run, stage, run.check_step(stage, step))
             pipeline = self._inspection_pipeline(backend)
             return inspection_view(pipeline, run.caption, run.trace, stage, denoised=run.is_denoised)
 

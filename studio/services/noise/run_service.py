@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from studio.engine.job import JobRejected, JobView
 from studio.engine.requests import TextToImage
 from studio.imaging.modes import normalize_image
 from studio.library.store import Library
+from studio.models.capabilities import Capabilities
+from studio.models.identify import STUDIO
 from studio.models.samplers import SAMPLER_LABELS
 from studio.services.lru_store import LRUStore
 from studio.services.noise.data_uris import file_to_uri
@@ -30,10 +32,13 @@ REFERENCE_SAMPLERS = ("studio", "dpm++2m", "ddim")  # the first that a model has
 
 
 class RunService:
-    """Runs and opens runs for the owners of pictures. Thread-safe."""
+    """Runs and opens runs for the owners of pictures. Thread-safe. capabilities_of: returns what a model can do."""
 
-    def __init__(self, engine: Engine, library: Library, models: NoiseModels) -> None:
+    def __init__(
+        self, engine: Engine, library: Library, models: NoiseModels, capabilities_of: Callable[[str], Capabilities]
+    ) -> None:
         self._engine, self._library, self._models = engine, library, models
+        self._capabilities_of = capabilities_of
         self._open_runs = LRUStore(MAX_OPEN_RUNS)
 
     def opened(self, key: str, stage: int) -> OpenRun:
@@ -87,9 +92,10 @@ class RunService:
 
     def _reference(self, request: TextToImage) -> TextToImage:
         """Return the request of the converged run of a request. Raises InvalidRequest."""
-        resolved = self._engine.resolve(request)
-        steps = REFERENCE_STEPS if resolved.model_ids[0] == "" else LATENT_REFERENCE_STEPS
-        return replace(request, steps=steps, sampler="studio", spacing="")
+        capabilities = self._capabilities_of(request.model_id)
+        steps = REFERENCE_STEPS if capabilities.family == STUDIO else LATENT_REFERENCE_STEPS
+        sampler = next((each for each in REFERENCE_SAMPLERS if each in capabilities.samplers), request.sampler)
+        return replace(request, steps=steps, sampler=sampler, spacing="")
 
     def _compare_view(
         self,
@@ -118,8 +124,10 @@ class RunService:
                     passes=run.passes,
                 )
             )
-        config = self._models.scheduler_config(finished[requests[0]].trace.model.id)
-        return compare_view(compared, config) | {"converged": references[0].steps}
+        return compare_view(compared, self._models.scheduler_config()) | {
+            "converged": references[0].steps,
+            "latent": finished[requests[0]].is_latent,
+        }
 
     def open(self, owner: str, picture_id: str) -> str:
         """Return the message that shows the trace of a library picture, or the reason why it cannot."""

@@ -34,6 +34,18 @@ class OpenRun:
     emphasizes_style: bool = False
     passes: int = 2
 
+    @property
+    def is_latent(self) -> bool:
+        """Whether the run is one of a latent model."""
+        return self.trace.model.space == "latent"
+
+    def check_step(self, stage: int, step: int) -> int:
+        """Return the index of a step in a stage. Raises ValueError if the stage has no such step."""
+        last = len(self.trace.stages[stage].step) - 1
+        if step > last:
+            raise ValueError(f"The step must be a whole number from 0 to {last}; it was {step}.")
+        return step
+
     @classmethod
     def from_settings(cls, trace: Any, settings: Mapping[str, Any], picture_id: str, from_words: bool) -> OpenRun:
         """Return the run of a picture.

@@ -20,6 +20,7 @@ from studio.engine.engine import Engine
 from studio.imaging.animation import ANIMATION_TYPES, encode_animation
 from studio.imaging.modes import flatten_alpha
 from studio.library.store import Library
+from studio.models.capabilities import Capabilities
 from studio.services.lru_store import LRUStore
 from studio.services.noise.data_uris import file_to_uri, image_from_uri
 from studio.services.noise.models import NoiseModels
@@ -49,13 +50,16 @@ class NoiseService:
 
     Methods of the tab's scripts take an object of JSON and answer {"problem": sentence} where it is wrong.
 
+    examples: folder of the shipped pictures. capabilities_of: returns what a model can do.
     runs: what is asked for an owner.
     """
 
-    def __init__(self, engine: Engine, library: Library, examples: Path) -> None:
+    def __init__(
+        self, engine: Engine, library: Library, examples: Path, capabilities_of: Callable[[str], Capabilities]
+    ) -> None:
         self.examples = examples
         self._models = NoiseModels(engine)
-        self.runs = RunService(engine, library, self._models)
+        self.runs = RunService(engine, library, self._models, capabilities_of)
         self._trainings = LRUStore(MAX_TRAININGS)
 
     # ---- for the scripts, as `server.<name>(params)` ----
@@ -173,7 +177,7 @@ class NoiseService:
         from studio.lab.pack import data_uri
         from studio.lab.views.reverse import explain_stage
 
-        step = explain_stage(run.trace, params.stage, run.sampler)[params.step]
+        step = explain_stage(run.trace, params.stage, run.sampler)[run.check_step(params.stage, params.step)]
         latents = getattr(step, params.array)
         if latents is None:
             raise ValueError("These latents were not kept.")

@@ -62,7 +62,7 @@ export class CompareView {
   fill(entries, preset = "own") {
     for (const [i, fieldset] of this.fieldsets().entries()) {
       fieldset.hidden = fieldset.disabled = i >= entries.length;
-      const entry = { ...DEFAULTS, ...entries[i] };
+      const entry = { ...DEFAULTS, ...this.tab.model.defaults, ...entries[i] };
       for (const name of NAMES) {
         const field = entryField(fieldset, name),
           value = String(entry[name]);
@@ -104,11 +104,12 @@ export class CompareView {
    */
   run(form) {
     const entries = this.entries(),
-      prompt = String(form.get("prompt"));
+      prompt = String(form.get("prompt")),
+      model = this.tab.model.id;
     const differing = NAMES.filter((name) => new Set(entries.map((entry) => entry[name])).size > 1);
     const names = differing.length ? differing : NAMES.slice(0, 1);
     const label = (/** @type {Entry} */ entry) => names.map((name) => this.#settingText(name, entry)).join(", ");
-    this.tab.events.compare({ params: { runs: entries.map((entry) => ({ ...entry, prompt, label: label(entry) })) } });
+    this.tab.events.compare({ params: { runs: entries.map((entry) => ({ ...entry, prompt, model, label: label(entry) })) } });
   }
 
   /**
@@ -130,8 +131,9 @@ export class CompareView {
     this.tab.slot("runs").replaceChildren(...data.runs.map((run, i) => this.#figure(run, i)));
     this.tab.slot("distance").hidden = false;
     this.tab.slot("distance-note").textContent =
-      "Logarithmic scale. The error is the root mean square over the pixels, which range from −1 to 1. The reference " +
-      `is a run of ${data.converged} steps with the same noise, words and guidance. The last point is the picture itself.`;
+      "Logarithmic scale. The error is the root mean square over " +
+      (data.latent ? "the latents, whose deviation is about 1" : "the pixels, which range from −1 to 1") +
+      `. The reference is a run of ${data.converged} steps with the same noise, words and guidance. The last point is the picture itself.`;
     const distances = data.runs.flatMap((run) => run.distance),
       most = Math.max(...distances);
     const least = Math.min(...distances.filter(Boolean), most / 2);

@@ -1,6 +1,7 @@
 // Forward: a picture and its noise, mixed at any time by any schedule.
-import { factsHtml, formatNumber, newCanvas, unpackArray } from "./arrays.js";
+import { factsHtml, formatNumber, unpackArray } from "./arrays.js";
 import { Chart, CURVE_COLOURS } from "./charts.js";
+import { addExampleButtons, pictureUri, pressExample } from "./sources.js";
 
 /** @import { ForwardData, View } from "./types.d.ts" */
 /** @import { NoiseTab } from "./tab.js" */
@@ -8,8 +9,14 @@ import { Chart, CURVE_COLOURS } from "./charts.js";
 const BINS = 61,
   BIN_RANGE = 4; // of the histogram, from -4 to 4
 const DRAWN_EVERY = 4; // train steps between points of a curve
-const SHORTER_SIDE = 512,
-  LONGER_SIDE = 2048; // px of an uploaded picture at most
+/** How the preparation of a picture is named on the page. @type {Record<string, string>} */
+const PREPARATION = { pixels: "file, 0 to 1", scaled: "scaled to −1 … 1" };
+const IDENTITY = [
+  [1, 0, 0],
+  [0, 1, 0],
+  [0, 0, 1],
+  [0, 0, 0],
+];
 const NORMAL_CURVE = Array.from({ length: 81 }, (_, i) => -4 + i / 10);
 
 /** @param {number} logSnr */
@@ -18,6 +25,7 @@ const sigmoid = (logSnr) => 1 / (1 + Math.exp(-logSnr));
 /** @implements {View} */
 export class ForwardView {
   fields = {
+    space: "[data-slot=space]",
     schedule: "[data-slot=schedule]",
     size: "[data-slot=size]",
     seed: "[data-slot=noise-seed]",
@@ -62,15 +70,11 @@ export class ForwardView {
   }
 
   #showPreparation() {
-    const { pixels, scaled, standardized } = this.data.moments;
-    const rows = [
-      ["file, 0 to 1", pixels],
-      ["scaled to −1 … 1", scaled],
-      ["standardized", standardized],
-    ].map(([label, moments]) => {
-      const { mean, variance } = /** @type {import("./types.d.ts").Moments} */ (moments);
+    const rows = this.data.preparation.map(({ name, mean, variance }) => {
+      const label = PREPARATION[name] ?? name;
       return `<tr><td>${label}</td><td>${formatNumber(mean, 3)}</td><td>${formatNumber(variance, 3)}</td></tr>`;
     });
+    this.tab.slot("values-name").textContent = this.data.preview ? "Latent values" : "Pixel values";
     this.tab.slot("preparation").innerHTML =
       `<table><thead><tr><th></th><th>mean</th><th>variance</th></tr></thead>${rows.join("")}</table>`;
   }
@@ -133,11 +137,21 @@ export class ForwardView {
     const canvas = this.tab.canvas(name),
       area = data.size * data.size;
     if (canvas.width !== data.size) canvas.width = canvas.height = data.size;
+    const map = data.preview ?? IDENTITY; // to RGB; the last row is constant
+    const constant = name === "noise" ? [0, 0, 0] : map.at(-1);
     for (let pixel = 0; pixel < area; pixel++) {
-      for (let channel = 0; channel < 3; channel++) {
-        const i = channel * area + pixel;
-        image.data[4 * pixel + channel] = (alpha * x0[i] + sigma * eps[i] + 1) * 127.5;
+      let [red, green, blue] = constant;
+      for (let channel = 0; channel < data.channels; channel++) {
+        const i = channel * area + pixel,
+          value = alpha * x0[i] + sigma * eps[i],
+          row = map[channel];
+        red += value * row[0];
+        green += value * row[1];
+        blue += value * row[2];
       }
+      image.data[4 * pixel] = (red + 1) * 127.5;
+      image.data[4 * pixel + 1] = (green + 1) * 127.5;
+      image.data[4 * pixel + 2] = (blue + 1) * 127.5;
       image.data[4 * pixel + 3] = 255;
     }
     canvas.getContext("2d").putImageData(image, 0, 0);
@@ -156,7 +170,7 @@ export class ForwardView {
     const statistics = this.#measure(alpha, sigma),
       { mean, variance, signalPower, noisePower } = statistics;
     this.#histogram.drawBars(statistics.density, -BIN_RANGE, (2 * BIN_RANGE) / BINS);
-    const clean = this.data.moments[this.data.standardized ? "standardized" : "scaled"];
+    const { clean } = this.data;
     const pictureSnr =
       signalPower > 0 ? `${formatNumber(10 * Math.log10(signalPower / noisePower), 1)} dB` : "no signal";
     const expected = alpha * alpha * clean.variance + sigma * sigma;
@@ -211,7 +225,10 @@ export class ForwardView {
       size: Number(this.tab.select("size").value),
       seed: Number(this.tab.input("noise-seed").value),
       standardize: this.tab.input("standardize").checked,
+      space: this.tab.select("space").value,
+      model: this.tab.model.id,
     };
+    this.tab.slot("standardize-field").hidden = params.space === "latents";
     this.#latestParams = params;
     const data = await this.tab.request("forward", params);
     if (data && this.#latestParams === params) this.show(data);
@@ -225,8 +242,7 @@ export class ForwardView {
   setSource(source, pictureId = null) {
     this.source = source;
     this.pictureId = pictureId;
-    for (const [i, button] of this.exampleButtons().entries())
-      button.setAttribute("aria-pressed", String(i === source));
+    pressExample(this.tab.slot("examples"), source);
     return this.update();
   }
 
@@ -236,14 +252,7 @@ export class ForwardView {
 
   /** @param {string[]} uris the example pictures */
   addExamples(uris) {
-    for (const [index, uri] of uris.entries()) {
-      const button = Object.assign(document.createElement("button"), { type: "button" });
-      button.setAttribute("aria-pressed", String(index === 0));
-      button.setAttribute("aria-label", `Example ${index + 1}`);
-      button.append(Object.assign(document.createElement("img"), { src: uri, alt: "" }));
-      button.addEventListener("click", () => this.setSource(index));
-      this.tab.slot("examples").append(button);
-    }
+    addExampleButtons(this.tab.slot("examples"), uris, (index) => this.setSource(index));
   }
 
   /** @param {File} file */
@@ -251,12 +260,7 @@ export class ForwardView {
     if (!file) return;
     let uri;
     try {
-      const bitmap = await createImageBitmap(file),
-        { width, height } = bitmap;
-      const scale = Math.min(1, SHORTER_SIDE / Math.min(width, height), LONGER_SIDE / Math.max(width, height));
-      const canvas = newCanvas(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
-      canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-      uri = canvas.toDataURL("image/png");
+      uri = await pictureUri(file);
     } catch {
       return this.tab.showProblem("This file is not a picture that the browser can read.");
     }

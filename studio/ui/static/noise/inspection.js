@@ -1,6 +1,6 @@
 // The network at a step of a run: attention to each word, and channels of each block of the U-Net.
 import { find, findAll, findCanvas } from "../dom.js";
-import { drawFrame, loadImage, nearestIndex, newCanvas, pixelsOf } from "./arrays.js";
+import { drawFrame, loadImage, mathHtml, nearestIndex, newCanvas, pixelsOf } from "./arrays.js";
 
 /** @import { InspectionData, Look, ReverseData, StageData } from "./types.d.ts" */
 /** @import { NoiseTab } from "./tab.js" */
@@ -10,11 +10,10 @@ const OVERLAY_COLOUR = [255, 196, 0];
 const OVERLAY_OPACITY = 0.9;
 const MAP_SCALE = 4; // px of a map per px of the picture
 const CHANNEL_COLUMNS = 3;
-const INPUT_HTML =
-  '<canvas data-sheet="x_t" role="img" aria-label="x_t, the input"></canvas>' +
-  "<small>x<sub>t</sub> 3, known picture 3, mask 1, low resolution 3</small>";
+const INPUT_HTML = '<canvas data-sheet="x_t" role="img" aria-label="x_t, the input"></canvas>';
 const OUTPUT_HTML =
-  '<canvas data-sheet="x0" role="img" aria-label="the predicted picture"></canvas><small>v, and from it x̂<sub>0</sub></small>';
+  '<canvas data-sheet="x0" role="img" aria-label="the predicted picture"></canvas>' +
+  "<small>the prediction, and from it x̂<sub>0</sub></small>";
 
 /**
  * One block of the U-Net. `content` is HTML.
@@ -50,9 +49,11 @@ export class Inspector {
       maps = this.tab.slot("maps");
     this.#stageIndex = index;
     this.#shown = null;
-    maps.textContent = index in this.#stages ? "" : "Inspecting the network …";
+    const isLatent = run.stages[index].latent; // inspected on request, since a call may take long
+    maps.textContent = index in this.#stages || isLatent ? "" : "Inspecting the network …";
     this.tab.slot("unet").replaceChildren();
     if (!(index in this.#stages)) {
+      if (isLatent) return;
       const data = await this.#load(run, index);
       if (this.#run !== run) return; // another run was opened meanwhile
       this.#stages[index] = data;
@@ -63,12 +64,28 @@ export class Inspector {
   }
 
   /**
+   * Inspect one more step of the stage on the page.
+   * @param {number} step index in the stage
+   */
+  async inspectStep(step) {
+    const run = this.#run,
+      index = this.#stageIndex;
+    const data = await this.#load(run, index, step);
+    if (!data || this.#run !== run) return;
+    const looks = (this.#stages[index]?.looks ?? []).filter((look) => look.index !== step);
+    this.#stages[index] = { ...data, looks: [...looks, ...data.looks] };
+    if (this.#stageIndex === index) this.#build(this.#stages[index]);
+  }
+
+  /**
    * @param {ReverseData} run
    * @param {number} index
+   * @param {number} [step]
    * @returns {Promise<InspectionData | null>}
    */
-  async #load(run, index) {
-    const data = run.looks?.[index] ?? (run.key && (await this.tab.request("inspect", { key: run.key, stage: index })));
+  async #load(run, index, step = 0) {
+    const data =
+      run.looks?.[index] ?? (run.key && (await this.tab.request("inspect", { key: run.key, stage: index, step })));
     if (!data) return null;
     for (const look of data.looks) {
       look.attention = pixelsOf(await loadImage(look.maps));
@@ -106,7 +123,13 @@ export class Inspector {
     const depthOf = (/** @type {Level} */ level) => Math.round(Math.log2(data.levels[0].shape[1] / level.shape[1]));
     const tiles = data.tiles > 1 ? `, first of ${data.tiles} tiles` : "";
     const cards = [
-      cardHtml({ column: 1, depth: 0, name: "in", shape: `10 × ${height} × ${width}${tiles}`, content: INPUT_HTML }),
+      cardHtml({
+        column: 1,
+        depth: 0,
+        name: "in",
+        shape: `${data.input_channels} × ${height} × ${width}${tiles}`,
+        content: `${INPUT_HTML}<small>${mathHtml(data.inputs)}</small>`,
+      }),
     ];
     const skips = [];
     for (const [i, level] of data.levels.entries()) {
@@ -119,7 +142,13 @@ export class Inspector {
       skips.push(`<i class="nv-skip" style="--depth:${depth};--from:${i + 2};--count:${up - i + 1}"></i>`);
     }
     cards.push(
-      cardHtml({ column: columns, depth: 0, name: "out", shape: `3 × ${height} × ${width}`, content: OUTPUT_HTML }),
+      cardHtml({
+        column: columns,
+        depth: 0,
+        name: "out",
+        shape: `${data.output_channels} × ${height} × ${width}`,
+        content: OUTPUT_HTML,
+      }),
     );
     this.tab.slot("unet").style.setProperty("--columns", String(columns));
     this.tab.slot("unet").innerHTML = [...cards, ...skips].join("");

@@ -1,8 +1,9 @@
 // Entry of the noise tab: builds its views, connects its controls, and passes messages of the studio to them.
-import { closest } from "../dom.js";
+import { closest, find } from "../dom.js";
 import { CompareView, PRESETS } from "./compare.js";
 import { connectExport } from "./export.js";
 import { ForwardView } from "./forward.js";
+import { LatentsView } from "./latents.js";
 import { openLink } from "./links.js";
 import { PlaneView } from "./plane.js";
 import { ReverseView } from "./reverse.js";
@@ -46,8 +47,10 @@ export function mountNoise(element, server, events) {
   const forward = new ForwardView(tab),
     reverse = new ReverseView(tab),
     compare = new CompareView(tab),
+    latents = new LatentsView(tab),
     plane = new PlaneView(tab);
-  tab.views = { forward, reverse, compare, plane };
+  tab.views = { forward, reverse, compare, latents, plane };
+  tab.setModel(JSON.parse(find("[data-model]", element).dataset.model));
   const timeline = new Timeline(tab);
   new Tour(tab);
   connectExport(tab);
@@ -63,12 +66,17 @@ export function mountNoise(element, server, events) {
     drop: (button) => compare.removeEntry(button.closest("fieldset")),
     train: () => plane.train(),
     clear: () => plane.clearDrawing(),
+    encode: () => latents.encode(),
+    decode: (button) => reverse.decode(/** @type {HTMLButtonElement} */ (button)),
+    inspect: () => reverse.inspectStep(),
   };
   element.addEventListener("click", (event) => {
     const viewButton = closest(event, "[data-go]"),
-      button = closest(event, "[data-act]");
+      button = closest(event, "[data-act]"),
+      showButton = closest(event, "[data-show-as]");
     if (viewButton) tab.showView(viewButton.dataset.go);
     else if (button) actions[button.dataset.act]?.(button);
+    else if (showButton) reverse.showAs(showButton.dataset.showAs);
   });
 
   // ---- changed fields, by slot ----
@@ -81,6 +89,8 @@ export function mountNoise(element, server, events) {
   /** @type {Record<string, (field: HTMLInputElement) => void>} */
   const changes = {
     file: (field) => forward.openFile(field.files[0]),
+    space: updateForward,
+    "latents-file": (field) => latents.openFile(field.files[0]),
     schedule: () => {
       forward.drawCharts();
       tab.draw();
@@ -116,6 +126,10 @@ export function mountNoise(element, server, events) {
 
   /** @param {Message} message */
   function handleMessage(message) {
+    if (message.kind === "model") {
+      tab.setModel(message.model);
+      return latents.showModel();
+    }
     if (message.kind === "forward") {
       tab.showMessage("");
       tab.showView("forward");
@@ -148,6 +162,7 @@ export function mountNoise(element, server, events) {
     const first = await tab.request("first_view");
     if (!first) return;
     forward.addExamples(first.pictures);
+    latents.addExamples(first.pictures);
     forward.show(first.forward);
     await plane.showPoints(first.plane, null);
     plane.showFlow(first.flow);

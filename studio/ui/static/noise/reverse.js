@@ -3,9 +3,11 @@ import { find } from "../dom.js";
 import { drawFrame, formatNumber, loadImage, mathHtml, nearestIndex } from "./arrays.js";
 import { Inspector } from "./inspection.js";
 
-/** @import { ReverseData, StepData, View } from "./types.d.ts" */
+/** @import { ReverseData, RunParams, StageData, StepData, View } from "./types.d.ts" */
 /** @import { NoiseTab } from "./tab.js" */
 
+/** What a link repeats beside the fields of the form. */
+const RUN_EXTRAS = ["model", "width", "height", "spacing"];
 const RUN_FIELDS = ["prompt", "negative_prompt", "steps", "guidance", "sampler", "seed", "one_pass", "style_emphasis"];
 /** The canvases of the diagram, and the sheets that they show. @type {[string, string][]} */
 const DIAGRAM = [
@@ -33,8 +35,10 @@ export class ReverseView {
   stageIndex = 0;
   /** The run whose pictures are loading: only the latest is shown. @type {ReverseData} */
   #loading = null;
-  /** Where a link leads, until its run arrives. @type {{ t: number, stage: number, canRepeat: boolean } | null} */
+  /** Where a link leads, until its run arrives. @type {{ t: number, stage: number, repeats: RunParams | null } | null} */
   #linkTarget = null;
+  /** How latents are drawn: "colours" or "channels". */
+  #shownAs = "colours";
 
   /** @param {NoiseTab} tab */
   constructor(tab) {
@@ -45,18 +49,24 @@ export class ReverseView {
   /** @param {ReverseData} data */
   async show(data) {
     this.#loading = data;
-    for (const stage of data.stages) {
-      stage.images = {};
-      for (const [name, uri] of Object.entries(stage.sheets)) stage.images[name] = await loadImage(uri);
-    }
+    for (const stage of data.stages) stage.images = await loadImages(stage.sheets);
     if (this.#loading !== data) return;
     this.data = data;
     this.inspector.openRun(data);
     this.tab.slot("caption").textContent = data.caption || "no prompt";
-    for (const [name, value] of Object.entries(data.params ?? {})) this.#fill(name, value);
+    for (const [name, value] of Object.entries(data.params ?? {})) {
+      if (RUN_FIELDS.includes(name)) this.#fill(name, value);
+    }
+    const isLatent = data.stages[0].latent;
+    for (const part of this.tab.all("[data-latent-run]")) part.hidden = !isLatent;
+    if (isLatent) {
+      this.tab.slot("latent-note").textContent =
+        `A run of ${data.model} in its latent space. Colours are a linear map of the latents; decode shows what the VAE makes of them.`;
+    }
     this.tab.slot("stages").replaceChildren(
       ...data.stages.map((stage, index) => {
-        const text = `${stage.width} × ${stage.height} px`;
+        const size = `${stage.width} × ${stage.height}`,
+          text = stage.latent ? `${size} × ${stage.channels} latents` : `${size} px`;
         const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
         button.addEventListener("click", () => this.chooseStage(index));
         return button;
@@ -72,7 +82,8 @@ export class ReverseView {
   #fill(name, value) {
     const field = this.tab.field(runField(name));
     if (field instanceof HTMLInputElement && field.type === "checkbox") field.checked = Boolean(value);
-    else field.value = String(value);
+    else if (!(field instanceof HTMLSelectElement) || [...field.options].some((option) => option.value === value))
+      field.value = String(value);
   }
 
   /** @param {number} index */
@@ -98,24 +109,91 @@ export class ReverseView {
   draw() {
     if (!this.data) return;
     const stage = this.data.stages[this.stageIndex],
-      index = nearestIndex(this.stops(), this.tab.time);
+      index = this.#index();
     const step = stage.steps[index];
     for (const [name, sheet] of DIAGRAM) {
       const canvas = this.tab.canvas(name),
-        image = sheet === "x_next" && !step.next ? null : stage.images[sheet];
-      canvas.closest("figure").style.visibility = image ? "" : "hidden";
-      if (image) drawFrame(canvas, image, index, stage.width, stage.height);
+        isShown = stage.images[sheet] && (sheet !== "x_next" || step.next);
+      canvas.closest("figure").style.visibility = isShown ? "" : "hidden";
+      if (isShown) this.#drawArray(canvas, stage, sheet, index);
     }
     this.tab.slot("arithmetic").innerHTML = this.#arithmeticHtml(step);
     this.tab.slot("weights").innerHTML = weightsHtml(step);
     this.inspector.draw(stage, index);
   }
 
+  /**
+   * Draw an array of a step: its pixels, or latents as they are shown now.
+   * @param {HTMLCanvasElement} canvas
+   * @param {StageData} stage
+   * @param {string} name
+   * @param {number} index
+   */
+  #drawArray(canvas, stage, name, index) {
+    const { width, height, columns } = stage;
+    const channels = this.#shownAs === "channels" && stage.channelImages?.[name],
+      decoded = this.#shownAs === "colours" && stage.decoded?.[`${index} ${name}`];
+    if (channels) drawFrame(canvas, channels, index, columns * width, channels.height);
+    else if (decoded) drawFrame(canvas, decoded, 0, decoded.width, decoded.height);
+    else drawFrame(canvas, stage.images[name], index, width, height);
+    canvas.style.aspectRatio = `${canvas.width} / ${canvas.height}`;
+  }
+
+  // ---- latents ----
+
+  #index() {
+    return nearestIndex(this.stops(), this.tab.time);
+  }
+
+  /** @param {string} form "colours" or "channels" */
+  async showAs(form) {
+    const { data, stageIndex } = this,
+      stage = data.stages[stageIndex];
+    if (form === "channels" && !stage.channelImages) {
+      const answer = await this.tab.request("channels", { key: data.key, stage: stageIndex });
+      if (!answer) return;
+      stage.channelImages = await loadImages(answer.sheets);
+    }
+    this.#shownAs = form;
+    for (const button of this.tab.all("[data-show-as]"))
+      button.setAttribute("aria-pressed", String(button.dataset.showAs === form));
+    this.tab.draw();
+  }
+
+  /**
+   * Decode the latents of a figure at this step by the model's VAE.
+   * @param {HTMLButtonElement} button
+   */
+  async decode(button) {
+    const { data, stageIndex } = this,
+      stage = data.stages[stageIndex],
+      step = this.#index(),
+      array = button.dataset.array;
+    button.disabled = true;
+    this.tab.showMessage("Decoding.");
+    const answer = await this.tab.request("decode", { key: data.key, stage: stageIndex, step, array });
+    button.disabled = false;
+    if (!answer) return;
+    this.tab.showMessage("");
+    stage.decoded = { ...stage.decoded, [`${step} ${array}`]: await loadImage(answer.picture) };
+    await this.showAs("colours");
+  }
+
+  /** Call the network once more with this step, and show its attention. */
+  async inspectStep() {
+    const button = this.tab.button('[data-act="inspect"]');
+    button.disabled = true;
+    await this.inspector.inspectStep(this.#index());
+    button.disabled = false;
+    this.tab.draw();
+  }
+
   /** @param {StepData} step */
   #arithmeticHtml(step) {
     const source = WEIGHTS_FROM[step.how] + (step.how === "unknown" ? "" : `; left over: ${restText(step)}`);
-    const number = `step ${step.step + 1}, t = ${formatNumber(step.t, 0)}`;
-    const lines = [number, step.splitting, step.arithmetic, this.#guidanceText(step), source];
+    const ratio = `σ/α = ${(step.sigma / step.alpha).toPrecision(4)}`,
+      number = `step ${step.step + 1}, t = ${formatNumber(step.t, 0)}, ${ratio}`;
+    const lines = [number, step.splitting, step.conversion, step.arithmetic, this.#guidanceText(step), source];
     return lines.map((line) => `<p>${mathHtml(line)}</p>`).join("");
   }
 
@@ -135,8 +213,10 @@ export class ReverseView {
 
   /** @param {FormData} form */
   run(form) {
+    const extras = this.#linkTarget?.repeats ?? { model: this.tab.model.id };
     this.tab.events.run({
       params: {
+        ...extras,
         prompt: String(form.get("prompt")),
         negative_prompt: String(form.get("negative_prompt")),
         steps: Number(form.get("steps")),
@@ -184,7 +264,7 @@ export class ReverseView {
 
   /** @param {URLSearchParams} params */
   writeLink(params) {
-    for (const name of RUN_FIELDS) params.delete(name); // the form may differ from the run on the page
+    for (const name of [...RUN_FIELDS, ...RUN_EXTRAS]) params.delete(name); // the form may differ from the run on the page
     if (!this.data?.picture) return;
     params.set("stage", String(this.stageIndex));
     params.set("run", this.data.picture);
@@ -203,15 +283,15 @@ export class ReverseView {
    */
   readLink(params, t) {
     if (!params.get("run")) return;
-    this.#linkTarget = { t, stage: Number(params.get("stage")), canRepeat: params.has("prompt") };
+    this.#linkTarget = { t, stage: Number(params.get("stage")), repeats: params.has("prompt") ? extrasOf(params) : null };
     this.tab.events.open({ picture: params.get("run") });
   }
 
   /** Start the run of a link anew if it is not kept for this visitor. Returns whether it can. */
   repeatFromLink() {
-    if (!this.#linkTarget?.canRepeat) return false;
-    this.#linkTarget.canRepeat = false;
+    if (!this.#linkTarget?.repeats) return false;
     /** @type {HTMLFormElement} */ (find("[data-form=run]", this.tab.element)).requestSubmit();
+    this.#linkTarget.repeats = null;
     return true;
   }
 
@@ -223,6 +303,28 @@ export class ReverseView {
     if (stage && this.data.stages[stage]) await this.chooseStage(stage);
     if (Number.isFinite(t)) this.tab.goTo(t);
   }
+}
+
+/** @param {Record<string, string>} sheets */
+async function loadImages(sheets) {
+  /** @type {Record<string, HTMLImageElement>} */
+  const images = {};
+  for (const [name, uri] of Object.entries(sheets)) images[name] = await loadImage(uri);
+  return images;
+}
+
+/**
+ * What a link repeats beside the fields of the form.
+ * @param {URLSearchParams} params
+ */
+function extrasOf(params) {
+  /** @type {RunParams} */
+  const extras = {};
+  for (const name of RUN_EXTRAS) {
+    const value = params.get(name);
+    if (value !== null) extras[name] = name === "width" || name === "height" ? Number(value) : value;
+  }
+  return extras;
 }
 
 /**

@@ -2,7 +2,7 @@
 import { find, findAll, findButton, findCanvas, findInput } from "../dom.js";
 import { nearestIndex } from "./arrays.js";
 
-/** @import { Events, Server, View } from "./types.d.ts" */
+/** @import { Events, Model, Server, View } from "./types.d.ts" */
 
 export const LAST_TIME = 999;
 const FREE_STEP = 10; // of the time slider, in a view without stops
@@ -12,6 +12,8 @@ export class NoiseTab {
   /** @type {Record<string, View>} */
   views = {};
   viewName = "forward";
+  /** The chosen model. @type {Model} */
+  model = null;
   /** Train step, from 0 (picture) to 999 (noise). */
   time = 420;
   /** Called before the time or the view changes by hand. */
@@ -85,6 +87,33 @@ export class NoiseTab {
    */
   css(name) {
     return getComputedStyle(this.element).getPropertyValue(name).trim();
+  }
+
+  // ---- the model ----
+
+  /**
+   * Show the fields of the chosen model. A field that has the default of the model before gets the new default.
+   * @param {Model} model
+   */
+  setModel(model) {
+    const before = this.model;
+    this.model = model;
+    for (const part of this.all("[data-latent]")) part.hidden = !model.latent;
+    for (const part of this.all("[data-pixels]")) part.hidden = model.latent;
+    if (!model.latent) this.select("space").value = "pixels";
+    for (const part of this.all("form select[name=sampler]")) {
+      const select = /** @type {HTMLSelectElement} */ (part),
+        chosen = select.value;
+      select.replaceChildren(...Object.entries(model.samplers).map(([key, label]) => new Option(label, key)));
+      select.value = chosen in model.samplers ? chosen : model.defaults.sampler;
+    }
+    for (const [name, value] of Object.entries(model.defaults)) {
+      for (const part of this.all(`form [name=${name}]`)) {
+        const field = /** @type {HTMLInputElement | HTMLSelectElement} */ (part);
+        if (before && field.value === String(before.defaults[name])) field.value = String(value);
+      }
+    }
+    this.view?.onShow?.();
   }
 
   // ---- messages and requests ----

@@ -14,11 +14,13 @@ export interface Moments {
 
 export interface ForwardData {
   size: number;
-  seed: number;
-  standardized: boolean;
+  channels: number;
+  /** From latents to RGB, (channels + 1) × 3; null: the channels are RGB. */
+  preview: number[][] | null;
   x0: PackedArray;
   eps: PackedArray;
-  moments: { pixels: Moments; scaled: Moments; standardized: Moments };
+  preparation: (Moments & { name: string })[];
+  clean: Moments;
   last: number;
   schedules: Record<string, { label: string; source: string; log_snr: PackedArray; beta: PackedArray }>;
 }
@@ -30,6 +32,7 @@ export interface StepData {
   sigma: number;
   guidance: number;
   splitting: string;
+  conversion: string;
   arithmetic: string;
   a: number;
   b: number[];
@@ -45,12 +48,19 @@ export interface StepData {
 export interface StageData {
   width: number;
   height: number;
+  channels: number;
+  /** Channels in one line of a frame of `channelImages`. */
+  columns: number;
+  latent: boolean;
   task: number;
   noise_level: number;
   condition: Record<string, string>;
   steps: StepData[];
   sheets: Record<string, string>;
   images?: Record<string, HTMLImageElement>;
+  channelImages?: Record<string, HTMLImageElement>;
+  /** Pictures by the VAE, by step and array: "3 x0". */
+  decoded?: Record<string, HTMLImageElement>;
 }
 
 export interface Look {
@@ -67,6 +77,9 @@ export interface InspectionData {
   height: number;
   tile: [number, number];
   tiles: number;
+  inputs: string;
+  input_channels: number;
+  output_channels: number;
   words: string[];
   sizes: number[];
   levels: { name: string; shape: [number, number, number]; shown: number }[];
@@ -75,6 +88,33 @@ export interface InspectionData {
 
 export type RunParams = Record<string, string | number | boolean>;
 
+/** What the tab knows of the chosen model. */
+export interface Model {
+  id: string;
+  name: string;
+  latent: boolean;
+  samplers: Record<string, string>;
+  defaults: Record<string, string | number>;
+}
+
+export interface LatentsData {
+  model: string;
+  picture: string;
+  reconstruction: string;
+  preview: string;
+  channels: { map: string; mean: number; deviation: number }[];
+  limit: number;
+  width: number;
+  height: number;
+  latent_shape: [number, number, number];
+  pixel_values: number;
+  latent_values: number;
+  ratio: number;
+  reconstruction_error: number;
+  preview_error: number;
+  images?: Record<string, HTMLImageElement>;
+}
+
 export interface ReverseData {
   key?: string;
   picture?: string;
@@ -82,6 +122,7 @@ export interface ReverseData {
   emphasized?: boolean;
   caption: string;
   sampler: string;
+  model?: string;
   stages: StageData[];
   looks?: InspectionData[];
 }
@@ -104,6 +145,7 @@ export interface ComparedRun {
 export interface CompareData {
   runs: ComparedRun[];
   converged: number;
+  latent: boolean;
 }
 
 export interface PlaneData {
@@ -134,7 +176,7 @@ export interface FirstData {
 
 /** What the studio puts into the tab: the progress of a run, its result, or a problem. */
 export interface Message {
-  kind: "forward" | "reverse" | "compare";
+  kind: "forward" | "reverse" | "compare" | "model";
   number: string;
   problem?: string;
   progress?: number;
@@ -142,6 +184,7 @@ export interface Message {
   view?: any;
   source?: string;
   picture?: string;
+  model?: Model;
 }
 
 export interface Server {
@@ -151,6 +194,9 @@ export interface Server {
   plane_start(params: object): Promise<any>;
   plane_train(params: object): Promise<any>;
   inspect(params: object): Promise<any>;
+  channels(params: object): Promise<any>;
+  decode(params: object): Promise<any>;
+  latents(params: object): Promise<any>;
   animate(params: object): Promise<any>;
 }
 
@@ -161,7 +207,7 @@ export interface Events {
   compare(data: { params: { runs: RunParams[] } }): void;
 }
 
-/** One of the four views of the tab. */
+/** One of the views of the tab. */
 export interface View {
   /** Form fields that a link keeps: their selectors by the names in a link. */
   readonly fields: Record<string, string>;
