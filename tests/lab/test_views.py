@@ -9,17 +9,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from diffusers import EulerDiscreteScheduler
 from PIL import Image
 
+from studio.engine.trace import TraceModel
 from studio.lab.attention import inspection_pipeline
+from studio.lab.latents import preview_rgb
 from studio.lab.pack import pack_exact, unpack_array
 from studio.lab.point_model import GuidanceTarget, PointModel
 from studio.lab.views.compare import ComparedRun, compare_view
-from studio.lab.views.forward import forward_numbers, forward_view
+from studio.lab.views.forward import forward_numbers, forward_view, latent_forward_numbers, latent_forward_view
 from studio.lab.views.inspection import inspection_view
+from studio.lab.views.latents import latents_view
 from studio.lab.views.plane import PARTICLES, flow_view, parse_cloud, plane_view
-from studio.lab.views.reverse import reverse_view
-from studio.engine.trace import TraceModel
+from studio.lab.views.reverse import channel_sheets, explain_stage, reverse_view
+from tests.lab.latent_runs import PREVIEW, SD_CONFIG, latent_trace
 from tests.lab.test_reverse import PROMPT, run
 
 
@@ -27,6 +31,7 @@ def opened(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
 
 
+RGB = TraceModel()
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
 
 
@@ -61,6 +66,56 @@ def test_reverse_and_inspection_views(pipe):
     assert look["levels"][0]["shape"] == [16, 8, 8] and opened(look["looks"][0]["levels"][0]).shape == (8, 8 * 6)
 
 
+def test_latents_are_shown_by_the_linear_map_and_by_channel():
+    trace = latent_trace(EulerDiscreteScheduler, steps=3)
+    (stage,) = json.loads(json.dumps(reverse_view(trace, "euler")))
+    assert (stage["latent"], stage["channels"], stage["columns"], stage["width"]) == (True, 4, 2, 8)
+    assert [step["how"] for step in stage["steps"]] == ["exact"] * 3 and stage["condition"] == {}
+    x0 = (np.clip(preview_rgb(trace.stages[0].x0[1], PREVIEW), -1, 1) + 1) * 127.5
+    assert np.abs(opened(stage["sheets"]["x0"])[:, 8:16].transpose(2, 0, 1) - x0).max() <= 0.51
+    eps = (np.clip(trace.steps[1].eps.transpose(1, 2, 0) @ PREVIEW[:4] / 2, -1, 1) + 1) * 127.5
+    assert np.abs(opened(stage["sheets"]["eps"])[:, 8:16] - eps).max() <= 0.51
+    sheets = channel_sheets(explain_stage(trace, 0, "euler"))
+    assert sheets.keys() == stage["sheets"].keys()
+    values = (np.clip(trace.stages[0].x_t[2, 3] / 4, -1, 1) / 2 + 0.5) * 255  # the last channel, at the lower right
+    assert np.abs(opened(sheets["x_t"])[8:, 2 * 16 + 8 :] - values).max() <= 0.51
+
+
+def test_latent_runs_are_compared():
+    runs = [latent_trace(EulerDiscreteScheduler, steps=steps) for steps in (3, 6, 40)]
+    reference = runs[2].stages[0].x0[-1]
+    compared = [ComparedRun("", trace.stages[0], reference, trace.model, "euler") for trace in runs[:2]]
+    few, more = compare_view(compared)["runs"]
+    assert few["distance"][-1] > more["distance"][-1] > 0
+    assert opened(few["x0"]).shape == (8, 4 * 8, 3)
+
+
+def test_forward_noise_in_latent_space():
+    latents = np.random.default_rng(1).standard_normal((4, 16, 16), dtype=np.float32)
+    view = json.loads(json.dumps(latent_forward_view(latents, PREVIEW, 5, SD_CONFIG)))
+    assert (view["size"], view["channels"]) == (16, 4) and np.allclose(view["preview"], PREVIEW)
+    assert [row["name"] for row in view["preparation"]] == ["latents", *(f"channel {i}" for i in range(1, 5))]
+    picture, numbers = latent_forward_numbers(latents, PREVIEW, 321, "model", 5, SD_CONFIG)
+    log_snr = unpack_array(view["schedules"]["model"]["log_snr"])[321]
+    alpha, sigma = np.sqrt(1 / (1 + np.exp([-log_snr, log_snr])))
+    assert (alpha, sigma) == pytest.approx((numbers["alpha"], numbers["sigma"]), abs=1e-6)
+    x_t = alpha * unpack_array(view["x0"]) + sigma * unpack_array(view["eps"])  # what the browser does
+    shown = (np.clip(np.einsum("chw,cr->hwr", x_t, PREVIEW[:4]) + PREVIEW[4], -1, 1) + 1) * 127.5
+    assert np.abs(shown - np.asarray(picture)).max() < 1
+
+
+def test_a_picture_beside_its_latents():
+    latents = np.random.default_rng(1).standard_normal((4, 5, 4), dtype=np.float32)
+    picture = PICTURE.resize((32, 40))
+    view = json.loads(json.dumps(latents_view(picture, latents, PREVIEW, picture)))
+    assert (view["pixel_values"], view["latent_values"], view["ratio"]) == (32 * 40 * 3, 80, 48)
+    assert view["reconstruction_error"] == 0 and view["latent_shape"] == [4, 5, 4]
+    assert opened(view["preview"]).shape == (5, 4, 3)
+    assert [opened(channel["map"]).shape for channel in view["channels"]] == [(5, 4)] * 4
+    black, white = Image.new("RGB", (32, 40)), Image.new("RGB", (32, 40), "white")
+    assert latents_view(black, latents, PREVIEW, white)["reconstruction_error"] == 2
+
+
 def test_compare_view(pipe):
     """Each run is measured against an end of its own, and Heun's calls are counted, not its steps."""
     reference, other = (run(pipe, 40, guidance_scale=scale).stages[0].x0[-1] for scale in (3.0, 1.0))
@@ -71,7 +126,7 @@ def test_compare_view(pipe):
         (50, "heun", 3.0, reference),
     ]
     compared = [
-        ComparedRun(sampler, run(pipe, steps, sampler=sampler, guidance_scale=scale).stages[0], end, TraceModel(), sampler, "id")
+        ComparedRun(sampler, run(pipe, steps, sampler=sampler, guidance_scale=scale).stages[0], end, RGB, sampler, "id")
         for steps, sampler, scale, end in runs
     ]
     entries = json.loads(json.dumps(compare_view(compared)))["runs"]
@@ -83,7 +138,7 @@ def test_compare_view(pipe):
     assert all(entry["t"][-1] == 0 for entry in entries) and not any(entry["fitted"] for entry in entries)
     assert all(entry["distance"][-1] < 0.2 * entry["distance"][0] for entry in entries)
     with pytest.raises(ValueError, match="of one size"):
-        compare_view([ComparedRun("", compared[0].stage, np.zeros((3, 4, 4), np.float32))])
+        compare_view([ComparedRun("", compared[0].stage, np.zeros((3, 4, 4), np.float32), RGB)])
 
 
 def test_plane_views():

@@ -31,7 +31,7 @@ def service(tmp_path_factory) -> Iterator[NoiseService]:
     engine = Engine(
         single_model(lambda: StudioBackend(random_pipeline())), library.journal, resolve=CAPABILITIES.resolve
     ).start()
-    yield NoiseService(engine, library, folder)
+    yield NoiseService(engine, library, folder, lambda model_id: CAPABILITIES)
     engine.shutdown(None)
     library.close()
 
@@ -39,41 +39,43 @@ def service(tmp_path_factory) -> Iterator[NoiseService]:
 def new_picture(service: NoiseService) -> str:
     """Return the id of a picture that was generated just now."""
     request = TextToImage("a red apple", steps=2, seed=3)
-    *_, view = service.engine.follow(service.engine.submit(request, OWNER), OWNER)
+    *_, view = service.runs.engine.follow(service.runs.engine.submit(request, OWNER), OWNER)
     return view.pictures[0].id
 
 
 def test_a_trace_opens_only_for_its_owner(service):
     id = new_picture(service)
-    view = json.loads(service.open(OWNER, id))["view"]
+    view = json.loads(service.runs.open(OWNER, id))["view"]
     assert view["picture"] == id and view["caption"] == "a red apple" and len(view["stages"][0]["steps"]) == 2
-    assert json.loads(service.open("another", id))["problem"] == "No trace was kept of how this picture was made."
+    assert json.loads(service.runs.open("another", id))["problem"] == "No trace was kept of how this picture was made."
 
 
 def test_a_run_tells_whether_its_style_was_emphasized(service):
     for style, emphasis, is_emphasized in (("flat", True, True), ("flat", False, False), ("any", True, False)):
-        run = service.run_and_wait(TextToImage("a red apple", style=style, steps=1, style_emphasis=emphasis), OWNER)
-        view = json.loads(service._reverse_message(run))["view"]
+        run = service.runs.run_and_wait(
+            TextToImage("a red apple", style=style, steps=1, style_emphasis=emphasis), OWNER
+        )
+        view = json.loads(service.runs.message(run))["view"]
         assert view["emphasized"] == is_emphasized and view["params"]["style_emphasis"] == emphasis
-    text = " ".join(panels_html({}).split())
+    text = " ".join(panels_html(CAPABILITIES).split())
     assert f"counts {1 + STYLE_EMPHASIS:g} times in the difference" in text
 
 
 @pytest.mark.parametrize("harm", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"{}" + data])
 def test_a_damaged_trace_is_a_sentence(service, harm):
     id = new_picture(service)
-    (path,) = Path(service.library.folder, "traces").glob(f"*{id}*")
+    (path,) = Path(service.runs.library.folder, "traces").glob(f"*{id}*")
     path.write_bytes(harm(path.read_bytes()))
-    assert "cannot be read" in json.loads(service.open(OWNER, id))["problem"]
+    assert "cannot be read" in json.loads(service.runs.open(OWNER, id))["problem"]
 
 
 def test_a_library_picture_opens_in_the_forward_view(service):
     id = new_picture(service)
-    message = json.loads(service.open_forward(OWNER, id))
-    with Image.open(service.library.get_picture(OWNER, id).path) as file:
+    message = json.loads(service.runs.open_forward(OWNER, id))
+    with Image.open(service.runs.library.get_picture(OWNER, id).path) as file:
         assert image_from_uri(message["source"]).tobytes() == file.convert("RGB").tobytes()
     assert service.forward({"picture": message["source"], "size": 16.0})["size"] == 16
-    assert "does not exist any more" in json.loads(service.open_forward("another", id))["problem"]
+    assert "does not exist any more" in json.loads(service.runs.open_forward("another", id))["problem"]
 
 
 # ---- parameters ----
@@ -148,22 +150,22 @@ RUN_FIELDS = [
 def test_no_odd_value_of_a_run_raises(service, field):
     run = {"prompt": "x", "steps": 1}
     for odd in ODD_VALUES:
-        *_, last = (json.loads(text) for text in service.run(run | {field: odd}, OWNER))
+        *_, last = (json.loads(text) for text in service.runs.run(run | {field: odd}, OWNER))
         assert "view" in last or "problem" in last
         if "problem" in last:
-            *_, last = (json.loads(text) for text in service.compare({"runs": [run, run | {field: odd}]}, OWNER))
+            *_, last = (json.loads(text) for text in service.runs.compare({"runs": [run, run | {field: odd}]}, OWNER))
             assert "problem" in last
 
 
 @pytest.mark.parametrize("params", [None, {}, {"runs": []}, {"runs": [{}]}, {"runs": [{}] * 5}, {"runs": [1, 2]}])
 def test_a_comparison_is_of_two_to_four_runs(service, params):
-    (message,) = service.compare(params, OWNER)
+    (message,) = service.runs.compare(params, OWNER)
     assert "problem" in json.loads(message)
 
 
 def test_equal_runs_of_a_comparison_are_run_once(service):
     params = {"runs": [{"prompt": "a boat", "steps": 2, "seed": 1, "label": "one"}] * 2}
-    *progress, last = (json.loads(text) for text in service.compare(params, OWNER))
+    *progress, last = (json.loads(text) for text in service.runs.compare(params, OWNER))
     assert [message["of"] for message in progress] == [2, 2]  # one run and its reference
     assert [run["label"] for run in last["view"]["runs"]] == ["one", "one"]
 

@@ -38,7 +38,8 @@ class ComparedRun:
 def compare_view(runs: Sequence[ComparedRun], config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the predictions, distances and costs of several runs.
 
-    config: of the model's scheduler, where a trace has none. Raises ValueError if a reference has another size than its run.
+    config: of the model's scheduler, where a trace has none.
+    Raises ValueError if a reference has another size than its run.
     """
     return {"runs": [_run_entry(run, config) for run in runs]}
 

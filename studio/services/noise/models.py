@@ -13,10 +13,14 @@ from PIL import Image
 from studio.engine.backend import Backend
 from studio.engine.checks import quote_value
 from studio.engine.engine import Engine
+from studio.engine.trace import TraceModel
 from studio.services.noise.runs import OpenRun
 
 LOADING_SECONDS = 120.0
-NO_LATENT_MODEL = "No latent model is loaded. Choose a Stable Diffusion model in the model menu, paint a picture with it, and come back."
+NO_LATENT_MODEL = (
+    "No latent model is loaded. Choose a Stable Diffusion model in the menu of models, paint a picture with it, "
+    "and try again."
+)
 
 
 class NoiseModels:
@@ -32,13 +36,17 @@ class NoiseModels:
         self._engine.wait_until_ready(LOADING_SECONDS)
 
     @contextmanager
-    def borrow(self, model_id: str) -> Iterator[Backend]:
-        """Give a loaded model and keep it loaded inside a `with` statement. Raises ValueError if it is not loaded."""
-        with self._engine.borrow(model_id) as backend:
+    def borrow(self, model: TraceModel) -> Iterator[Any]:
+        """Give the loaded model of a trace and keep it loaded inside a `with` statement.
+
+        Raises ValueError if it is not loaded, or another model has its id now.
+        """
+        with self._engine.borrow(model.id) as backend:
+            name = f"The model {quote_value(model.id)}" if model.id else "The model of this run"
             if backend is None:
-                raise ValueError(
-                    f"The model {quote_value(model_id)} is not loaded. Paint a picture with it, and try again."
-                )
+                raise ValueError(f"{name} is not loaded. Paint a picture with it, and try again.")
+            if backend.trace_model.space != model.space:
+                raise ValueError(f"{name} is gone: another model has its place.")
             yield backend
 
     @contextmanager
@@ -81,7 +89,7 @@ class NoiseModels:
         """
         from studio.lab.views.inspection import inspection_view
 
-        with self.borrow(run.trace.model.id) as backend, self._lock:
+        with self.borrow(run.trace.model) as backend, self._lock:
             if run.is_latent:
                 return self._inspect_latent(backend, run, stage, run.check_step(stage, step))
             pipeline = self._inspection_pipeline(backend)

@@ -110,8 +110,14 @@ class LatentsParams(Params):
 
     def __post_init__(self) -> None:
         _check_picture(self.picture)
-        check_choice("size", self.size, PICTURE_SIZES)
+        check_size(self.size, PICTURE_SIZES)
         check_text("model", self.model)
+
+
+def check_size(size: object, sizes: tuple[int, ...]) -> None:
+    """Raise ValueError if a size is not one of these."""
+    if isinstance(size, bool) or size not in sizes:
+        raise ValueError(f"The size must be one of {', '.join(map(str, sizes))}; it was {quote_value(size)}.")
 
 
 def _check_picture(picture: object) -> None:

@@ -37,8 +37,8 @@ class RunService:
     def __init__(
         self, engine: Engine, library: Library, models: NoiseModels, capabilities_of: Callable[[str], Capabilities]
     ) -> None:
-        self._engine, self._library, self._models = engine, library, models
-        self._capabilities_of = capabilities_of
+        self.engine, self.library, self._models = engine, library, models
+        self.capabilities_of = capabilities_of
         self._open_runs = LRUStore(MAX_OPEN_RUNS)
 
     def opened(self, key: str, stage: int) -> OpenRun:
@@ -57,7 +57,7 @@ class RunService:
         """Run once: yield messages of its progress, then its trace or a problem. See `RunParams`."""
         try:
             request, view = read_params(RunParams, params).request(), None
-            for view in self._engine.follow(self._engine.submit(request, owner), owner):
+            for view in self.engine.follow(self.engine.submit(request, owner), owner):
                 yield progress_message("reverse", view.step, view.steps)
             message = self.message(self._finished_run(view, owner))
         except (JobRejected, ValueError) as problem:
@@ -77,7 +77,7 @@ class RunService:
             references = [self._reference(request) for request in requests]
             distinct = list(dict.fromkeys([*requests, *references]))
             for request in distinct:
-                jobs.append(self._engine.submit(request, owner))
+                jobs.append(self.engine.submit(request, owner))
             finished: dict[TextToImage, OpenRun] = {}
             for request, job in zip(distinct, jobs, strict=True):
                 yield progress_message("compare", len(finished), len(distinct))
@@ -85,14 +85,14 @@ class RunService:
             view = self._compare_view([run.label for run in runs], requests, references, finished)
         except (JobRejected, ValueError) as problem:
             for job in jobs:
-                self._engine.cancel(job, owner)
+                self.engine.cancel(job, owner)
             yield problem_message("compare", str(problem))
         else:
             yield view_message("compare", view)
 
     def _reference(self, request: TextToImage) -> TextToImage:
         """Return the request of the converged run of a request. Raises InvalidRequest."""
-        capabilities = self._capabilities_of(request.model_id)
+        capabilities = self.capabilities_of(request.model_id)
         steps = REFERENCE_STEPS if capabilities.family == STUDIO else LATENT_REFERENCE_STEPS
         sampler = next((each for each in REFERENCE_SAMPLERS if each in capabilities.samplers), request.sampler)
         return replace(request, steps=steps, sampler=sampler, spacing="")
@@ -131,14 +131,14 @@ class RunService:
 
     def open(self, owner: str, picture_id: str) -> str:
         """Return the message that shows the trace of a library picture, or the reason why it cannot."""
-        picture = self._library.get_picture(owner, picture_id)
-        trace = self._library.load_trace(owner, picture_id) if picture else None
+        picture = self.library.get_picture(owner, picture_id)
+        trace = self.library.load_trace(owner, picture_id) if picture else None
         if picture is None or trace is None:
             problem = "No trace was kept of how this picture was made."
             if picture and picture.has_trace:
                 problem = "The trace of this picture cannot be read: its file is gone, damaged, or of another version."
             return problem_message("reverse", problem)
-        from_words = not self._library.find_inputs(owner, picture_id)
+        from_words = not self.library.find_inputs(owner, picture_id)
         try:
             return self.message(OpenRun.from_settings(trace, picture.settings, picture_id, from_words))
         except ValueError as problem:
@@ -146,7 +146,7 @@ class RunService:
 
     def open_forward(self, owner: str, picture_id: str) -> str:
         """Return the message that opens a library picture in the view Forward."""
-        picture = self._library.get_picture(owner, picture_id)
+        picture = self.library.get_picture(owner, picture_id)
         try:
             with Image.open(picture.path if picture else "") as file:
                 image = normalize_image(file)
@@ -161,10 +161,10 @@ class RunService:
 
     def run_and_wait(self, request: TextToImage, owner: str) -> OpenRun:
         """Return a run when it is finished. Raises JobRejected, ValueError."""
-        return self._wait_for(self._engine.submit(request, owner), owner)
+        return self._wait_for(self.engine.submit(request, owner), owner)
 
     def _wait_for(self, job: str, owner: str) -> OpenRun:
-        views = list(self._engine.follow(job, owner))
+        views = list(self.engine.follow(job, owner))
         return self._finished_run(views[-1] if views else None, owner)
 
     def _finished_run(self, view: JobView | None, owner: str) -> OpenRun:
@@ -172,7 +172,7 @@ class RunService:
         if view is None or view.state != "done" or view.resolved is None:
             raise ValueError((view and view.error) or "The run was cancelled.")
         picture = view.pictures[0]
-        trace = self._library.load_trace(owner, picture.id)
+        trace = self.library.load_trace(owner, picture.id)
         if trace is None:
             raise ValueError("No trace was kept: the picture is too large, or the space for traces is full.")
         settings = picture.settings | view.resolved.settings | {"caption": view.resolved.caption}

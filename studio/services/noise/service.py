@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from studio.engine.checks import check_choice
 from studio.engine.engine import Engine
 from studio.imaging.animation import ANIMATION_TYPES, encode_animation
 from studio.imaging.modes import flatten_alpha
@@ -35,6 +34,7 @@ from studio.services.noise.params import (
     ParamsT,
     StageParams,
     TrainParams,
+    check_size,
     read_params,
 )
 from studio.services.noise.run_service import RunService
@@ -125,13 +125,11 @@ class NoiseService:
         return Image.open(examples[picture % len(examples)])
 
     @contextmanager
-    def _latents_of(
-        self, image: Image.Image, params: ForwardParams | NoisedParams
-    ) -> Iterator[tuple[Any, np.ndarray]]:
+    def _latents_of(self, image: Image.Image, params: ForwardParams | NoisedParams) -> Iterator[tuple[Any, np.ndarray]]:
         """Give the latent model of the parameters, and the latents (C, size, size) of a picture. Raises ValueError."""
         from studio.lab.forward import SIZES, middle_square
 
-        check_choice("size", params.size, SIZES)
+        check_size(params.size, SIZES)
         with self._models.borrow_latent(params.model) as backend:
             picture = middle_square(image, params.size * backend.networks.vae_scale)
             yield backend, self._models.encode(backend, picture)
@@ -181,7 +179,7 @@ class NoiseService:
         latents = getattr(step, params.array)
         if latents is None:
             raise ValueError("These latents were not kept.")
-        with self._models.borrow(run.trace.model.id) as backend:
+        with self._models.borrow(run.trace.model) as backend:
             return {"picture": data_uri(self._models.decode(backend, latents))}
 
     def _latents(self, params: LatentsParams) -> dict[str, Any]:

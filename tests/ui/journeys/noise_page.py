@@ -28,7 +28,7 @@ from tests.ui.harness import LoopThread
 
 def build_noise_page(engine: Engine, library: Library) -> gr.Blocks:
     """The tab, another tab before it, and a button that opens a picture of an owner."""
-    noise = NoiseService(engine, library, ASSETS / "examples")
+    noise = NoiseService(engine, library, ASSETS / "examples", lambda model_id: CAPABILITIES)
     context = SimpleNamespace(capabilities=CAPABILITIES, noise=noise, owners=Owners())
     with gr.Blocks(fill_width=True, analytics_enabled=False) as page:
         token = gr.BrowserState("", storage_key="noise", secret=library.secret)

@@ -1,9 +1,10 @@
 // Reverse: one run, step by step, with the sampler's arithmetic and the network's insides.
 import { find } from "../dom.js";
-import { drawFrame, formatNumber, loadImage, mathHtml, nearestIndex } from "./arrays.js";
+import { arithmeticHtml, weightsHtml } from "./arithmetic.js";
+import { drawFrame, loadImage, nearestIndex } from "./arrays.js";
 import { Inspector } from "./inspection.js";
 
-/** @import { ReverseData, RunParams, StageData, StepData, View } from "./types.d.ts" */
+/** @import { ReverseData, RunParams, StageData, View } from "./types.d.ts" */
 /** @import { NoiseTab } from "./tab.js" */
 
 /** What a link repeats beside the fields of the form. */
@@ -17,13 +18,6 @@ const DIAGRAM = [
   ["rx_next", "x_next"],
   ["rdiff", "difference"],
 ];
-const WEIGHTS_FROM = {
-  exact: "the sampler's own weights",
-  fitted: "the sampler's weights, fitted to this network for this number of calls",
-  measured: "weights measured from the arrays",
-  unknown: "of a long run only some steps are kept",
-};
-
 /** @param {string} name */
 const runField = (name) => `[data-form=run] [name=${name}]`;
 
@@ -117,7 +111,7 @@ export class ReverseView {
       canvas.closest("figure").style.visibility = isShown ? "" : "hidden";
       if (isShown) this.#drawArray(canvas, stage, sheet, index);
     }
-    this.tab.slot("arithmetic").innerHTML = this.#arithmeticHtml(step);
+    this.tab.slot("arithmetic").innerHTML = arithmeticHtml(step, this.data.emphasized);
     this.tab.slot("weights").innerHTML = weightsHtml(step);
     this.inspector.draw(stage, index);
   }
@@ -186,27 +180,6 @@ export class ReverseView {
     await this.inspector.inspectStep(this.#index());
     button.disabled = false;
     this.tab.draw();
-  }
-
-  /** @param {StepData} step */
-  #arithmeticHtml(step) {
-    const source = WEIGHTS_FROM[step.how] + (step.how === "unknown" ? "" : `; left over: ${restText(step)}`);
-    const ratio = `σ/α = ${(step.sigma / step.alpha).toPrecision(4)}`,
-      number = `step ${step.step + 1}, t = ${formatNumber(step.t, 0)}, ${ratio}`;
-    const lines = [number, step.splitting, step.conversion, step.arithmetic, this.#guidanceText(step), source];
-    return lines.map((line) => `<p>${mathHtml(line)}</p>`).join("");
-  }
-
-  /** @param {StepData} step */
-  #guidanceText(step) {
-    const guidance = Number(step.guidance.toFixed(2));
-    if (step.difference === null) {
-      if (step.guidance === 1) return "guidance has no effect here";
-      return `guidance ${guidance}, an input of the network: one pass, no difference`;
-    }
-    const emphasis = this.data.emphasized && step.guidance > 1 ? ", where the words of the style count 1.25 times" : "";
-    const change = `the words change x̂0 by ${formatNumber(step.difference, 3)}${emphasis}`;
-    return `guidance ${guidance}: ${change}; ${formatNumber(step.guidance - 1, 1)} times that is added`;
   }
 
   // ---- running ----
@@ -325,40 +298,4 @@ function extrasOf(params) {
     if (value !== null) extras[name] = name === "width" || name === "height" ? Number(value) : value;
   }
   return extras;
-}
-
-/**
- * What the sampler's sum leaves over of the next sample.
- * @param {StepData} step
- */
-function restText(step) {
-  if (step.drawn) return "new noise";
-  if (step.rest === null) return "not known";
-  return step.rest < 1e-6 ? "nothing" : step.rest.toExponential(1);
-}
-
-/**
- * The name of a term of the sampler's sum: x_t, then the predictions, newest first.
- * @param {number} index
- */
-function termName(index) {
-  if (index === 0) return "x_t";
-  return index === 1 ? "x̂0 now" : `x̂0 ${index - 1} before`;
-}
-
-/** @param {StepData} step */
-function weightsHtml(step) {
-  if (step.how === "unknown") return "";
-  /** @type {(numbers: number[], suffix: string) => [string, number][]} */
-  const named = (numbers, suffix) => numbers.map((number, i) => [termName(i) + suffix, number]);
-  const weights = [...named([step.a, ...step.b], ""), ...named(step.coarse, ", smoothed")];
-  const largest = Math.max(1, ...weights.map(([, weight]) => Math.abs(weight)));
-  return weights
-    .map(([name, weight]) => {
-      const width = (50 * Math.abs(weight)) / largest,
-        left = weight < 0 ? 50 - width : 50;
-      const bar = `<span class="track"><i style="width:${width}%;left:${left}%"></i></span>`;
-      return `<div class="nv-weight"><span>${mathHtml(name)}</span>${bar}<b>${formatNumber(weight)}</b></div>`;
-    })
-    .join("");
 }

@@ -105,7 +105,7 @@ export class NoiseTab {
       const select = /** @type {HTMLSelectElement} */ (part),
         chosen = select.value;
       select.replaceChildren(...Object.entries(model.samplers).map(([key, label]) => new Option(label, key)));
-      select.value = chosen in model.samplers ? chosen : model.defaults.sampler;
+      select.value = chosen in model.samplers ? chosen : String(model.defaults.sampler);
     }
     for (const [name, value] of Object.entries(model.defaults)) {
       for (const part of this.all(`form [name=${name}]`)) {

@@ -11,7 +11,13 @@ from studio.models.identify import STUDIO
 from studio.services.noise.params import MAX_COMPARED, PICTURE_SIZES
 from studio.ui.components.templates import render
 
-VIEWS = {"forward": "Forward", "reverse": "Reverse", "compare": "Compare", "latents": "Pixels and latents", "plane": "In 2D"}
+VIEWS = {
+    "forward": "Forward",
+    "reverse": "Reverse",
+    "compare": "Compare",
+    "latents": "Pixels and latents",
+    "plane": "In 2D",
+}
 _EXPORT_KINDS = (
     ("webp", "WebP", "animation, lossless"),
     ("gif", "GIF", "animation"),

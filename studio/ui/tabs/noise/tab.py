@@ -12,9 +12,10 @@ from typing import Any
 import gradio as gr
 
 from studio.services.context import AppContext
+from studio.services.noise.messages import model_message
 from studio.ui.components.parts import PRIVATE
 from studio.ui.scripts import on_load
-from studio.ui.tabs.noise.panels import panels_html
+from studio.ui.tabs.noise.panels import model_info, panels_html
 
 # Gradio knows the tab's events by their names in this script.
 _MOUNT = on_load(
@@ -43,12 +44,13 @@ class NoiseTab:
     open_forward: Callable[[str, str], str]
 
 
-def build_noise(context: AppContext, token: gr.BrowserState) -> NoiseTab:
+def build_noise(context: AppContext, token: gr.BrowserState, model_id: gr.Textbox | None = None) -> NoiseTab:
     """Build the tab's components, inside a gr.Tab.
 
-    token: the browser's own, see `studio.services.owners`.
+    token: the browser's own, see `studio.services.owners`. model_id: of the chosen model, "" for the default one;
+    None: there is only one.
     """
-    service = context.noise
+    service, runs = context.noise, context.noise.runs
     methods = (
         service.first_view,
         service.example_run,
@@ -56,10 +58,13 @@ def build_noise(context: AppContext, token: gr.BrowserState) -> NoiseTab:
         service.plane_start,
         service.plane_train,
         service.inspect,
+        service.channels,
+        service.decode,
+        service.latents,
         service.animate,
     )
     view = gr.HTML(
-        panels_html(context.capabilities.samplers),
+        panels_html(context.capabilities),
         elem_id="noise",
         apply_default_css=False,
         js_on_load=_MOUNT,
@@ -71,18 +76,24 @@ def build_noise(context: AppContext, token: gr.BrowserState) -> NoiseTab:
         return context.owners.of_page(request, token)[0]
 
     def run(token: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        yield from service.run(_data(event).get("params"), owner_of(request, token))
+        yield from runs.run(_data(event).get("params"), owner_of(request, token))
 
     def compare(token: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        yield from service.compare(_data(event).get("params"), owner_of(request, token))
+        yield from runs.compare(_data(event).get("params"), owner_of(request, token))
 
     def open_picture(token: str, event: gr.EventData, request: gr.Request) -> Iterator[str]:
-        open_ = service.open_forward if _data(event).get("view") == "forward" else service.open
+        open_ = runs.open_forward if _data(event).get("view") == "forward" else runs.open
         yield open_(owner_of(request, token), str(_data(event).get("picture")))
 
     for event, answer in ((view.open, open_picture), (view.run, run), (view.compare, compare)):
         event(answer, [token], [inbox], concurrency_limit=None, **PRIVATE)
-    return NoiseTab(view, inbox, service.open, service.open_forward)
+
+    def choose_model(model_id: str) -> str:
+        return model_message(model_info(runs.capabilities_of(model_id)))
+
+    if model_id is not None:
+        model_id.change(choose_model, [model_id], [inbox], concurrency_limit=None, **PRIVATE)
+    return NoiseTab(view, inbox, runs.open, runs.open_forward)
 
 
 def _data(event: gr.EventData) -> dict[str, Any]:
