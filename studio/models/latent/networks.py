@@ -48,8 +48,10 @@ class Networks:
         self.latent_channels = int(config.latent_channels)
         self.vae_scale = 2 ** (len(config.block_out_channels) - 1)  # px per latent px
         self.preview_matrix: Tensor | None = None
-        if config.force_upcast and self.vae.dtype == torch.float16:  # SDXL's overflows in float16
-            self.vae.to(torch.float32)
+        # As in the stock pipelines: the VAEs of SDXL and of the x4 upscaler overflow in float16.
+        is_xl_or_x4 = self.unet.config.addition_embed_type == "text_time" or self.unet.config.num_class_embeds
+        if is_xl_or_x4 and config.force_upcast and self.vae.dtype == torch.float16:
+            self.vae.float()
 
     @property
     def vae_tile_size(self) -> int | None:
@@ -114,7 +116,7 @@ class Networks:
         outputs = call(self.vae, batch)
         overflowed = [not bool(output.isfinite().all()) for output in outputs]
         if any(overflowed) and self.vae.dtype != torch.float32:
-            self.vae.to(torch.float32)
+            self.vae.float()
             outputs = call(self.vae, batch)
         if not outputs.isfinite().all():
             raise ArithmeticError("the VAE computed values that are not numbers, in float32 too")

@@ -63,6 +63,15 @@ class Encoding:
         """The part of the phase that is done."""
         return len(self.done) / (len(self.plan.start.pictures) * len(self.tiles.corners))
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        height, width = self.tiles.shape
+        return 3, height * self.networks.vae_scale, width * self.networks.vae_scale
+
+    @property
+    def call_rows(self) -> int:
+        return 1
+
     def inputs(self) -> list[Tensor]:
         """Return the input of the next call: a tile (3, h, w)."""
         tiles = self.tiles
@@ -118,6 +127,16 @@ class Denoising:
         """The part of the stage that is done."""
         return (self.stage_step + len(self.done) / len(self.stage.inputs)) / self.stage.steps
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        extra = 0 if self.channels is None else len(self.channels)
+        return len(self.sample) + extra, *self.stage.tiles.shape
+
+    @property
+    def call_rows(self) -> int:
+        stage = self.stage
+        return min(stage.tiles_per_call * len(stage.passes), len(stage.inputs) - len(self.done))
+
     def inputs(self) -> list[UNetInput]:
         """Return the inputs of the next call."""
         stage = self.stage
@@ -125,7 +144,7 @@ class Denoising:
         array = x_t if self.channels is None else torch.cat([x_t, self.channels])  # (C + K, h, w)
         begin = len(self.done)
         inputs: list[UNetInput] = []
-        for corner, conditioning in stage.inputs[begin : begin + stage.tiles_per_call * len(stage.passes)]:
+        for corner, conditioning in stage.inputs[begin : begin + self.call_rows]:
             inputs.append(
                 UNetInput(
                     stage.tiles.cut(array, corner),
@@ -208,6 +227,14 @@ class Decoding:
     def share(self) -> float:
         """The part of the phase that is done."""
         return len(self.done) / len(self.tiles.corners)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return len(self.latents), *self.tiles.shape
+
+    @property
+    def call_rows(self) -> int:
+        return 1
 
     def inputs(self) -> list[Tensor]:
         """Return the input of the next call: a tile (C, h, w)."""

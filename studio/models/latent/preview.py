@@ -26,8 +26,8 @@ def fit_preview(latents: Tensor, pictures: Tensor) -> Tensor:
     size of the latents.
     """
     small = avg_pool2d(pictures, pictures.shape[-1] // latents.shape[-1])  # (N, 3, h, w)
-    x = latents.movedim(1, -1).flatten(0, -2).double().cpu()  # (N h w, C)
-    y = small.movedim(1, -1).flatten(0, -2).double().cpu()  # (N h w, 3)
+    x = latents.movedim(1, -1).flatten(0, -2).cpu().double()  # (N h w, C)
+    y = small.movedim(1, -1).flatten(0, -2).cpu().double()  # (N h w, 3)
     return torch.linalg.lstsq(torch.cat([x, torch.ones_like(x[:, :1])], 1), y).solution.float()
 
 

@@ -25,7 +25,7 @@ class StageInfo:
     task: None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class LatentRow:
     """A picture between two calls. Only `commit` changes it, and a call moves the generator on.
 
@@ -88,15 +88,13 @@ class LatentRow:
     def call_key(self) -> Hashable:
         """(model id, kind of call, shape of an input): rows share a call only where it is equal."""
         assert self.phase is not None, "a finished row makes no call"
-        first = self.phase.inputs()[0]
-        shape = first.shape if isinstance(first, Tensor) else first.sample.shape
-        return self.phase.networks.model_id, self.phase.kind, tuple(shape)
+        return self.phase.networks.model_id, self.phase.kind, self.phase.input_shape
 
     @property
     def call_rows(self) -> int:
         """Network rows of the next call."""
         assert self.phase is not None, "a finished row makes no call"
-        return len(self.phase.inputs())
+        return self.phase.call_rows
 
     @property
     def stage_info(self) -> StageInfo:

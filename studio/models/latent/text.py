@@ -85,7 +85,7 @@ class TextEncoders:
         """Return the end of the text that does not fit into the tokens, "" if all of it does."""
         tokenizer = self._tokenizers[0]
         with self._lock:
-            tokens = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+            tokens = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
         ends = [end for _, end in tokens.offset_mapping]
         read = tokenizer.model_max_length - 2  # without the start and the end
         return text[ends[read - 1] :] if len(ends) > read else ""
