@@ -60,9 +60,13 @@ def identify_file(header: Header, name: str, *, sd2_clue: Sequence[float] = ()) 
     if family is None:
         return unknown(version, f"{name} is {version}; {RUNS}.")
     evidence, channels = [why], first.shape[1]
+    embeds_guidance = f"{UNET}time_embed.cond_proj.weight" in tensors
     variant = VARIANT_OF_CHANNELS.get(channels, "text-to-image")
     if variant == "inpainting":
         evidence.append("Its U-Net has 9 input channels, so it takes a mask and a picture.")
+    elif embeds_guidance:
+        variant = "lcm"
+        evidence.append("Guidance is an input of its network, as in an LCM.")
     elif re.search(r"(?<![a-z])lcm(?![a-z])", name.lower()):
         variant = "lcm"
         evidence.append('Its name contains "lcm".')
@@ -81,7 +85,7 @@ def identify_file(header: Header, name: str, *, sd2_clue: Sequence[float] = ()) 
         side = 768
     size = (512, 512) if variant == "turbo" else (side, side)
     stated = re.fullmatch(r"(\d{2,4})x(\d{2,4})", metadata.get("modelspec.resolution", ""))
-    if stated:
+    if stated and all(64 <= int(side) <= 4096 and int(side) % 8 == 0 for side in stated.groups()):
         size = int(stated[1]), int(stated[2])
         evidence.append(f"Its metadata names the size {size[0]} x {size[1]} px.")
     return Identity(
@@ -93,6 +97,7 @@ def identify_file(header: Header, name: str, *, sd2_clue: Sequence[float] = ()) 
         problems=tuple(problems),
         sample_size=size,
         zero_terminal_snr="ztsnr" in tensors,
+        embeds_guidance=embeds_guidance,
     )
 
 
@@ -146,7 +151,7 @@ def _file_prediction_type(
         return "v_prediction", "It has the key v_pred, so the network predicts v_prediction."
     if family == "upscaler-x4":
         return "v_prediction", "The network of the x4 upscaler predicts v_prediction."
-    if version == "SD 2.x" and variant != "inpainting" and sd2_clue:
+    if version == "SD 2.x" and variant != "inpainting" and sd2_clue and all(map(math.isfinite, sd2_clue)):
         mean = math.fsum(sd2_clue) / len(sd2_clue)
         deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in sd2_clue) / len(sd2_clue))
         found = "v_prediction" if deviation > 0.09 else "epsilon"

@@ -57,11 +57,10 @@ class Catalog:
     def rescan(self) -> None:
         """Look at the folders again."""
         with self._lock:
-            default = os.path.realpath(self._model)
-            others = (path for path in find_models(self.folders) if os.path.realpath(path) != default)
-            # A folder that is given twice, or within another one, gives its models once.
-            paths = [self._model, *dict.fromkeys(map(Path, map(os.path.abspath, others)))]
-            self._detected = _with_ids(map(read_entry, paths))
+            paths = {os.path.realpath(self._model): self._model}
+            for path in find_models(self.folders):  # a model that is found on two ways is listed once
+                paths.setdefault(os.path.realpath(path), Path(os.path.abspath(path)))
+            self._detected = _with_ids(map(read_entry, paths.values()))
             self._update()
 
     def override(self, model_id: str, **fields: Any) -> ModelEntry:
@@ -76,8 +75,8 @@ class Catalog:
             raise InvalidRequest(f"The kind of {entry.name} cannot be set: it is this studio's own.")
         check_overrides({name: value for name, value in fields.items() if value is not None})
         with self._lock:
-            kept = {**self._settings.overrides(entry.id), **fields}
-            self._settings.set_overrides(entry.id, {name: value for name, value in kept.items() if value is not None})
+            kept = {**self._settings.overrides(entry.path), **fields}
+            self._settings.set_overrides(entry.path, {name: value for name, value in kept.items() if value is not None})
             self._update()
         return self.get(entry.id)
 
@@ -97,7 +96,7 @@ class Catalog:
 
     def _update(self) -> None:
         """Apply the overrides to what was detected."""
-        self._entries = tuple(_with_settings(entry, self._settings.overrides(entry.id)) for entry in self._detected)
+        self._entries = tuple(_with_settings(entry, self._settings.overrides(entry.path)) for entry in self._detected)
 
 
 def _with_settings(entry: ModelEntry, overrides: Mapping[str, Any]) -> ModelEntry:

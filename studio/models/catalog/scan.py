@@ -68,10 +68,11 @@ def find_models(folders: Iterable[Path]) -> list[Path]:
 def _find(folder: Path, depth: int, budget: list[int]) -> Iterator[Path]:
     try:
         with os.scandir(folder) as entries:
-            listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda item: item.name)
+            listed = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError:  # no such folder, or not readable
         return
-    for entry in listed:
+    subfolders: list[Path] = []
+    for entry in sorted(listed, key=lambda entry: entry.name):
         budget[0] -= 1
         if budget[0] < 0:
             return
@@ -81,8 +82,10 @@ def _find(folder: Path, depth: int, budget: list[int]) -> Iterator[Path]:
                 yield path
         elif (path / "model_index.json").exists() or (path / "unet").is_dir():
             yield path
-        elif depth > 1:
-            yield from _find(path, depth - 1, budget)
+        else:
+            subfolders.append(path)
+    for path in subfolders if depth > 1 else ():
+        yield from _find(path, depth - 1, budget)
 
 
 def read_entry(path: Path) -> ModelEntry:

@@ -31,7 +31,8 @@ DEFAULT_FIELDS = (
 class ModelSettings:
     """The file, and its content in memory. Safe to use from several threads.
 
-    path: of the file; None keeps everything in memory only.
+    path: of the file; None keeps everything in memory only. Models are named by their paths in it, since an id changes
+        when another model of the same name is added.
     """
 
     def __init__(self, path: Path | None):
@@ -42,26 +43,26 @@ class ModelSettings:
             return
         try:
             content = read_json(path)
-            for model_id, fields in content["overrides"].items():
+            for model, fields in content["overrides"].items():
                 check_overrides(fields)
-                self._overrides[model_id] = fields
+                self._overrides[model] = fields
             for file, (stamp, digest) in content["hashes"].items():
                 self._hashes[file] = stamp, str(digest)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             # Edited by hand or damaged: kept beside the new file.
             os.replace(path, path.with_suffix(".damaged.json"))
 
-    def overrides(self, model_id: str) -> Mapping[str, Any]:
+    def overrides(self, model: Path) -> Mapping[str, Any]:
         """Return what a person has set for a model."""
         with self._lock:
-            return self._overrides.get(model_id, {})
+            return self._overrides.get(str(model), {})
 
-    def set_overrides(self, model_id: str, fields: Mapping[str, Any]) -> None:
+    def set_overrides(self, model: Path, fields: Mapping[str, Any]) -> None:
         """Keep what a person has set for a model, in place of what was set before."""
         with self._lock:
-            self._overrides.pop(model_id, None)
+            self._overrides.pop(str(model), None)
             if fields:
-                self._overrides[model_id] = dict(fields)
+                self._overrides[str(model)] = dict(fields)
             self._write()
 
     def find_hash(self, file: Path, stamp: list[Any]) -> str | None:
