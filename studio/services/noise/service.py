@@ -122,7 +122,8 @@ class NoiseService:
         examples = sorted(self.examples.glob("*.png"))
         if not examples:
             raise ValueError("The examples are missing.")
-        return Image.open(examples[picture % len(examples)])
+        with Image.open(examples[picture % len(examples)]) as file:
+            return file.copy()
 
     @contextmanager
     def _latents_of(self, image: Image.Image, params: ForwardParams | NoisedParams) -> Iterator[tuple[Any, np.ndarray]]:

@@ -13,30 +13,27 @@ import gradio as gr
 import numpy as np
 
 from studio.api.noise import add_noise_endpoints
-from studio.engine.engine import Engine
-from studio.library.store import Library
-from studio.models.families.studio import StudioBackend
-from studio.services.noise.service import ASSETS, NoiseService
+from studio.services.noise.service import NoiseService
 from studio.services.owners import Owners
 from studio.ui.scripts import module_routes
 from studio.ui.tabs.noise.tab import build_noise
 from studio.ui.theme import studio_theme
-from tests.diffusion.conftest import random_pipeline
-from tests.fakes import CAPABILITIES, single_model
+from tests.fakes import CAPABILITIES
+from tests.services.latent_models import noise_service
 from tests.ui.harness import LoopThread
 
 
-def build_noise_page(engine: Engine, library: Library) -> gr.Blocks:
-    """The tab, another tab before it, and a button that opens a picture of an owner."""
-    noise = NoiseService(engine, library, ASSETS / "examples", lambda model_id: CAPABILITIES)
+def build_noise_page(noise: NoiseService) -> gr.Blocks:
+    """The tab, another tab before it with the id of the chosen model, and a button that opens a picture of an owner."""
     context = SimpleNamespace(capabilities=CAPABILITIES, noise=noise, owners=Owners())
     with gr.Blocks(fill_width=True, analytics_enabled=False) as page:
-        token = gr.BrowserState("", storage_key="noise", secret=library.secret)
+        token = gr.BrowserState("", storage_key="noise", secret=noise.runs.library.secret)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Other"):
                 gr.Textbox(elem_id="prompt", label="Prompt")
+                model = gr.Textbox(elem_id="model", label="Model")
             with gr.Tab("Noise", elem_id="tab-noise"):
-                tab = build_noise(context, token)
+                tab = build_noise(context, token, model)
         add_noise_endpoints(context)
         picture = gr.Textbox(label="Picture", elem_id="picture")
         owner = gr.Textbox(label="Owner", elem_id="owner")
@@ -46,13 +43,9 @@ def build_noise_page(engine: Engine, library: Library) -> gr.Blocks:
 
 @contextlib.contextmanager
 def serving_noise(folder: Path, port: int) -> Iterator[str]:
-    """Serve the tab over a library in a folder; give its address."""
-    library = Library(folder)
-    engine = Engine(
-        single_model(lambda: StudioBackend(random_pipeline())), library.journal, resolve=CAPABILITIES.resolve
-    ).start()
-    with contextlib.closing(LoopThread()) as loop:
-        page = loop.call(build_noise_page, engine, library)
+    """Serve the tab over a library in a folder, with models of random weights; give its address."""
+    with noise_service(folder) as noise, contextlib.closing(LoopThread()) as loop:
+        page = loop.call(build_noise_page, noise)
         loop.call(
             page.launch,
             server_name="127.0.0.1",
@@ -67,9 +60,7 @@ def serving_noise(folder: Path, port: int) -> Iterator[str]:
         try:
             yield page.local_url.rstrip("/")
         finally:
-            engine.shutdown(8.0)
             page.close(verbose=False)
-            library.close()
 
 
 # ---- what a visitor does ----
@@ -102,6 +93,20 @@ def pixels(page, name: str) -> np.ndarray:
 def message(page) -> str:
     page.wait_for_function("document.querySelector('#noise [data-slot=message]').hasAttribute('data-bad')")
     return page.inner_text("#noise [data-slot=message]")
+
+
+def size(page, name: str) -> list[int]:
+    return page.eval_on_selector(f'#noise canvas[data-draw="{name}"]', "canvas => [canvas.width, canvas.height]")
+
+
+def choose_model(page, model_id: str) -> None:
+    """Choose a model in the other tab, and come back when the noise tab follows it."""
+    page.click("button[role=tab]:has-text('Other')")
+    page.fill("#model input, #model textarea", model_id)
+    page.keyboard.press("Tab")
+    open_tab(page)
+    state = "attached" if model_id else "hidden"
+    page.wait_for_selector("#noise [data-latent]:not([hidden])", state=state)
 
 
 def press(noise, key: str) -> None:

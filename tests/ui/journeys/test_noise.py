@@ -17,6 +17,7 @@ from tests.serving import free_port
 from tests.ui.journeys.noise_page import (
     assert_quick,
     at,
+    choose_model,
     compare,
     copy_link,
     go_to,
@@ -27,6 +28,7 @@ from tests.ui.journeys.noise_page import (
     press,
     run,
     serving_noise,
+    size,
 )
 from tests.ui.journeys.visitor import LOW_CONTRAST, set_shade
 
@@ -286,7 +288,7 @@ UNNAMED = """panel => [...document.querySelectorAll("#noise .nv-bar *, #noise [d
 def test_every_view_fits_can_be_read_and_names_its_controls(noise_url, open_page):
     page = open_page(noise_url, width=390, height=800)
     open_tab(page)
-    for panel in ("forward", "reverse", "compare", "plane"):
+    for panel in ("forward", "reverse", "compare", "latents", "plane"):
         page.click(f"[data-go={panel}]")
         if panel == "reverse":
             page.wait_for_selector("[data-slot=unet] canvas")
@@ -303,6 +305,40 @@ def test_every_view_fits_can_be_read_and_names_its_controls(noise_url, open_page
             assert page.evaluate(LOW_CONTRAST) == []
         assert page.evaluate(UNNAMED, panel) == []
         page.set_viewport_size({"width": 390, "height": 800})
+
+
+def test_a_latent_model(noise):
+    """Its samplers; a run in colours, by channel and decoded; attention at a step; a picture beside its latents."""
+    noise.click("[data-go=latents]")
+    assert "has no latents" in noise.inner_text("[data-slot=latents-note]")
+    choose_model(noise, "sd15")
+    assert noise.locator("[data-form=run] [name=sampler] option[value=pndm]").count() == 1
+    noise.click("[data-go=reverse]")
+    assert not noise.is_visible("[data-form=run] [name=one_pass]")
+    run(noise, "a cat on a boat", 3)
+    noise.wait_for_selector("[data-slot=stages] >> text=32 × 32 × 4 latents")
+    assert size(noise, "rx0") == [32, 32]
+    noise.click("[data-show-as=channels]")
+    noise.wait_for_selector("[data-show-as=channels][aria-pressed=true]")
+    at(noise, 0)
+    assert size(noise, "rx0") == [64, 64] and len(np.unique(pixels(noise, "rx0").reshape(-1, 4), axis=0)) > 50
+    noise.click("[data-act=decode][data-array=x0]")
+    noise.wait_for_selector("[data-show-as=colours][aria-pressed=true]")
+    at(noise, 0)
+    assert size(noise, "rx0") == [64, 64] and size(noise, "rx_t") == [32, 32]
+    noise.click("[data-act=inspect]")
+    noise.wait_for_selector("[data-slot=unet] canvas")
+    assert noise.locator("[data-slot=maps] b").all_inner_texts() == ["(start)", "a", "cat", "on", "a", "boat", "(end)"]
+    noise.click("[data-go=latents]")
+    noise.select_option("[data-slot=latents-size]", "128")
+    noise.click("[data-act=encode]")
+    noise.wait_for_selector("[data-slot=latents-channels] img >> nth=3")
+    assert "3.0 : 1" in noise.inner_text("[data-slot=latents-facts]")
+    noise.click("[data-go=forward]")
+    noise.select_option("[data-slot=space]", "latents")
+    noise.wait_for_selector("[data-slot=preparation] >> text=channel 4")
+    assert pixels(noise, "x_t").std() > 10
+    choose_model(noise, "")
 
 
 def test_the_tour_leads_through_all_views(noise):
