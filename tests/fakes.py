@@ -193,6 +193,7 @@ class FakeBackend:
         if self.gate:
             self.gate.acquire()
         network_rows = sum(row.call_rows for row in rows)
+        assert {row.model_id for row in rows} == {self.trace_model.id}
         assert len({row.call_key for row in rows}) == 1 and not any(row.finished for row in rows)
         if self.fits is not None and network_rows > self.fits:
             raise MemoryError

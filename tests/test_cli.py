@@ -1,5 +1,6 @@
 """The command line: options, mistakes, and signals."""
 
+import os
 import signal
 import socket
 
@@ -7,6 +8,7 @@ import pytest
 
 from studio import cli
 from studio.library.store import Library
+from tests.fakes import write_model_folder
 from tests.serving import free_port, serving
 
 
@@ -14,7 +16,7 @@ from tests.serving import free_port, serving
 def plain_environment(monkeypatch):
     for name in (
         "SPACE_ID",
-        *(f"STUDIO_{n}" for n in ("MODEL", "HOST", "PORT", "DEVICE", "DATA_DIR", "AUTH")),
+        *(f"STUDIO_{n}" for n in ("MODEL", "MODELS_DIR", "MEMORY", "HOST", "PORT", "DEVICE", "DATA_DIR", "AUTH")),
     ):
         monkeypatch.delenv(name, raising=False)
 
@@ -35,9 +37,32 @@ def test_every_option_has_an_environment_variable(monkeypatch):
     assert cli.parse_arguments([]) == cli.parse_arguments(["--data-dir", "outputs", "--port", "7860"])
 
 
+def test_models_are_looked_for_in_several_folders(monkeypatch):
+    assert cli.parse_arguments([]).models_dir == ["models"]
+    monkeypatch.setenv("STUDIO_MODELS_DIR", os.pathsep.join(["x", "", "y"]))
+    assert cli.parse_arguments([]).models_dir == ["x", "y"]
+    assert cli.parse_arguments(["--models-dir", "p", "--models-dir", "q"]).models_dir == ["p", "q"]
+    assert cli.parse_arguments(["--memory", "1.5"]).memory == 1_500_000_000
+
+
+def test_the_default_model_is_named_by_its_id_or_its_path(tmp_path):
+    def ids(model: str | None) -> list[str]:
+        catalog = cli.open_catalog(model, [str(tmp_path / "models")], tmp_path / "models.json")
+        catalog.close()
+        return [entry.id for entry in catalog.entries]
+
+    write_model_folder(tmp_path / "models" / "other")
+    write_model_folder(tmp_path / "elsewhere" / "third")
+    assert ids(None) == ["model", "other"]
+    assert ids("other") == ["other", "model"]
+    assert ids(str(tmp_path / "elsewhere" / "third")) == ["third", "other", "model"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--memory", "0"], "number of GB above 0; it was '0'"),
+        (["--memory", "nan"], "number of GB above 0; it was 'nan'"),
         (["--host", "0.0.0.0"], "--auth user:password is required"),
         (["--host", "example.org"], "--auth user:password is required"),
         (["--auth", "ann"], "form user:password"),

@@ -208,7 +208,7 @@ def test_files_and_folders_stay_small():
 
 
 def test_top_level_is_as_agreed():
-    beside = {"outputs", "__pycache__", "node_modules", "build", "diffusion_studio.egg-info"}  # left by use
+    beside = {"models", "outputs", "__pycache__", "node_modules", "build", "diffusion_studio.egg-info"}  # left by use
     assert {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} - beside == TOP_LEVEL
 
 

@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 from studio.engine.engine import Engine
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.library.store import Library
-from studio.models.cache import ModelCache
-from studio.models.families.studio import load_backend, read_capabilities
-from studio.models.loader import reserve_torch_threads
+from studio.models.catalog import Catalog
+from studio.models.families.loading import open_models
+from studio.models.resolver import ModelResolver
 
 EXAMPLES = (
     TextToImage("a red apple", style="glossy", background="blue", seed=2),
@@ -37,16 +37,8 @@ def paint_examples(model: Path, out: Path) -> None:
     """Paint all examples with a model folder into the folder `out`. Raises RuntimeError if a job fails."""
     with tempfile.TemporaryDirectory() as folder:
         library = Library(Path(folder))
-
-        capabilities = read_capabilities(model)
-        models = ModelCache(
-            capabilities.model_id,
-            lambda _: load_backend(model),
-            size=lambda _: 0,
-            budget=lambda: 0,
-            claim_thread=reserve_torch_threads,
-        )
-        engine = Engine(models, library.journal, resolve=capabilities.resolve).start()
+        catalog = Catalog(model)
+        engine = Engine(open_models(catalog), library.journal, resolve=ModelResolver(catalog).resolve).start()
         try:
             for number, request in enumerate(EXAMPLES, 1):
                 _paint(engine, request, out / f"{number}.png")
@@ -54,6 +46,7 @@ def paint_examples(model: Path, out: Path) -> None:
             _paint_super_resolution_example(engine, out / SuperResolve.task)
         finally:
             engine.shutdown()
+            catalog.close()
             library.close()
 
 

@@ -38,7 +38,10 @@ class RequestTimes:
         return total / count * resolved.rows if count else None
 
     def expected(self, resolved: ResolvedRequest) -> float | None:
-        """Return the seconds of a request from the most similar ones, else from all; None if nothing was measured."""
+        """Return the seconds of a request from the most similar ones; None if nothing was measured.
+
+        Without measurements of its task those of the model's other tasks count.
+        """
         by_octave = self._seconds.get((resolved.model_id, resolved.request.task))
         if by_octave:
             octave = _octave(resolved)
@@ -47,7 +50,12 @@ class RequestTimes:
                 if abs(other - octave) < abs(nearest - octave):
                     nearest = other
             return by_octave[nearest] * resolved.rows
-        known = [per_row for times in self._seconds.values() for per_row in times.values()]
+        known = [
+            per_row
+            for (model_id, _), times in self._seconds.items()
+            for per_row in times.values()
+            if model_id == resolved.model_id
+        ]
         return sum(known) / len(known) * resolved.rows if known else None
 
 
@@ -88,11 +96,11 @@ class QueueEstimates:
                 needs[active] = active.seconds / share * (1 - share)
             else:
                 needs[active] = self._times.expected(active.job.resolved)
-        known = [seconds for seconds in needs.values() if seconds is not None]
-        if not known:
+        if all(seconds is None for seconds in needs.values()):
             return {}
-        mean = sum(known) / len(known)
-        seconds_left = {active: mean if seconds is None else seconds for active, seconds in needs.items()}
+        seconds_left: dict[ActiveJob, float] = {}
+        for active, seconds in needs.items():
+            seconds_left[active] = active.job.resolved.seconds if seconds is None else seconds
         running_seconds = [seconds_left[active] for active in running]
         done_in: dict[str, float] = {}
         for active in running:
