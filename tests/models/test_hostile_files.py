@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from studio.models.catalog import Catalog
-from studio.models.catalog.scan import ModelEntry
+from studio.models.catalog.scan import find_models, read_entry
 from tests.models import tiny
 
 MODEL = Path(__file__).resolve().parents[2] / "assets" / "model"
@@ -31,22 +31,23 @@ class Pickle:
         return os.mkdir, (str(self.folder),)
 
 
-def only_entry(folder: Path) -> ModelEntry:
-    """Scan a models folder with one model, and hold the scan to its limit of memory."""
+def problems_of_only_model(folder: Path) -> tuple[str, ...]:
+    """Read the one model in a folder, and hold that to its limit of memory."""
     tracemalloc.start()
     try:
-        catalog = Catalog(MODEL, [folder])
+        [path] = find_models([folder])
+        entry = read_entry(path)
         megabytes = tracemalloc.get_traced_memory()[1] / 1e6
     finally:
         tracemalloc.stop()
     assert megabytes < MAX_MEGABYTES
-    _, entry = catalog.entries
-    return entry
+    return (*entry.problems, *entry.identity.problems)
 
 
-def assert_refused(entry: ModelEntry, says: str) -> None:
-    assert any(says in problem for problem in entry.problems), entry.problems
-    for problem in entry.problems:
+def assert_refused(folder: Path, says: str) -> None:
+    problems = problems_of_only_model(folder)
+    assert any(says in problem for problem in problems), problems
+    for problem in problems:
         assert problem.endswith(".") and problem.isprintable() and len(problem) < 400
 
 
@@ -112,7 +113,7 @@ SAFETENSORS: dict[str, tuple[bytes, str]] = {
 def test_broken_safetensors_are_refused(tmp_path, name):
     content, says = SAFETENSORS[name]
     (tmp_path / "bad.safetensors").write_bytes(content)
-    assert_refused(only_entry(tmp_path), says)
+    assert_refused(tmp_path, says)
 
 
 def test_a_pickle_is_never_opened(tmp_path):
@@ -120,15 +121,15 @@ def test_a_pickle_is_never_opened(tmp_path):
     models = tmp_path / "models"
     models.mkdir()
     (models / "one.ckpt").write_bytes(pickle.dumps(Pickle(mark)))
-    assert_refused(only_entry(models), "is a pickle, which can run code")
+    assert_refused(models, "is a pickle, which can run code")
     (models / "one.ckpt").rename(models / "one.safetensors")
-    assert_refused(only_entry(models), "is cut short or is not safetensors")
+    assert_refused(models, "is cut short or is not safetensors")
     assert not mark.exists()
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.safetensors")
-    assert_refused(only_entry(tmp_path), "is a pipe or a device, not a file")
+    assert_refused(tmp_path, "is a pipe or a device, not a file")
 
 
 def edit(path: Path, **entries: object) -> None:
@@ -209,7 +210,7 @@ def test_broken_folders_are_refused(tmp_path, name):
     harm, says = FOLDERS[name]
     shutil.copytree(tiny.folder("sd15"), tmp_path / "models" / "sd")
     harm(tmp_path / "models" / "sd")
-    assert_refused(only_entry(tmp_path / "models"), says)
+    assert_refused(tmp_path / "models", says)
 
 
 def test_names_that_are_no_text_are_written_out(tmp_path):
