@@ -20,7 +20,8 @@ from torch import Tensor
 from studio.diffusion.composition import parse_layout
 from studio.diffusion.conditioning import CONDITION_CHANNELS, Task
 from studio.diffusion.tiling import TileBlender, tile_corners
-from studio.diffusion.unet import StudioUNet, TransformerBlock, attention_weights
+from studio.diffusion.unet import StudioUNet
+from studio.diffusion.unet_blocks import TransformerBlock, attention_weights
 from studio.lab.trace_protocol import Stage, Step
 
 

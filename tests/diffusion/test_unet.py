@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from studio.diffusion.unet import StudioUNet, attention_weights, sinusoid
+from studio.diffusion.unet import StudioUNet, sinusoid
+from studio.diffusion.unet_blocks import attention_weights
 
 
 @pytest.fixture

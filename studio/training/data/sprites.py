@@ -44,7 +44,7 @@ TENSORS = ("rgba", "concept", "style", "held_out")
 class Sprites:
     """RGBA pictures of concepts in styles; sprite i shows `concepts[concept[i]]` in `STYLES[style[i]]`."""
 
-    rgba: torch.Tensor  # (N, 4, SPRITE_SIZE, SPRITE_SIZE) uint8, premultiplied by alpha
+    rgba: torch.Tensor  # (N, 4, S, S) uint8, premultiplied by alpha; S is SPRITE_SIZE unless rendered otherwise
     concept: torch.Tensor  # (N,) index into `concepts`
     style: torch.Tensor  # (N,) index into STYLES
     held_out: torch.Tensor  # (N,) bool: not for training
@@ -118,31 +118,31 @@ def find_synonyms(packages: Path, names: Sequence[str]) -> tuple[tuple[str, ...]
     return tuple(tuple(tag for tag in tags[name] if tag in usable) for name in names)
 
 
-def icon_svg(icon_set: dict, name: str) -> str:
-    """Return one icon as an SVG document. An alias gives its parent's drawing."""
+def icon_svg(icon_set: dict, name: str, size: int = SPRITE_SIZE) -> str:
+    """Return one icon as an SVG document of `size` px. An alias gives its parent's drawing."""
     icon = icon_set["icons"].get(name) or icon_set["icons"][icon_set["aliases"][name]["parent"]]
     width = icon.get("width", icon_set.get("width", 16))
     height = icon.get("height", icon_set.get("height", 16))
     left, top = icon.get("left", 0), icon.get("top", 0)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{left} {top} {width} {height}" width="{SPRITE_SIZE}" height="{SPRITE_SIZE}">{icon["body"]}</svg>'
+        f'viewBox="{left} {top} {width} {height}" width="{size}" height="{size}">{icon["body"]}</svg>'
     )
 
 
-def render_svg(svg: str) -> torch.Tensor:
-    """Return (4, SPRITE_SIZE, SPRITE_SIZE) uint8, premultiplied: resizing straight alpha would leave white fringes."""
+def render_svg(svg: str, size: int = SPRITE_SIZE) -> torch.Tensor:
+    """Return (4, size, size) uint8, premultiplied: resizing straight alpha would leave white fringes."""
     import resvg_py
     from PIL import Image
 
-    png = resvg_py.svg_to_bytes(svg_string=svg, width=SPRITE_SIZE, height=SPRITE_SIZE)
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size)
     rgba = np.array(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), dtype=np.float32)
     rgba[..., :3] *= rgba[..., 3:] / 255
     return torch.from_numpy(rgba.round().astype(np.uint8)).permute(2, 0, 1)
 
 
-def render_sprites(packages: Path, names: Sequence[str] | None = None) -> Sprites:
-    """Render the named concepts in every style; by default all that the four packages share.
+def render_sprites(packages: Path, names: Sequence[str] | None = None, size: int = SPRITE_SIZE) -> Sprites:
+    """Render the named concepts in every style at `size` px; by default all that the four packages share.
 
     Raises:
         ValueError: naming the concepts that a package lacks.
@@ -157,7 +157,7 @@ def render_sprites(packages: Path, names: Sequence[str] | None = None) -> Sprite
     for style_index, (style, package) in enumerate(PACKAGES.items()):
         icon_set = json.loads((icons / package / "icons.json").read_text())
         for concept_index, name in enumerate(names):
-            rgba.append(render_svg(icon_svg(icon_set, name)))
+            rgba.append(render_svg(icon_svg(icon_set, name, size), size))
             concept_indices.append(concept_index)
             style_indices.append(style_index)
             held_out.append(is_held_out(concepts[concept_index], style))
@@ -183,8 +183,9 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, required=True, help="the node_modules folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for sprites.safetensors")
     parser.add_argument("--concepts", type=Path, help="file with a list of icon names; default: all common ones")
+    parser.add_argument("--size", type=int, default=SPRITE_SIZE, help="px; the upscaler is trained on 256")
     args = parser.parse_args()
-    sprites = render_sprites(args.packages, read_concept_list(args.concepts) if args.concepts else None)
+    sprites = render_sprites(args.packages, read_concept_list(args.concepts) if args.concepts else None, args.size)
     sprites.save(args.out)
     print(f"{len(sprites)} sprites of {len(sprites.concepts)} concepts, {int(sprites.held_out.sum())} held out")
 
