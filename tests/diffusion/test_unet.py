@@ -113,3 +113,67 @@ def test_a_size_that_does_not_fit_is_refused(pipe, inputs):
         pipe.unet(**inputs | {"sample": torch.randn(3, 10, 30, 30)})
     with pytest.raises(ValueError, match="10 channels"):
         pipe.unet(**inputs | {"sample": torch.randn(3, 3, 32, 32)})
+
+
+# ---- an upscaler: without text, without normalization, from the low-resolution picture alone ----
+
+UPSCALER = {"block_out_channels": (16,), "layers_per_block": (1,), "attention_levels": (False,), "mid_layers": 1}
+UPSCALER |= {"cross_attention_dim": 0, "time_embedding_dim": 16, "normalize": False, "low_res_only": True}
+
+
+@pytest.fixture
+def upscaler():
+    torch.manual_seed(2)
+    unet = StudioUNet(**UPSCALER)
+    for parameter in unet.parameters():  # what begins at zero would hide what passes through it
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return unet
+
+
+@torch.no_grad()
+def test_an_upscaler_reads_the_low_resolution_picture_and_its_noise_level_alone(upscaler, inputs):
+    before = upscaler(inputs["sample"], 999.0, None, low_res_noise_level=inputs["low_res_noise_level"]).sample
+    changed = inputs["sample"].clone()
+    changed[:, :7] += 1
+    other_text = inputs["encoder_hidden_states"]
+    after = upscaler(changed, 999.0, other_text, low_res_noise_level=inputs["low_res_noise_level"]).sample
+    torch.testing.assert_close(after, before)
+    for channel in (7, 8, 9):
+        changed = inputs["sample"].clone()
+        changed[:, channel] += 1
+        assert (upscaler(changed, 999.0, None).sample - before).abs().max() > 1e-3
+    assert (upscaler(inputs["sample"], 999.0, None).sample - before)[2].abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_a_row_of_an_upscalers_batch_equals_the_row_alone(upscaler, inputs):
+    levels = inputs["low_res_noise_level"]
+    together = upscaler(inputs["sample"], 999.0, None, low_res_noise_level=levels).sample
+    for row in range(3):
+        part = slice(row, row + 1)
+        alone = upscaler(inputs["sample"][part], 999.0, None, low_res_noise_level=levels[part]).sample
+        torch.testing.assert_close(alone[0], together[row], atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_new_upscaler_predicts_the_enlarged_picture_as_a_velocity(inputs):
+    prediction = StudioUNet(**UPSCALER)(inputs["sample"], 999.0, None).sample
+    torch.testing.assert_close(prediction, -inputs["sample"][:, 7:])
+
+
+def test_every_parameter_of_an_upscaler_gets_a_gradient(upscaler, inputs):
+    upscaler(inputs["sample"], 999.0, None, task_ids=torch.tensor([0, 1, 2])).sample.square().mean().backward()
+    assert [name for name, p in upscaler.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_an_upscaler_has_neither_text_nor_normalization(upscaler):
+    names = {type(module).__name__ for module in upscaler.modules()}
+    assert not names & {"GroupNorm", "LayerNorm", "TransformerBlock"} and upscaler.text_pool is None
+
+
+def test_text_is_needed_where_it_is_read(pipe, inputs):
+    with pytest.raises(ValueError, match="encoder_hidden_states is missing"):
+        pipe.unet(**inputs | {"encoder_hidden_states": None})
+    with pytest.raises(ValueError, match="cross_attention_dim is 0"):
+        StudioUNet(cross_attention_dim=0)
