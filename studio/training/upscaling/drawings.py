@@ -73,7 +73,7 @@ def draw_ellipse(pen: ImageDraw.ImageDraw, size: int, scale: int, rng: random.Ra
 
 def draw_rectangle(pen: ImageDraw.ImageDraw, size: int, scale: int, rng: random.Random) -> None:
     radius = rng.choice((0, 1)) * rng.uniform(0, size / 4) * scale
-    pen.rounded_rectangle(_box(size, scale, rng), radius, **_look(scale, rng))
+    pen.rounded_rectangle(_box(size, scale, rng), radius, **_look(scale, rng))  # pyright: ignore[reportArgumentType]
 
 
 def draw_polygon(pen: ImageDraw.ImageDraw, size: int, scale: int, rng: random.Random) -> None:

@@ -56,7 +56,7 @@ def upscale(unet: StudioUNet, small: torch.Tensor, noise_level: torch.Tensor) ->
     """Return x0 (B, 3, 2 h, 2 w) for small pictures (B, 3, h, w) in [-1, 1] with noise of these levels (B,)."""
     count, _, height, width = small.shape
     enlarged = enlarge(small, (FACTOR * height, FACTOR * width))
-    others = enlarged.new_zeros(count, 3 + CONDITION_CHANNELS - 3, *enlarged.shape[2:])
+    others = enlarged.new_zeros(count, CONDITION_CHANNELS, *enlarged.shape[2:])  # x_t, and what it does not read
     task = torch.full((count,), int(Task.SUPER_RESOLUTION), device=small.device)
     sample = torch.cat([others, enlarged], 1)
     return -unet(sample, LAST_TIME, None, None, task, noise_level).sample  # at the last time v = -x0
@@ -95,12 +95,13 @@ class UpscalerTrainer:
         else:
             self.unet = StudioUNet(**network)
             self.unet.save_config(self.folder / "unet")
-        convert_conv2d_weight_memory_format(self.unet.to(self.device), torch.channels_last)
+        torch.nn.Module.to(self.unet, self.device)
+        convert_conv2d_weight_memory_format(self.unet, torch.channels_last)
         self.average = EMAModel(self.unet.parameters(), decay=EMA_DECAY, update_after_step=-1, foreach=True)
         if state:
             self.average.shadow_params = [value.to(self.device) for value in state["average"].values()]
             self.average.optimization_step = self.updates
-        self.optimizer = make_optimizer(_Holder(self.unet), options.learning_rate, options.optimizer)
+        self.optimizer = make_optimizer(self.unet, options.learning_rate, "adamw")
         if state:
             self.optimizer.load_state_dict(state["optimizer"])
         sprites = Sprites.load(options.sprites)
@@ -194,14 +195,6 @@ class UpscalerTrainer:
         self.terminated = True
 
 
-class _Holder(torch.nn.Module):
-    """The network under the name by which `make_optimizer` looks for its first and last layers."""
-
-    def __init__(self, unet: StudioUNet) -> None:
-        super().__init__()
-        self.unet = unet
-
-
 def load_averaged(run: Path) -> StudioUNet:
     """Return the upscaler with the averaged weights of a run's last checkpoint."""
     unet = new_unet(run)
@@ -223,7 +216,6 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--size", type=int, default=48, help="side of the pictures in px, a multiple of 8")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="the highest")
-    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=float, default=3, help="minutes between two checkpoints")
     parser.add_argument("--export", help="component folder to write at the end, such as assets/model/upscaler")

@@ -38,9 +38,8 @@ def same_weights(a: StudioUNet, b: StudioUNet) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_it_learns_to_reproduce_pictures(sprites_folder, tmp_path, optimizer):
-    trainer = make_trainer(sprites_folder, tmp_path, "--updates=40", f"--optimizer={optimizer}", "--learning-rate=0.01")
+def test_it_learns_to_reproduce_pictures(sprites_folder, tmp_path):
+    trainer = make_trainer(sprites_folder, tmp_path, "--updates=40", "--learning-rate=0.01")
     pairs = trainer.pairs.make(4, 16)
 
     @torch.no_grad()
