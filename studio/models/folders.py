@@ -105,7 +105,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
     except FileNotFoundError:
         problems.append(f"The model {folder.name} has no model_index.json, so it is not a diffusers model.")
     except (OSError, FileDefect) as problem:
-        problems.append(f"The model_index.json of {folder.name} {describe_defect(problem)}.")
+        problems.append(f"The file model_index.json of the model {folder.name} {describe_defect(problem)}.")
     except ModelError as problem:
         problems.append(str(problem))
     components = [name for name, entry in index.items() if is_component(name, entry)]
@@ -165,7 +165,8 @@ def check_model_folder(folder: str | Path) -> list[str]:
                 "only safetensors are read."
             )
     files = read_model_folder(folder)
-    if files.index and files.index.get("unet") != STUDIO_UNET:
+    is_index_read = bool(files.index) or not files.problems
+    if is_index_read and files.index.get("unet") != STUDIO_UNET:
         class_name = str(files.index.get("_class_name") or "")[:60]
         kind = f"a {class_name}" if class_name else "an unnamed model"
         problems.append(f"The model {folder.name} is {kind}; only models of this studio's own kind, StudioUNet, run.")

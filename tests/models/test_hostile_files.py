@@ -157,7 +157,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a long index": (lambda f: (f / "model_index.json").write_text(" " * 9_000_000), "holds more than 8 MB of JSON"),
     "an index that is a folder": (
         lambda f: ((f / "model_index.json").unlink(), (f / "model_index.json").mkdir()),
-        "The model_index.json of sd",
+        "The file model_index.json of the model sd",
     ),
     "a component outside": (
         lambda f: edit(f / "model_index.json", **{"../../unet": ["diffusers", "UNet2DConditionModel"]}),

@@ -19,7 +19,7 @@ from studio.engine.trace import TraceModel
 from studio.imaging.areas import MAX_ASPECT
 from studio.imaging.tiles import count_tiles
 from studio.models.capabilities import Capabilities, NoiseLevel, count_calls
-from studio.models.folders import read_model_info
+from studio.models.folders import read_title
 from studio.models.formats import read_json
 from studio.models.loader import load_pipeline
 from studio.models.samplers import STUDIO_SAMPLERS, sampler_labels
@@ -136,7 +136,7 @@ def read_capabilities(folder: str | Path) -> StudioCapabilities:
     backgrounds = (vocabulary.backgrounds if vocabulary else ()) or BACKGROUNDS
     return StudioCapabilities(
         model_id=folder.resolve().name,
-        name=read_model_info(folder).name,
+        name=read_title(Path(folder)),
         family="studio",
         tasks=(TextToImage.task, Inpaint.task, SuperResolve.task, Denoise.task),
         samplers=sampler_labels(STUDIO_SAMPLERS),
