@@ -49,6 +49,7 @@ class ModelCache:
         self._load, self._size, self._budget, self._version = load, size, budget, version
         self._lock = threading.RLock()
         self._models: dict[str, _Loaded] = {}  # the least recently used first
+        self._has_evicted = False  # since memory was freed the last time
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -90,7 +91,7 @@ class ModelCache:
         with self._lock:
             for model_id in list(self._models):
                 if self._is_outdated(model_id) and model_id not in in_use:
-                    del self._models[model_id]
+                    self._evict(model_id)
             needed = self._needed(model_ids)
             if needed is None:
                 return
@@ -99,11 +100,13 @@ class ModelCache:
                 if needed + others <= self._budget():
                     return
                 if model_id not in model_ids and model_id not in in_use:
-                    del self._models[model_id]
+                    self._evict(model_id)
 
     def load(self, model_id: str) -> None:
         """Load a model. Raises ModelError if it does not fit beside the loaded ones, or is not a model that runs."""
-        _free_memory()
+        if self._has_evicted:  # not always: it stops all threads for a moment
+            self._has_evicted = False
+            _free_memory()
         size, version, loaded = self._size(model_id), self._version(model_id), self.bytes
         if loaded + size > self._budget():
             others = f", of which others take {_gb(loaded)}" if loaded else ""
@@ -118,6 +121,10 @@ class ModelCache:
             raise
         with self._lock:
             self._models[model_id] = _Loaded(backend=backend, bytes=size, version=version)
+
+    def _evict(self, model_id: str) -> None:
+        del self._models[model_id]
+        self._has_evicted = True
 
     def _needed(self, model_ids: Collection[str]) -> int | None:
         """Return the bytes of these models together; None if `load` refuses one, so that nothing need be evicted."""
@@ -136,11 +143,9 @@ class ModelCache:
 
 def _free_memory() -> None:
     """Free what evicted models have left: cycles of objects, and the blocks that CUDA keeps."""
-    torch: Any = sys.modules.get("torch")
-    if torch is None:  # then no model was loaded
-        return
     gc.collect()
-    if torch.cuda.is_available():
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 

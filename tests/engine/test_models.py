@@ -14,6 +14,7 @@ from studio.engine.requests import Request, TextToImage
 from studio.engine.resolved import ResolvedRequest
 from studio.engine.runner import TOO_LARGE
 from studio.engine.trace import TraceModel
+from studio.models import cache
 from studio.models.cache import ModelCache
 from studio.models.formats import ModelError
 from tests.engine.conftest import done, eventually, saved_pixels, states
@@ -55,6 +56,12 @@ class Models(ModelCache):
         self.history.append(model_id)
         self.most = max(self.most, self.bytes + self.sizes[model_id])
         return FakeBackend(sample_size=SIDES[model_id], gate=self.calls, trace_model=TraceModel(id=model_id))
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_free(monkeypatch) -> None:
+    """Fake models leave no memory; looking for it takes long where torch is imported."""
+    monkeypatch.setattr(cache, "_free_memory", lambda: None)
 
 
 @pytest.fixture

@@ -61,19 +61,19 @@ def test_jobs_of_several_models_give_the_same_pictures_together_and_alone(catalo
     engine = Engine(models, journal, resolve=ModelResolver(catalog).resolve, patience=0.01).start()
     try:
         alone = [run(engine, journal, [request])[0] for request in REQUESTS]
-        together = run(engine, journal, [*REQUESTS, *reversed(REQUESTS)])
+        together = run(engine, journal, REQUESTS[::-1])
         assert models.bytes <= budget
     finally:
         assert engine.shutdown(60)
-    for number, pictures in enumerate(together):
-        assert difference(pictures, [*alone, *reversed(alone)][number]) <= 1, (REQUESTS * 2)[number]
+    for request, pictures, others in zip(REQUESTS, alone, together[::-1], strict=True):
+        assert difference(pictures, others) <= 1, request
 
 
 def test_a_model_whose_kind_was_set_otherwise_is_loaded_again(catalog):
     models = open_models(catalog, device="cpu")
     models.load("sd15")
     backend = models.get("sd15")
-    assert models.loaded == ("sd15",)
+    assert models.loaded == ("sd15",) and models.bytes == pytest.approx(backend.loaded.bytes, rel=0.01)
     catalog.override("sd15", prediction_type="v_prediction")
     assert models.loaded == () and models.get("sd15") is None and not models.fits(["sd15"], ["sd15"])
     models.make_room(["sd15"], [])
@@ -106,11 +106,3 @@ def test_the_memory_of_a_cpu_is_limited_by_its_container(monkeypatch, tmp_path):
     assert device_memory("cpu") >= whole
     (tmp_path / "memory.max").write_text("1000000\n")
     assert device_memory("cpu") == 1_000_000
-
-
-def test_sizes_are_those_of_the_loaded_weights(catalog):
-    models = open_models(catalog, device="cpu")
-    for model_id in ("sd15", "sdxl"):
-        models.load(model_id)
-    in_memory = sum(models.get(model_id).loaded.bytes for model_id in ("sd15", "sdxl"))
-    assert models.bytes == pytest.approx(in_memory, rel=0.01)
