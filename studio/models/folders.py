@@ -16,6 +16,7 @@ from studio.models.formats import (
     Header,
     ModelError,
     describe_defect,
+    format_count,
     quote_name,
     read_header,
     read_json,
@@ -186,16 +187,6 @@ class ModelInfo:
     def size(self) -> str:
         """The number of parameters for people: "11.5 M"."""
         return format_count(self.parameters)
-
-
-def format_count(number: int) -> str:
-    """Return a number for people: "11.5 M"."""
-    count = float(number)
-    for unit in ("", " k", " M"):
-        if count < 1000:
-            return f"{count:.3g}{unit}"
-        count /= 1000
-    return f"{count:.3g} G"
 
 
 def read_model_info(folder: str | Path) -> ModelInfo:

@@ -184,3 +184,13 @@ def quote_name(name: str) -> str:
     """Return a name from a file as it stands in a sentence."""
     text = name if name.isprintable() else ascii(name)[1:-1]
     return text if len(text) <= 100 else text[:99] + "…"
+
+
+def format_count(number: int) -> str:
+    """Return a number for people: "11.5 M"."""
+    count = float(number)
+    for unit in ("", " k", " M"):
+        if count < 1000:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g} G"

@@ -8,15 +8,20 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
+from studio.models.catalog import Catalog
+from studio.models.catalog.scan import read_entry
 from studio.models.download import Download, look_up
 from studio.models.formats import ModelError
+from tests.models import tiny
 from tests.models.hub import serve_hub
 
 MODEL = "someone/small-model"
+MODEL_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "model"
 WEIGHTS = os.urandom(3_000_000)
 
 
@@ -98,6 +103,17 @@ def test_only_what_a_model_needs_is_fetched(hub, tmp_path):
     assert again.state == "failed" and again.error == (
         "The models folder already has someone--small-model; delete it to fetch it again."
     )
+
+
+def test_a_fetched_model_is_in_the_catalog(hub, tmp_path):
+    folder = tiny.folder("sd15")
+    hub.repositories["someone/sd15"] = fetched(folder)
+    catalog = Catalog(MODEL_FOLDER, [tmp_path])
+    download = finish(Download(look_up("someone/sd15"), tmp_path))
+    catalog.rescan()
+    entry = catalog.get("someone--sd15")
+    assert (entry.path, entry.problems, entry.identity.family) == (download.path, (), "stable-diffusion")
+    assert entry.bytes == read_entry(folder).bytes
 
 
 def test_a_single_file_is_fetched_by_its_name(hub, tmp_path):
