@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         models, resolver = open_models(catalog, device=options.device, memory=options.memory), ModelResolver(catalog)
         engine = Engine(models, library.journal, resolve=resolver.resolve)
-        studio = AppContext.open(catalog.get().path, engine, library, resolver.capabilities_of())
+        studio = AppContext(engine, library, resolver)
         serve(studio, host=options.host, port=options.port, auth=options.auth)
     except OSError as problem:
         sys.exit(f"The page could not be opened on {options.host}:{options.port}: {problem}")

@@ -12,7 +12,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from studio.engine.engine import Engine
 from studio.library.store import Library
+from studio.models.catalog import Catalog
 from studio.models.families.studio import read_capabilities
+from studio.models.resolver import ModelResolver
 from studio.server import serve
 from studio.services.context import AppContext
 from tests.fakes import FakeBackend, single_model, write_model_folder
@@ -44,7 +46,7 @@ def main() -> None:
         resolve=capabilities.resolve,
         max_active=options.active,
     )
-    serve(AppContext.open(model, engine, library, capabilities), host="127.0.0.1", port=options.port, auth=auth)
+    serve(AppContext(engine, library, ModelResolver(Catalog(model))), host="127.0.0.1", port=options.port, auth=auth)
     library.close()
 
 

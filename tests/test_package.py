@@ -85,15 +85,16 @@ from studio.engine.engine import Engine
 from studio.engine.requests import TextToImage
 from studio.library.store import Library
 from studio.models.cache import ModelCache
-from studio.models.families.studio import read_capabilities
+from studio.models.catalog import Catalog
+from studio.models.resolver import ModelResolver
 from studio.server import build_app
 from studio.services.context import AppContext
 with tempfile.TemporaryDirectory() as folder:
     library = Library(pathlib.Path(folder))
-    capabilities = read_capabilities(pathlib.Path("assets/model"))
-    models = ModelCache(capabilities.model_id, None, size=None, budget=None)
-    engine = Engine(models, library.journal, resolve=capabilities.resolve)
-    build_app(AppContext.open(pathlib.Path("assets/model"), engine, library, capabilities))
+    resolver = ModelResolver(Catalog(pathlib.Path("assets/model")))
+    models = ModelCache(resolver.catalog.get().id, None, size=None, budget=None)
+    engine = Engine(models, library.journal, resolve=resolver.resolve)
+    build_app(AppContext(engine, library, resolver))
     engine.resolve(TextToImage("a red apple", count=4))
     library.close()
 stages.append([name for name in loaded() if name not in ("gradio", "numpy")])

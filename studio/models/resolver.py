@@ -44,7 +44,6 @@ class ModelResolver:
                 else:
                     capabilities = stable_diffusion.read_capabilities(entry, refiners=refiners)
                 known = self._known[entry.id] = (entry, refiners, capabilities)
-                self.catalog.sha256(entry)  # computed in the background, and known when pictures are saved
             return known[2]
 
     def resolve(self, request: Request) -> ResolvedRequest:

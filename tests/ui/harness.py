@@ -32,7 +32,9 @@ from studio.engine.backend import Backend
 from studio.engine.engine import Engine
 from studio.engine.job import Picture
 from studio.library.store import Library
+from studio.models.catalog import Catalog
 from studio.models.families.studio import read_capabilities
+from studio.models.resolver import ModelResolver
 from studio.server import build_app
 from studio.services.context import AppContext
 from studio.services.owners import Owners
@@ -61,7 +63,7 @@ def fake_context(
         single_model(load, capabilities.model_id), library.journal, resolve=capabilities.resolve, max_active=max_active
     )
     try:
-        context = AppContext.open(model, engine.start(), library, capabilities)
+        context = AppContext(engine.start(), library, ModelResolver(Catalog(model)))
         yield replace(context, owners=ObservedOwners())
     finally:
         engine.shutdown(8.0)
