@@ -56,7 +56,7 @@ def backend(pipeline: Any, model_id: str = "tiny", *, dtype: str = "float32", **
         tokenizers=tuple(pair[1] for pair in pairs),
         scheduler_class=type(pipeline.scheduler),
         scheduler_config={name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")},
-        extra={"pipeline": {name: value for name, value in pipeline.config.items() if isinstance(value, bool)}},
+        extra={name: value for name, value in pipeline.config.items() if isinstance(value, bool)},
         placement=Placement(device="cpu", dtype=dtype),
         bytes=0,
     )
