@@ -67,18 +67,19 @@ def resolve(request: TextToImage, width: int = SIDE, height: int = SIDE) -> Reso
     """Resolve a request as the catalog's resolver does, for a picture of any size."""
     return ResolvedRequest(
         request=request,
-        model_id="tiny",
-        model_ids=("tiny",),
-        settings={},
+        model_id=request.model_id or "tiny",
+        model_ids=tuple(model_id for model_id in (request.model_id or "tiny", request.refiner) if model_id),
+        model_name="Tiny",
+        settings=request.settings(),
         caption=request.prompt,
         captions=(request.prompt,) * request.count,
-        styles_and_backgrounds=(),
+        styles_and_backgrounds=(("any", "any"),) * request.count,
         seeds=tuple(request.seed + i for i in range(request.count)),
         width=width,
         height=height,
         pixels=0,
-        passes=0,
-        rows=0,
+        passes=1,
+        rows=request.steps,
         seconds=0.0,
     )
 
