@@ -26,7 +26,7 @@ class LoadedModel:
     text_encoders, tokenizers: one or two, in the order of the embeddings; the SDXL refiner has the second alone.
     scheduler_class, scheduler_config: the model's own scheduler, with the prediction type of its identity.
     extra: "low_res_scheduler": the scheduler that adds noise to the input of the x4 upscaler;
-        "pipeline": the other fields of model_index.json, such as force_zeros_for_empty_prompt.
+        also the other fields of model_index.json, such as force_zeros_for_empty_prompt.
     bytes: of the weights in memory.
     """
 
@@ -55,12 +55,10 @@ class LoadedModel:
         return milder.reasons[-1]
 
     def apply(self, placement: Placement) -> None:
-        """Switch on VAE tiling and offload as a placement says; neither is switched off again."""
-        from studio.models.offload import offload
-
-        if placement.vae_tiling:
-            self.vae.enable_tiling()
+        """Set the placement, with offload where it says so; offload is not switched off again."""
         if placement.offload:
+            from studio.models.offload import offload
+
             offload(self.modules, placement.device)
         self.placement = placement
 
@@ -103,7 +101,7 @@ def _load_latent(entry: ModelEntry, placement: Placement) -> LoadedModel:
     text_encoders = tuple(modules[name] for name in encoders)
     _check_fit(modules["unet"], modules["vae"], text_encoders, tokenizers)
     scheduler = make_scheduler("scheduler", _scheduler_config(entry, source.configs["scheduler"]))
-    extra: dict[str, Any] = {"pipeline": source.options}
+    extra: dict[str, Any] = dict(source.options)
     if "low_res_scheduler" in source.classes:
         extra["low_res_scheduler"] = make_scheduler("low_res_scheduler", source.configs["low_res_scheduler"])
     count = 0

@@ -39,10 +39,10 @@ class LatentBackend:
     def __init__(self, loaded: LoadedModel, find: Callable[[str], LatentBackend]) -> None:
         self.loaded, self._find = loaded, find
         self.networks = Networks(loaded)
-        config, extra = loaded.unet.config, loaded.extra
+        config, options = loaded.unet.config, loaded.extra
         self._is_xl = config.addition_embed_type == "text_time"
-        self._zeros_for_empty = self._is_xl and extra.get("force_zeros_for_empty_prompt", True)
-        self._reads_aesthetics = bool(extra.get("requires_aesthetics_score", False))
+        self._zeros_for_empty = self._is_xl and options.get("force_zeros_for_empty_prompt", True)
+        self._reads_aesthetics = bool(options.get("requires_aesthetics_score", False))
         self._guidance_width: int | None = config.time_cond_proj_dim
         self.text = TextEncoders(
             loaded.text_encoders, loaded.tokenizers, device=self.networks.device, is_xl=self._is_xl

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from studio.engine.requests import TextToImage
+from studio.engine.requests import Request
 from studio.engine.resolved import ResolvedRequest
 from studio.models.catalog import ModelEntry
 from studio.models.identify import Identity
@@ -56,20 +56,24 @@ def backend(pipeline: Any, model_id: str = "tiny", *, dtype: str = "float32", **
         tokenizers=tuple(pair[1] for pair in pairs),
         scheduler_class=type(pipeline.scheduler),
         scheduler_config={name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")},
-        extra={name: value for name, value in pipeline.config.items() if isinstance(value, bool)},
+        extra={
+            **{name: value for name, value in pipeline.config.items() if isinstance(value, bool)},
+            "low_res_scheduler": getattr(pipeline, "low_res_scheduler", None),
+        },
         placement=Placement(device="cpu", dtype=dtype),
         bytes=0,
     )
     return LatentBackend(loaded, others.__getitem__)
 
 
-def resolve(request: TextToImage, width: int = SIDE, height: int = SIDE) -> ResolvedRequest:
+def resolve(request: Request, width: int = SIDE, height: int = SIDE) -> ResolvedRequest:
     """Resolve a request as the catalog's resolver does, for a picture of any size."""
+    refiners = [request.refiner] if getattr(request, "refiner", "") else []
     return ResolvedRequest(
         request=request,
         model_id=request.model_id or "tiny",
-        model_ids=tuple(model_id for model_id in (request.model_id or "tiny", request.refiner) if model_id),
-        model_name="Tiny",
+        model_ids=(request.model_id or "tiny", *refiners),
+        model_name="tiny",
         settings=request.settings(),
         caption=request.prompt,
         captions=(request.prompt,) * request.count,
@@ -92,12 +96,12 @@ def finish(model: LatentBackend, rows: Sequence[LatentRow]) -> np.ndarray:
     return arrays(rows)
 
 
-def run(model: LatentBackend, request: TextToImage, width: int = SIDE, height: int = SIDE) -> np.ndarray:
+def run(model: LatentBackend, request: Request, width: int = SIDE, height: int = SIDE) -> np.ndarray:
     """Return the pictures (N, H, W, 3) in [0, 1] of a request alone."""
     return finish(model, model.prepare(resolve(request, width, height)))
 
 
-def run_staggered(model: LatentBackend, requests: Sequence[TextToImage]) -> np.ndarray:
+def run_staggered(model: LatentBackend, requests: Sequence[Request]) -> np.ndarray:
     """Return the first picture of each request. A row joins after each call, and all rows of one key share calls."""
     rows = [model.prepare(resolve(request))[0] for request in requests]
     joined = 1
