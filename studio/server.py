@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from typing import Any
 
 import gradio as gr
 
+from studio.api.models import add_models_endpoint, models_route
 from studio.api.noise import add_noise_endpoints
 from studio.api.restoration import add_restoration_endpoints
 from studio.api.text_to_image import add_text_to_image_endpoint
@@ -24,8 +26,16 @@ def build_app(context: AppContext) -> gr.Blocks:
         add_text_to_image_endpoint(context)
         add_restoration_endpoints(context)
         add_noise_endpoints(context)
+        add_models_endpoint(context)
     app.queue(max_size=None, default_concurrency_limit=None)  # the engine has a queue of its own, with a limit
     return app
+
+
+def serve_options(context: AppContext) -> dict[str, Any]:
+    """Return how Gradio serves the page, with GET /models.json beside it."""
+    options = launch_options(context)
+    options["app_kwargs"]["routes"].append(models_route(context))
+    return options
 
 
 def serve(context: AppContext, *, host: str, port: int, auth: tuple[str, str] | None = None) -> None:
@@ -39,7 +49,7 @@ def serve(context: AppContext, *, host: str, port: int, auth: tuple[str, str] | 
     app = build_app(context)
     try:
         name = f"[{host}]" if ":" in host else host  # Gradio wants brackets around an IPv6 address
-        app.launch(server_name=name, server_port=port, auth=auth, prevent_thread_lock=True, **launch_options(context))
+        app.launch(server_name=name, server_port=port, auth=auth, prevent_thread_lock=True, **serve_options(context))
         print(f"Diffusion Studio is open at {app.local_url}", flush=True)
         context.engine.start()
         while not stop.wait(1.0):  # an endless wait would not let signals through on every platform

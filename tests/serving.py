@@ -59,10 +59,10 @@ def serving_fake(folder: Path, *options: str, port: int | None = None, end: sign
 
 @contextlib.contextmanager
 def launched(studio: Studio, auth: Sequence[tuple[str, str]] | None = None) -> Iterator[Served]:
-    """Serve a page from this process, as `studio.ui.page.serve` does; give its address."""
-    from studio.ui.page import launch_options
+    """Serve a page from this process, as `studio.server.serve` does; give its address."""
+    from studio.server import serve_options
 
-    options = launch_options(studio.context) | {"auth": auth}
+    options = serve_options(studio.context) | {"auth": auth}
     where = {"server_name": "127.0.0.1", "server_port": free_port()}
     studio.call(studio.page.launch, **where, prevent_thread_lock=True, **options)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -14,8 +14,14 @@ from studio.engine.job import JobRejected, JobView
 from studio.engine.requests import Request
 from studio.imaging.files import open_image
 from studio.imaging.modes import normalize_image
+from studio.services.build_request import RequestT, build_request
 from studio.services.context import AppContext
 from studio.services.naming import download_name
+
+# What a caller may leave out, so that the model chooses.
+OPTIONAL_FIELDS = (
+    "sampler", "spacing", "steps", "guidance", "clip_skip", "guidance_rescale", "scale", "noise_level",
+)  # fmt: skip
 
 
 @contextmanager
@@ -25,6 +31,21 @@ def errors_as_sentences() -> Iterator[None]:
         yield
     except (ValueError, JobRejected) as problem:  # InvalidRequest is a ValueError
         raise gr.Error(str(problem), print_exception=False) from problem
+
+
+def build_model_request(context: AppContext, kind: type[RequestT], model: str, values: Mapping[str, Any]) -> RequestT:
+    """Return a request for a model, with the model's own settings in place of those that the caller left out.
+
+    Raises InvalidRequest.
+    """
+    defaults = context.capabilities_of(model).defaults.get(kind.task, {})
+    given: dict[str, Any] = {"model_id": model}
+    for name, value in values.items():
+        if value is not None or name not in OPTIONAL_FIELDS:
+            given[name] = value
+        elif name in defaults:
+            given[name] = defaults[name]
+    return build_request(kind, given)
 
 
 def run_and_wait(context: AppContext, request: Request, caller: gr.Request | None) -> JobView:
@@ -55,6 +76,7 @@ def job_info(context: AppContext, job: JobView) -> dict[str, Any]:
     resolved = job.resolved
     assert resolved is not None  # only a job that is read from the disk has none
     return {
+        "model": resolved.model_id,
         "seed": resolved.request.seed,
         "seeds": list(resolved.seeds),
         "seconds": round(job.seconds, 3),

@@ -96,7 +96,14 @@ def test_the_readmes_calls_run_as_written(studio_url, monkeypatch):
 
 def test_nothing_else_is_public(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert list(endpoints) == ["/text_to_image", "/inpaint", "/super_resolution", "/forward_noise", "/reverse_trace"]
+    assert list(endpoints) == [
+        "/text_to_image",
+        "/inpaint",
+        "/super_resolution",
+        "/forward_noise",
+        "/reverse_trace",
+        "/models",
+    ]
 
 
 def test_other_files_are_not_served(studio_url):
