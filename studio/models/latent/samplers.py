@@ -138,8 +138,10 @@ def make_stepper(
         ValueError: the scheduler cannot take so many steps.
     """
     scheduler = make_scheduler(key, spacing, own)
-    if key == "lcm":
-        scheduler.set_timesteps(num_inference_steps, device="cpu", strength=strength)
+    if key == "lcm":  # its steps are some of those that it was trained for, within the strength
+        trained = scheduler.config.original_inference_steps
+        share = max(strength, 1.5 / trained)  # at least one of them
+        scheduler.set_timesteps(min(num_inference_steps, int(trained * share)), device="cpu", strength=share)
     else:
         scheduler.set_timesteps(num_inference_steps, device="cpu")
     times: list[float] = scheduler.timesteps.tolist()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, LCMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, LCMScheduler
 
 from studio.diffusion.noise_process import to_original_and_noise
 from studio.diffusion.sampling.steppers import StudioStepper
@@ -161,6 +161,21 @@ def test_lcm_spaces_its_steps_within_the_strength():
     scheduler = LCMScheduler.from_config(own().config)
     scheduler.set_timesteps(4, strength=0.5)
     assert stepper.times == scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.1, 1.0])
+def test_lcm_takes_no_more_steps_than_it_was_trained_for(strength):
+    assert len(make_stepper("lcm", "", own(), 60, strength=strength).times) == max(int(50 * strength), 1)
+
+
+def test_what_a_model_does_not_set_is_the_default_of_the_samplers_class():
+    """As in diffusers, where a saved config lacks a value; only "studio" takes the default of the model's scheduler."""
+    model = DDIMScheduler.from_config(tiny.BETAS)
+    for key in set(SAMPLERS) - {"studio"}:
+        expected = SAMPLERS[key].scheduler_class.from_config(model.config).config
+        assert make_scheduler(key, "", model).config.timestep_spacing == expected.timestep_spacing, key
+    assert make_scheduler("dpm++2m", "", model).config.timestep_spacing == "linspace"
+    assert make_scheduler("studio", "", model).config.timestep_spacing == "leading"
 
 
 def test_a_step_leaves_the_state_as_it_was():
