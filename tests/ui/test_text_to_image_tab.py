@@ -188,7 +188,7 @@ def test_a_bad_model_is_reported_and_the_page_stays(tmp_path, harm):
         assert re.search(r'<p class="problem" role="alert">[^<]*\.</p>', page["header"])
         assert harm in page.text("header")
         page.fire("generate")
-        assert 'role="alert"' in page["message"] and harm in page.text("message")
+        assert harm in page.text("stage") and 'data-kind="stopped"' in page["stage"]
 
 
 # ---- settings from files ----
