@@ -105,7 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         models, resolver = open_models(catalog, device=options.device, memory=options.memory), ModelResolver(catalog)
         engine = Engine(models, library.journal, resolve=resolver.resolve)
-        studio = AppContext(engine, library, resolver)
+        is_public = "SPACE_ID" in os.environ and options.auth is None
+        studio = AppContext(engine, library, resolver, manages_models=not is_public)
         serve(studio, host=options.host, port=options.port, auth=options.auth)
     except OSError as problem:
         sys.exit(f"The page could not be opened on {options.host}:{options.port}: {problem}")
