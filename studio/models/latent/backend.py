@@ -10,10 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from studio.diffusion.sampling.steppers import Stepper
-from studio.engine.requests import BaseRequest, TextToImage
+from studio.engine.requests import BaseRequest, Inpaint, Request, SuperResolve, TextToImage
 from studio.engine.resolved import ResolvedRequest
 from studio.engine.trace import TraceModel
 from studio.models.latent.calls import make_call
+from studio.models.latent.enlarging import plan_enlarging, plan_upscaling
+from studio.models.latent.inpainting import plan_inpainting
 from studio.models.latent.networks import Conditioning, Networks
 from studio.models.latent.pictures import fit_picture, to_picture, to_tensor
 from studio.models.latent.plan import DenoisingStage, Plan
@@ -23,6 +25,7 @@ from studio.models.latent.samplers import make_stepper
 from studio.models.latent.starts import FromNoise, FromPicture, Start
 from studio.models.latent.text import TextEncoders, embed_guidance
 from studio.models.latent.tiles import Tiles
+from studio.models.latent.work import Work
 from studio.models.loader import LoadedModel
 
 # Scores that the SDXL refiner is conditioned on, with the prompt and with the negative prompt, as in diffusers.
@@ -67,10 +70,13 @@ class LatentBackend:
 
     def prepare(self, resolved: ResolvedRequest) -> list[LatentRow]:
         """Return one row per picture, in the order of `resolved.seeds`."""
-        if not isinstance(resolved.request, TextToImage):
-            raise NotImplementedError(resolved.request.task)
+        request = resolved.request
+        if isinstance(request, TextToImage):
+            plans = self._plan_text_to_image(request, resolved)
+        else:
+            plans = self._plan_work(request, resolved, self._find_work(request))
         rows: list[LatentRow] = []
-        for plan, seed in zip(self._plan_text_to_image(resolved.request, resolved), resolved.seeds, strict=True):
+        for plan, seed in zip(plans, resolved.seeds, strict=True):
             rows.append(LatentRow.begin(plan, seed))
         return rows
 
@@ -117,6 +123,31 @@ class LatentBackend:
             plans.append(Plan(start=start, stages=stages))
         return plans
 
+    def _find_work(self, request: Request) -> Work:
+        """Return what a request other than text to image asks of the latents."""
+        side = min(self.loaded.entry.identity.sample_size)
+        tile_size = side // self.networks.vae_scale
+        if isinstance(request, Inpaint):
+            channels = self.loaded.unet.config.in_channels
+            return plan_inpainting(request, side, has_mask_channels=channels > self.networks.latent_channels)
+        if not isinstance(request, SuperResolve):
+            raise ValueError(f"latent models do not run {request.task} requests")
+        scheduler = self.loaded.extra.get("low_res_scheduler")
+        if scheduler is None:
+            return plan_enlarging(request, tile_size)
+        return plan_upscaling(request, tile_size, self.networks.latent_channels, scheduler)
+
+    def _plan_work(self, request: Request, resolved: ResolvedRequest, work: Work) -> list[Plan]:
+        """Return the plan of each picture."""
+        stepper = self.make_stepper(request, strength=work.strength)
+        plans: list[Plan] = []
+        for caption in resolved.captions:
+            stage = self.make_stage(
+                request, caption, stepper, work.size, tile_size=work.tile_size, class_label=work.class_label
+            )
+            plans.append(Plan(start=work.start, stages=(stage,), finish=work.finish))
+        return plans
+
     def latent_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return (h, w) of the latents of a picture of (width, height) px."""
         width, height = size
@@ -142,9 +173,14 @@ class LatentBackend:
     ) -> DenoisingStage:
         """Return what this model does to the latents of a picture of `size`, (width, height) in px.
 
+        SDXL is conditioned on the size of a tile, for a tile is what it sees.
+
         caption: the text that the model reads. stepper: of `make_stepper`.
         tile_size: side of the latents' tiles; None: one tile. class_label: see `UNetInput`.
         """
+        tiles = Tiles(*self.latent_size(size), tile_size)
+        height, width = (side * self.networks.vae_scale for side in tiles.shape)
+        size = (width, height)
         is_guided = request.guidance > 1 and self._guidance_width is None
         negative_prompt = None
         if is_guided:
@@ -159,7 +195,7 @@ class LatentBackend:
         return DenoisingStage(
             networks=self.networks,
             stepper=stepper,
-            tiles=Tiles(*self.latent_size(size), tile_size),
+            tiles=tiles,
             prompt=self._condition(caption, request.clip_skip, size, AESTHETIC_SCORE),
             negative_prompt=negative_prompt,
             guidance_scale=float(request.guidance) if is_guided else 1.0,
@@ -207,7 +243,7 @@ class LatentBackend:
     def decode_latents(self, latents: Tensor) -> Image.Image:
         """Return the picture of scaled latents (C, h, w)."""
         height, width = latents.shape[1:]
-        tiles = Tiles(height, width, self.networks.vae_tile_size)
+        tiles = Tiles(height, width, self.networks.vae_tile_size(height, width))
         decoded: list[Tensor] = []
         for corner in tiles.corners:
             decoded.append(self.networks.decode([tiles.cut(latents, corner)])[0][0])

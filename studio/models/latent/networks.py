@@ -11,6 +11,7 @@ from torch import Tensor
 from studio.models.latent.preview import to_rgb
 from studio.models.loader import LoadedModel
 
+MAX_VAE_PIXELS = 1280 * 1280  # of a picture that the VAE takes at once; 4 KB each in float32
 MAX_VAE_TILE = 64  # latent px, 512 px of Stable Diffusion
 
 
@@ -53,10 +54,9 @@ class Networks:
         if is_xl_or_x4 and config.force_upcast and self.vae.dtype == torch.float16:
             self.vae.float()
 
-    @property
-    def vae_tile_size(self) -> int | None:
-        """Side of the VAE's tiles in latent px; None: it takes a picture at once."""
-        if not self._loaded.placement.vae_tiling:
+    def vae_tile_size(self, height: int, width: int) -> int | None:
+        """Return the side of the VAE's tiles in latent px for latents (height, width); None: one tile covers all."""
+        if not self._loaded.placement.vae_tiling and height * width * self.vae_scale**2 <= MAX_VAE_PIXELS:
             return None
         return min(self.vae.config.sample_size // self.vae_scale, MAX_VAE_TILE)
 

@@ -52,7 +52,7 @@ class Encoding:
     def tiles(self) -> Tiles:
         """The tiles of each picture."""
         height, width = (side // self.networks.vae_scale for side in self.plan.start.pictures[0].shape[1:])
-        return Tiles(height, width, self.tile_size if self.done else self.networks.vae_tile_size)
+        return Tiles(height, width, self.tile_size if self.done else self.networks.vae_tile_size(height, width))
 
     @property
     def step(self) -> int:
@@ -217,7 +217,7 @@ class Decoding:
     @property
     def tiles(self) -> Tiles:
         height, width = self.latents.shape[1:]
-        return Tiles(height, width, self.tile_size if self.done else self.networks.vae_tile_size)
+        return Tiles(height, width, self.tile_size if self.done else self.networks.vae_tile_size(height, width))
 
     @property
     def step(self) -> int:
