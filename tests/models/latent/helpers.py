@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from studio.engine.requests import Request
 from studio.engine.resolved import ResolvedRequest
@@ -121,6 +122,11 @@ def arrays(rows: Sequence[LatentRow]) -> np.ndarray:
 def stock(pipeline: Any, seed: int, prompt: str = "a cat", **arguments: Any) -> np.ndarray:
     """Return the picture (1, H, W, 3) in [0, 1] of a stock pipeline."""
     return pipeline(prompt=prompt, generator=torch.Generator().manual_seed(seed), output_type="np", **arguments).images
+
+
+def stock_input(picture: Image.Image) -> torch.Tensor:
+    """Return a picture as (1, 3, H, W) in [0, 1]; of Pillow's own, stock pipelines make another memory layout."""
+    return torch.from_numpy(np.asarray(picture, np.float32) / 255.0).permute(2, 0, 1)[None].contiguous()
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:

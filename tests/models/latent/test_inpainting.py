@@ -12,7 +12,7 @@ from studio.imaging.masks import count_changes_outside, feather_hole, mask_to_ho
 from studio.models.latent.inpainting import plan_inpainting
 from tests.imaging.pictures import noise as noise_picture
 from tests.models import tiny
-from tests.models.latent.helpers import MIXED, backend, difference, resolve, run, run_staggered, stock
+from tests.models.latent.helpers import MIXED, backend, difference, resolve, run, run_staggered, stock, stock_input
 
 
 def mask_of(box=(16, 24, 40, 64), size=(64, 64)) -> Image.Image:
@@ -46,7 +46,7 @@ def run_stock(pipeline, asked: Inpaint, scheduler) -> np.ndarray:
             pipeline,
             asked.seed,
             prompt=asked.prompt,
-            image=asked.image,
+            image=stock_input(asked.image),
             mask_image=asked.mask,
             strength=asked.strength,
             num_inference_steps=asked.steps,
