@@ -18,6 +18,7 @@ from studio.models.latent.backend import LatentBackend
 from studio.models.latent.row import LatentRow
 from studio.models.loader import LoadedModel
 from studio.models.placement import Placement
+from tests.models import tiny
 
 MIXED = 5e-6  # difference of pictures in [0, 1] between a row in a batch and the stock pipeline
 
@@ -26,7 +27,7 @@ SIDE = 32  # px of the pictures, unless a test says otherwise
 
 
 def entry(model_id: str) -> ModelEntry:
-    identity = Identity(family="unknown", version="tiny")
+    identity = Identity(family="unknown", version="tiny", sample_size=(tiny.SIDE, tiny.SIDE))
     return ModelEntry(
         id=model_id,
         name=model_id,
