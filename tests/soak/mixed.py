@@ -32,7 +32,7 @@ from studio.diffusion.schedulers.samplers import make_sampler
 from studio.engine.engine import Engine
 from studio.engine.requests import AREAS, MAX_SEED, Denoise, Inpaint, Request, SuperResolve, TextToImage
 from studio.models.families.studio import StudioBackend, load_backend
-from studio.models.samplers import SAMPLER_LABELS
+from studio.models.samplers import STUDIO_SAMPLERS
 from tests.benchmarks.machine import heading, table
 from tests.fakes import MemoryJournal, resolve, single_model
 
@@ -72,7 +72,7 @@ def random_request(draw: random.Random, most_steps: int = 24) -> Request:
         "count": draw.choice((1, 1, 1, 2, 3)),
         "steps": draw.randint(1, most_steps),
         "guidance": draw.choice((0.0, 1.0, 1.0, 3.0, 10.0, round(draw.uniform(0, 10), 2))),
-        "sampler": draw.choice(tuple(SAMPLER_LABELS)),
+        "sampler": draw.choice(STUDIO_SAMPLERS),
         "seed": draw.choice((0, MAX_SEED, draw.randrange(MAX_SEED))),
     }
     task = draw.choice((TextToImage, TextToImage, TextToImage, Inpaint, SuperResolve, Denoise))
