@@ -101,9 +101,9 @@ def test_the_decoded_picture_is_the_rounded_one():
 
 
 @pytest.mark.parametrize("kind, prediction", [("sd15", "epsilon"), ("sd2-v", "v_prediction")])
-@pytest.mark.parametrize("sampler, spacing", [("dpm++2m", "karras"), ("euler_a", ""), ("heun", ""), ("studio", "")])
+@pytest.mark.parametrize("sampler, spacing", [("dpm++2m", "karras"), ("heun", ""), ("studio", "")])
 def test_x_t_is_alpha_x0_plus_sigma_times_the_networks_noise(kind, prediction, sampler, spacing):
-    row = prepare(model(kind), request(steps=3, guidance=1.0, sampler=sampler, spacing=spacing))
+    row = prepare(model(kind), request(steps=2, guidance=1.0, sampler=sampler, spacing=spacing))
     text = model(kind).encode_text("a cat")
     while row.step < row.num_steps:
         model(kind).denoise_step([row])
@@ -156,9 +156,9 @@ def test_a_decoded_latent_is_the_picture_of_the_row():
 # ---- failed calls ----
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "euler_a", "unipc"])
+@pytest.mark.parametrize("sampler", ["euler_a", "unipc"])
 def test_a_failed_call_leaves_the_rows_as_they_were(sampler, monkeypatch):
-    requests = [request(steps=3, sampler=sampler, seed=seed) for seed in (1, 2)]
+    requests = [request(sampler=sampler, seed=seed) for seed in (1, 2)]
     expected = np.concatenate([run(model(), each) for each in requests])
     rows = [prepare(model(), each) for each in requests]
     model().denoise_step(rows)
@@ -221,10 +221,10 @@ def overflowing() -> LatentBackend:
 def test_a_vae_that_overflows_is_called_again_in_float32():
     half = overflowing()
     assert half.networks.vae.dtype == torch.float16
-    row = prepare(half, request())
+    row = prepare(half, request(steps=1), width=16, height=16)
     pixels = finish(half, [row])
     assert row.notes == (VAE_OVERFLOWED,) and half.networks.vae.dtype == torch.float32
-    again = prepare(half, request())
+    again = prepare(half, request(steps=1), width=16, height=16)
     assert difference(finish(half, [again]), pixels) == 0 and again.notes == ()
 
 
@@ -246,11 +246,10 @@ def test_values_that_are_no_numbers_fail_with_a_sentence():
     assert rows[0].finished and not rows[1].finished
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sdxl", "lcm"])
-def test_a_model_in_bfloat16_paints_nearly_the_same(kind):
-    asked = request(sampler="lcm" if kind == "lcm" else "euler", guidance=4.0, image=noise_picture(), strength=0.6)
-    exact = run(model(kind), asked)
-    rounded = run(backend(tiny.build(kind).to(torch.bfloat16), dtype="bfloat16"), asked)
+def test_a_model_in_bfloat16_paints_nearly_the_same():
+    asked = request(steps=1, image=noise_picture(16, 16), strength=0.6)
+    exact = run(model("sdxl"), asked, 16, 16)
+    rounded = run(backend(tiny.build("sdxl").to(torch.bfloat16), dtype="bfloat16"), asked, 16, 16)
     assert 0 < difference(rounded, exact) < 0.1
 
 

@@ -83,9 +83,10 @@ def as_tensor(picture: Image.Image) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_text_to_image_with_every_sampler(kind):
+    """With every third one for further families: the steps do not depend on the family."""
     pipeline, model = pair(kind)
     requests, expected = [], []
-    for i, (sampler, spacing) in enumerate(CHOICES):
+    for i, (sampler, spacing) in enumerate(CHOICES if kind == "sd15" else CHOICES[::3]):
         guidance = (5.0, 1.0, 7.5)[i % 3]
         negative = "a dog" if i % 2 else ""
         request = TextToImage(
@@ -111,7 +112,7 @@ def test_sizes_need_not_be_square(kind):
     assert difference(run(model, request, width=48, height=32), expected) == 0
 
 
-@pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
 def test_guidance_of_1_or_less_is_one_pass_as_in_stock(guidance):
     pipeline, model = pair("turbo")
     request = TextToImage("a cat", steps=1, guidance=guidance, sampler="euler_a", seed=3)
@@ -133,8 +134,7 @@ def test_clip_skip_of_sdxl():
     assert difference(run(model, request), stock_picture(pipeline, model, request, clip_skip=1)) == 0
 
 
-@pytest.mark.parametrize("strength", [0.5, 1.0])
-@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+@pytest.mark.parametrize("kind, strength", [("sd15", 0.6), ("sdxl", 0.6), ("sdxl", 1.0)])
 def test_image_to_image(kind, strength):
     pipeline, model = pair(kind)
     stock_class: Any = StableDiffusionXLImg2ImgPipeline if kind == "sdxl" else StableDiffusionImg2ImgPipeline
@@ -143,8 +143,8 @@ def test_image_to_image(kind, strength):
     from_picture.set_progress_bar_config(disable=True)
     picture = noise_picture()
     requests, expected = [], []
-    for i, sampler in enumerate(("ddim", "euler", "heun", "pndm", "dpm++2m", "euler_a")):
-        request = TextToImage("a cat", image=picture, strength=strength, steps=4, sampler=sampler, seed=i)
+    for i, sampler in enumerate(("ddim", "heun", "pndm", "euler_a")):
+        request = TextToImage("a cat", image=picture, strength=strength, steps=3, sampler=sampler, seed=i)
         requests.append(request)
         arguments = {"image": as_tensor(picture), "strength": strength, "height": None, "width": None}
         expected.append(stock_picture(from_picture, model, request, **arguments))
@@ -152,7 +152,7 @@ def test_image_to_image(kind, strength):
     assert difference(run_staggered(model, requests), np.concatenate(expected)) < MIXED
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "unipc", "euler_a"])
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
 def test_refiner_takes_the_last_steps(sampler):
     pipeline, _ = pair("sdxl")
     refiner, refining = pair("refiner")
