@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from studio.lab.coefficients import root_mean_square
-from studio.lab.latents import GRAY_LIMIT, preview_rgb
+from studio.lab.latents import preview_rgb
 from studio.lab.pack import data_uri, gray_sheet, to_image
 
 
@@ -21,6 +21,7 @@ def latents_view(
     """
     linear = preview_rgb(latents, preview)
     small = picture.resize((latents.shape[2], latents.shape[1]), Image.Resampling.BOX)
+    limit = float(np.abs(latents).max()) or 1.0  # the value that is drawn white; its negative is black
     pixels = picture.width * picture.height * 3
     return {
         "picture": data_uri(picture),
@@ -28,13 +29,13 @@ def latents_view(
         "preview": data_uri(to_image(linear)),
         "channels": [
             {
-                "map": gray_sheet(np.clip(channel / GRAY_LIMIT, -1, 1)[None] / 2 + 0.5),
+                "map": gray_sheet(channel[None] / limit / 2 + 0.5),
                 "mean": float(channel.mean()),
                 "deviation": float(channel.std()),
             }
             for channel in latents
         ],
-        "limit": GRAY_LIMIT,
+        "limit": limit,
         "width": picture.width,
         "height": picture.height,
         "latent_shape": list(latents.shape),

@@ -25,6 +25,7 @@ from studio.services.noise.params import CompareParams, RunParams, read_params
 from studio.services.noise.runs import OpenRun
 
 MAX_OPEN_RUNS = 32  # kept, so that the network can be inspected in them
+MAX_OPEN_BYTES = 200_000_000  # of their traces; one of 50 guided steps at 1024 px has 32 MB
 FORWARD_SIDE = 512  # px of the longer side of a library picture in the view Forward
 REFERENCE_STEPS = 100  # of the converged run that a compared run is measured against
 LATENT_REFERENCE_STEPS = 50  # the same of a latent model, whose steps are slow
@@ -39,7 +40,7 @@ class RunService:
     ) -> None:
         self.engine, self.library, self._models = engine, library, models
         self.capabilities_of = capabilities_of
-        self._open_runs = LRUStore(MAX_OPEN_RUNS)
+        self._open_runs = LRUStore(MAX_OPEN_RUNS, MAX_OPEN_BYTES)
 
     def opened(self, key: str, stage: int) -> OpenRun:
         """Return a run that was opened. Raises ValueError if it is not kept, or has no such stage."""
@@ -189,7 +190,7 @@ class RunService:
     def message(self, run: OpenRun) -> str:
         """Return the message that shows a run, and keep it open. Raises ValueError."""
         view = {
-            "key": self._open_runs.put(run),
+            "key": self._open_runs.put(run, run.trace.bytes),
             "picture": run.picture_id,
             "params": run.params,
             "emphasized": run.emphasizes_style,

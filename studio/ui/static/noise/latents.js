@@ -57,7 +57,7 @@ export class LatentsView {
     tab.slot("latents").hidden = false;
     tab.slot("latents-note").textContent = `Encoded by the VAE of ${data.model}.`;
     tab.slot("latents-pixels").textContent = `(${data.width} × ${data.height} px)`;
-    tab.slot("latents-range").textContent = `black: −${data.limit}, gray: 0, white: ${data.limit}`;
+    tab.slot("latents-range").textContent = `black: −${formatNumber(data.limit, 2)}, gray: 0, white: ${formatNumber(data.limit, 2)}`;
     tab.slot("latents-channels").innerHTML = data.channels
       .map(
         (channel, i) =>

@@ -7,6 +7,11 @@ import { Inspector } from "./inspection.js";
 /** @import { ReverseData, RunParams, StageData, View } from "./types.d.ts" */
 /** @import { NoiseTab } from "./tab.js" */
 
+/** What is drawn of latents. @type {Record<string, string>} */
+const FORMS = {
+  colours: "Colours are a linear map of the latents; decode shows what the VAE makes of them.",
+  channels: "Every channel is a gray map: black is −4, gray 0, white 4.",
+};
 /** What a link repeats beside the fields of the form. */
 const RUN_EXTRAS = ["model", "width", "height", "spacing"];
 const RUN_FIELDS = ["prompt", "negative_prompt", "steps", "guidance", "sampler", "seed", "one_pass", "style_emphasis"];
@@ -53,10 +58,7 @@ export class ReverseView {
     }
     const isLatent = data.stages[0].latent;
     for (const part of this.tab.all("[data-latent-run]")) part.hidden = !isLatent;
-    if (isLatent) {
-      this.tab.slot("latent-note").textContent =
-        `A run of ${data.model} in its latent space. Colours are a linear map of the latents; decode shows what the VAE makes of them.`;
-    }
+    if (isLatent) this.#showForm("colours");
     this.tab.slot("stages").replaceChildren(
       ...data.stages.map((stage, index) => {
         const size = `${stage.width} × ${stage.height}`,
@@ -148,10 +150,16 @@ export class ReverseView {
       if (!answer) return;
       stage.channelImages = await loadImages(answer.sheets);
     }
+    this.#showForm(form);
+    this.tab.draw();
+  }
+
+  /** @param {string} form */
+  #showForm(form) {
     this.#shownAs = form;
     for (const button of this.tab.all("[data-show-as]"))
       button.setAttribute("aria-pressed", String(button.dataset.showAs === form));
-    this.tab.draw();
+    this.tab.slot("latent-note").textContent = `A run of ${this.data.model} in its latent space. ${FORMS[form]}`;
   }
 
   /**
