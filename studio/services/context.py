@@ -73,7 +73,7 @@ class AppContext:
     @cached_property
     def noise(self) -> NoiseService:
         """The service of the noise tab and the noise endpoints."""
-        return NoiseService(self.engine, self.library, self.examples, lambda model_id: self.capabilities)
+        return NoiseService(self.engine, self.library, self.examples, self.capabilities_of)
 
     @property
     def device_name(self) -> str:

@@ -34,8 +34,8 @@ def resolve(request: Request) -> ResolvedRequest:
 
 
 @contextmanager
-def noise_service(folder: Path, default_id: str = CAPABILITIES.model_id) -> Iterator[NoiseService]:
-    """Give the service over a library in a folder. Models are loaded when a run needs them."""
+def noise_service(folder: Path, budget: int = 3) -> Iterator[NoiseService]:
+    """Give the service over a library in a folder. Models are loaded when a run needs them. budget: models at once."""
 
     def load(model_id: str) -> StudioBackend | LatentBackend:
         if model_id == CAPABILITIES.model_id:
@@ -43,7 +43,7 @@ def noise_service(folder: Path, default_id: str = CAPABILITIES.model_id) -> Iter
         loaded = load_latent(tiny.entry(model_id), Placement(device="cpu", dtype="float32"))
         return LatentBackend(loaded, lambda other: models.get(other))  # type: ignore[arg-type,return-value]
 
-    models = ModelCache(default_id, load, size=lambda model_id: 1, budget=lambda: 3)
+    models = ModelCache(CAPABILITIES.model_id, load, size=lambda model_id: 1, budget=lambda: budget)
     library = Library(folder)
     engine = Engine(models, library.journal, resolve=resolve).start()
     try:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.engine.requests import TextToImage
 from studio.engine.trace import Trace
 from studio.services.noise import run_service
 from studio.services.noise.data_uris import image_from_uri
@@ -130,9 +131,9 @@ def test_runs_of_latent_models_are_compared(service, monkeypatch):
 
 
 def test_a_model_that_is_not_loaded_is_a_sentence(tmp_path):
-    with noise_service(tmp_path) as service:
+    with noise_service(tmp_path, budget=1) as service:
         view, _ = opened(service)
-        service.runs.engine._models._backends.pop("sd15")
+        service.runs.run_and_wait(TextToImage("a cat", steps=1), OWNER)  # the default model takes its place
         for method in (service.inspect, service.decode):
             answer = method({"key": view["key"], "stage": 0})
             assert answer["problem"] == 'The model "sd15" is not loaded. Paint a picture with it, and try again.'
