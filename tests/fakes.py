@@ -21,10 +21,13 @@ from studio.engine.requests import Inpaint, Request, SuperResolve
 from studio.engine.resolved import ResolvedRequest
 from studio.engine.trace import Trace, TraceModel
 from studio.models.cache import ModelCache
+from studio.models.catalog import Catalog
 from studio.models.families.studio import read_capabilities
+from studio.models.resolver import ModelResolver
 
 MODEL = Path(__file__).resolve().parents[1] / "assets" / "model"
 CAPABILITIES = read_capabilities(MODEL)  # of the bundled model
+MODELS = ModelResolver(Catalog(MODEL))
 resolve = CAPABILITIES.resolve
 
 COLOURS = {

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from studio.engine.requests import MAX_SEED, Denoise, Inpaint, SuperResolve, TextToImage
 
 RequestT = TypeVar("RequestT", TextToImage, Inpaint, SuperResolve, Denoise)
-_WHOLE_NUMBERS = ("count", "steps", "seed", "resolution", "grow", "feather", "scale")
+_WHOLE_NUMBERS = ("count", "steps", "seed", "resolution", "grow", "feather", "scale", "width", "height", "clip_skip")
 _TEXTS = ("prompt", "negative_prompt")
 
 
@@ -19,8 +19,12 @@ def build_request(kind: type[RequestT], values: Mapping[str, Any]) -> RequestT:
     values: its fields by name. A missing text is an empty one, and 15.0 counts as 15.
     Raises InvalidRequest.
     """
-    converted = {name: _converted(name, value) for name, value in values.items()}
-    return kind(**converted)
+    return kind(**convert_values(values))
+
+
+def convert_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of fields by name: a missing text is an empty one, and 15.0 counts as 15."""
+    return {name: _converted(name, value) for name, value in values.items()}
 
 
 def as_int(value: Any) -> Any:

@@ -21,7 +21,7 @@ from studio.library.drafts import Drafts
 from studio.library.metadata import read_png_settings
 from studio.library.store import Library
 from studio.services.import_settings import import_settings
-from tests.fakes import CAPABILITIES, FakeBackend, MemoryJournal, resolve, single_model
+from tests.fakes import MODELS, FakeBackend, MemoryJournal, resolve, single_model
 
 OWNER, OTHER = "browser:golden", "browser:other"
 WRITTEN = 1_796_054_400.0  # seconds since 1970; a week later the failed and cancelled jobs would be forgotten
@@ -111,7 +111,7 @@ def test_settings_have_their_current_names(library):
         for picture in job.pictures:
             settings = read_png_settings(picture.path)
             assert settings == picture.settings and not OLD_NAMES & set(settings)
-            restored = import_settings(settings, CAPABILITIES).values
+            restored = import_settings(settings, MODELS).values
             for name in ("prompt", "negative_prompt", "seed", "steps", "guidance", "sampler"):
                 assert restored[name] == settings[name]
             if job.task == "text-to-image":

@@ -10,7 +10,7 @@ from studio.library.metadata import read_png_settings
 from studio.services.examples import ENLARGED_EXAMPLE, EXAMPLES, FILLED_EXAMPLE
 from studio.services.import_settings import import_settings
 from studio.services.picture_kind import PHOTOGRAPH, picture_kind
-from tests.fakes import CAPABILITIES
+from tests.fakes import MODELS
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "examples"
 PICTURES = {
@@ -27,7 +27,7 @@ def test_an_example_says_how_it_was_painted(name):
     names = PICTURES[name].settings()
     stored = {key: value for key, value in with_current_names(settings).items() if key in names}
     assert request_from(stored, {}) == PICTURES[name]
-    assert import_settings(settings, CAPABILITIES).values["seed"] == PICTURES[name].seed
+    assert import_settings(settings, MODELS).values["seed"] == PICTURES[name].seed
 
 
 @pytest.mark.parametrize("name", PICTURES)

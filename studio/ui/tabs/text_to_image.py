@@ -92,7 +92,7 @@ class TextToImageTab:
     def use_example(self, number: int) -> Updates:
         """Show an example, and use its settings."""
         return self.panel.show("example", number) | self._use(
-            import_settings(self.examples[number].settings, self._capabilities)
+            import_settings(self.examples[number].settings, self._context.models)
         )
 
     # ---- handlers ----
@@ -144,7 +144,7 @@ class TextToImageTab:
         show_tab: Updates = {self._tabs: gr.update(selected=TAB)}
         try:
             with uploaded_file(path) as file:
-                imported = read_settings(file, self._capabilities, self._context.model)
+                imported = read_settings(file, self._context.models)
         except ValueError as problem:
             return show_tab | {self._form.message: message_html([str(problem)], "alert")}
         return show_tab | self._use(imported, f"Settings loaded from {file.name}.")
@@ -152,10 +152,10 @@ class TextToImageTab:
     # ---- helpers ----
 
     def _use_example_settings(self, number: int) -> Updates:
-        return self._use(import_settings(self.examples[number].settings, self._capabilities))
+        return self._use(import_settings(self.examples[number].settings, self._context.models))
 
     def _use_picture(self, owner: str, picture: Picture) -> Updates:
-        return self._use(import_settings(picture.settings, self._capabilities, self._context.model))
+        return self._use(import_settings(picture.settings, self._context.models))
 
     def _use(self, imported: ImportedSettings, *notes: str) -> Updates:
         """Set the controls to imported settings, and show notes about them."""
