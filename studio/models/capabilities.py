@@ -142,7 +142,8 @@ class Capabilities(ABC):
         if request.model_id not in ("", self.model_id):
             raise InvalidRequest(f"The model must be {self.model_id}; it was {quote_value(request.model_id)}.")
         if request.task not in self.tasks:
-            raise InvalidRequest(f"The task must be one of {', '.join(self.tasks)}; it was {request.task}.")
+            allowed = f"one of {', '.join(self.tasks)}" if len(self.tasks) > 1 else " ".join(self.tasks) or "none"
+            raise InvalidRequest(f"The task must be {allowed} for {self.name}; it was {request.task}.")
         check_choice("sampler", request.sampler, tuple(self.samplers))
         self._check_only("spacing", request.spacing, self.spacings_of(request.sampler))
         check_int("steps", request.steps, *self.steps)

@@ -22,7 +22,7 @@ class RequestTimes:
 
     def add(self, resolved: ResolvedRequest, seconds: float) -> None:
         """Add the seconds of network calls that a finished request took."""
-        per_row, octave = seconds / resolved.rows, _octave(resolved)
+        per_row, octave = seconds / max(resolved.rows, 1), _octave(resolved)
         by_octave = self._seconds.setdefault((resolved.model_id, resolved.request.task), {})
         known = by_octave.get(octave, per_row)
         by_octave[octave] = known + NEW_WEIGHT * (per_row - known)
