@@ -7,17 +7,18 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import cast
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from studio.engine.engine import Engine
 from studio.library.store import Library
 from studio.models.catalog import Catalog
-from studio.models.families.studio import read_capabilities
 from studio.models.resolver import ModelResolver
 from studio.server import serve
 from studio.services.context import AppContext
 from tests.fakes import FakeBackend, single_model, write_model_folder
+from tests.ui.models import FakeCatalog, fake_entry
 
 
 def main() -> None:
@@ -39,14 +40,10 @@ def main() -> None:
 
     model = write_model_folder(options.folder / "model", thumbnails=not options.plain)
     library = Library(options.folder / "data")
-    capabilities = read_capabilities(model)
-    engine = Engine(
-        single_model(load, capabilities.model_id),
-        library.journal,
-        resolve=capabilities.resolve,
-        max_active=options.active,
-    )
-    serve(AppContext(engine, library, ModelResolver(Catalog(model))), host="127.0.0.1", port=options.port, auth=auth)
+    entry = fake_entry("model", "studio", name="Blob 64", path=model)
+    models = ModelResolver(cast("Catalog", FakeCatalog([entry], [options.folder / "models"])))
+    engine = Engine(single_model(load, entry.id), library.journal, resolve=models.resolve, max_active=options.active)
+    serve(AppContext(engine, library, models), host="127.0.0.1", port=options.port, auth=auth)
     library.close()
 
 

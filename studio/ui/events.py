@@ -10,6 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from studio.engine.job import JobRejected
+from studio.models.formats import ModelError
 from studio.services.context import AppContext
 from studio.ui.components.parts import QUICK
 
@@ -93,7 +94,7 @@ class Events:
         owner, valid_token = self.context.owners.of_page(request, token)
         try:
             updates = handle(Visitor(owner, request.session_hash), **extra, **values)
-        except (JobRejected, ValueError, OSError) as problem:  # InvalidRequest is a ValueError
+        except (JobRejected, ModelError, ValueError, OSError) as problem:  # InvalidRequest is a ValueError
             updates = {self.message: self.problem_html(str(problem))}
         if valid_token != token:
             updates = updates | {self.token: valid_token}
@@ -110,6 +111,8 @@ class Events:
         settings: dict[str, Any] = {
             "inputs": [self.token, *inputs.values()],
             "outputs": list(dict.fromkeys([*outputs, self.message, self.token])),
+            # Requests are checked later, with better sentences. Gradio would refuse what only another model offers.
+            "preprocess": any(isinstance(component, gr.UploadButton) for component in inputs.values()),
             **QUICK,
             **options,
         }

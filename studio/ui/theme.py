@@ -45,7 +45,7 @@ _ACCENT = Color(
 
 _STYLES = Path(__file__).parent / "static" / "styles"
 # In this order: later files override earlier ones.
-_STYLE_SHEETS = ("page.css", "result.css", "library.css", "narrow.css", "noise.css")
+_STYLE_SHEETS = ("page.css", "result.css", "library.css", "narrow.css", "models.css", "noise.css")
 
 
 def studio_theme() -> gr.themes.Base:

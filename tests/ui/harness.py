@@ -14,12 +14,12 @@ import json
 import re
 import secrets
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 import numpy as np
@@ -32,13 +32,13 @@ from studio.engine.backend import Backend
 from studio.engine.engine import Engine
 from studio.engine.job import Picture
 from studio.library.store import Library
-from studio.models.catalog import Catalog
-from studio.models.families.studio import read_capabilities
+from studio.models.catalog import Catalog, ModelEntry
 from studio.models.resolver import ModelResolver
 from studio.server import build_app
 from studio.services.context import AppContext
 from studio.services.owners import Owners
 from tests.fakes import single_model, write_model_folder
+from tests.ui.models import FakeCatalog, fake_entry
 
 
 class ObservedOwners(Owners):
@@ -53,18 +53,26 @@ class ObservedOwners(Owners):
 
 @contextlib.contextmanager
 def fake_context(
-    folder: Path, load: Callable[[], Backend], *, max_active: int = 24, thumbnails: bool = True
+    folder: Path,
+    load: Callable[[], Backend],
+    *,
+    max_active: int = 24,
+    thumbnails: bool = True,
+    others: Sequence[ModelEntry] = (),
+    manages_models: bool = True,
 ) -> Iterator[AppContext]:
-    """A studio over the folder `data` in `folder`, with a running engine. max_active: jobs that run at once."""
+    """A studio over the folder `data` in `folder`, with a running engine.
+
+    max_active: jobs that run at once.  others: models beside the default one.
+    """
     model = write_model_folder(folder / "model", thumbnails=thumbnails)
     library = Library(folder / "data")
-    capabilities = read_capabilities(model)
-    engine = Engine(
-        single_model(load, capabilities.model_id), library.journal, resolve=capabilities.resolve, max_active=max_active
-    )
+    default = fake_entry("model", "studio", name="Blob 64", path=model)
+    models = ModelResolver(cast("Catalog", FakeCatalog([default, *others], [folder / "models"])))
+    engine = Engine(single_model(load, "model"), library.journal, resolve=models.resolve, max_active=max_active)
     try:
-        context = AppContext(engine.start(), library, ModelResolver(Catalog(model)))
-        yield replace(context, owners=ObservedOwners())
+        context = AppContext(engine.start(), library, models)
+        yield replace(context, owners=ObservedOwners(), manages_models=manages_models)
     finally:
         engine.shutdown(8.0)
         library.close()
@@ -75,7 +83,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="page")
+        self._thread = threading.Thread(target=self._loop.run_forever, name="page", daemon=True)
         self._thread.start()
 
     def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -61,7 +61,7 @@ def test_noise_is_removed(page):
     open_picture(page, photograph())
     assert "This looks like a photograph." in page.text(f"{TAB}-small")
     page.type(super_resolution_way="noise")
-    assert page.setting(f"{TAB}-noise", "visible") is True and page.setting(f"{TAB}-creativity", "visible") is False
+    assert page.setting(f"{TAB}-noise", "visible") is True and page.setting(f"{TAB}-creativity", "visible") == "hidden"
     measured = page.text(f"{TAB}-expected")
     page.type(super_resolution_sigma="loud")
     assert_alert(page, "The noise must be a number above 0 and at most 100")

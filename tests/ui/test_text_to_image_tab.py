@@ -42,7 +42,9 @@ def test_a_new_page_shows_examples_the_model_and_its_words(page):
     assert 'data-kind="example"' in page["stage"] and page["strip"].count("<img") >= 6
     page.tick()
     header = page.text("header")
-    assert "Diffusion Studio" in header and "Blob 64" in header and "CPU" in header and "ready" in header
+    assert (
+        "Diffusion Studio" in header and "Blob 64" in page.text("model-menu") and "CPU" in header and "ready" in header
+    )
 
 
 def test_stop_ends_a_long_run(page, slow):
@@ -162,7 +164,7 @@ def test_what_waits_for_the_model_says_so_and_starts_by_itself(tmp_path):
 
     with fake_studio(tmp_path, load, thumbnails=False) as studio:
         page = studio.open()
-        assert "model is loading" in page.text("header")
+        assert "Blob 64 is loading" in page.text("header")
         page.type(prompt="a red apple")
         page.fire("generate", follow=False)
         page.follow("stage", until="The model is loading. Your picture starts by itself")

@@ -49,6 +49,15 @@ def format_count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
+def format_number(number: float) -> str:
+    """Return a large number with three digits: "840", "11.5 M", "1.07 G"."""
+    for unit in ("", " k", " M"):
+        if number < 999.5:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g} G"
+
+
 def format_bytes(count: int) -> str:
     """Return an amount of bytes: "840 kB", "1.2 MB", "1 GB"."""
     value, unit = float(count), "B"

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from studio.engine.engine import Status
 from studio.services.context import AppContext
+from studio.ui.components.formatting import format_number
 from studio.ui.components.templates import render
 
 _MARK_ROWS = ("05030000", "20506910", "03719993", "50639997", "04259997", "30714993", "05260910", "20030000")
@@ -15,22 +16,26 @@ _MARK_PIXELS = [
 ]
 
 
-def header_html(context: AppContext) -> str:
-    """Return the header: the model, the device, and what the engine does."""
-    model, status = context.model, context.engine.status
-    facts = [model.name]
+def header_html(context: AppContext, model_id: str) -> str:
+    """Return the header: facts about the chosen model, the device, and what the engine does.
+
+    model_id: "" for the default model.
+    """
+    entries, status = context.catalog.entries, context.engine.status
+    model = next((entry for entry in entries if entry.id == model_id), entries[0])
+    facts: list[str] = []
     if model.parameters:
-        facts.append(f"{model.size} parameters")
-    if model.picture_size:
-        facts.append(f"{model.picture_size} × {model.picture_size} px")
+        facts.append(f"{format_number(model.parameters)} parameters")
+    if not model.problems:
+        facts.append("{} × {} px".format(*model.identity.sample_size))
     facts.append(context.device_name)
     return render(
         "header.html",
         mark_pixels=_MARK_PIXELS,
         facts=[fact for fact in facts if fact],
         phase=status.phase,
-        state=_state(status),
-        problem=status.problem,
+        state=_state(status, next((entry.name for entry in entries if entry.id == status.loading), "")),
+        problem=status.problem or " ".join(model.problems),
     )
 
 
@@ -44,9 +49,10 @@ def icon_uri() -> str:
     return "data:image/svg+xml," + quote(render("mark.html", mark_pixels=_MARK_PIXELS))
 
 
-def _state(status: Status) -> str:
+def _state(status: Status, loading: str) -> str:
+    """Return what the engine does. loading: the name of the model that is loading, "" for none."""
     if status.phase == "loading":
-        return "model is loading"
+        return f"{loading} is loading" if loading else "model is loading"
     if status.phase == "failed":
         return "no model"
     if status.phase == "idle":

@@ -22,6 +22,7 @@ class SendTarget:
     label: of the button.  tab: the id of its gr.Tab.  outputs: the components that `fill` may change.
     fill: returns their new values, given the owner and the picture.
     accepts: whether the tab can use this picture.
+    name: of the target, by which buttons name it; "" for the id of the tab.
     """
 
     label: str
@@ -29,6 +30,7 @@ class SendTarget:
     outputs: Sequence[Component]
     fill: Callable[[str, Picture], dict[Component, Any]]
     accepts: Callable[[Picture], bool] = lambda picture: True
+    name: str = ""
 
     def fill_from(self, library: Library, owner: str, picture_id: str) -> dict[Component, Any]:
         """Return what `fill` returns for the picture with this id. Raises JobRejected if it was deleted."""

@@ -123,7 +123,7 @@ def _job_frames(context: AppContext, owner: str, job_id: str) -> Iterator[str]:
 
 def _job_html(context: AppContext, owner: str, view: JobView | JobRecord) -> str:
     """Return the view of a job in its present state."""
-    settings, cards = _settings(view), _preview_cards(view)
+    settings, cards = _settings(view) | {"model": _model_name(context, view)}, _preview_cards(view)
     if view.state == "done" and view.saved:
         return finished_html(context, owner, view)
     if view.state == "done":
@@ -134,11 +134,25 @@ def _job_html(context: AppContext, owner: str, view: JobView | JobRecord) -> str
         return result_html(cards, stopped_label(settings, view.step, view.steps), kind="stopped")
     if view.state == "running" and view.previews:
         return result_html(cards, running_label(settings, view.share, format_progress(view)), kind="running")
-    if context.engine.status.phase == "loading":
+    if isinstance(view, JobView) and waits_for_model(context, view):
         text = "The model is loading. Your picture starts by itself afterwards."
     else:
         text = f"{format_progress(view)}."
     return result_html(cards, waiting_label(settings, text, view.share or None), kind="waiting")
+
+
+def waits_for_model(context: AppContext, view: JobView) -> bool:
+    """Return whether a job waits until one of its models is loaded."""
+    status = context.engine.status
+    if view.state != "queued" or view.resolved is None:
+        return False
+    return status.loading in view.resolved.model_ids or (status.phase == "loading" and not status.loading)
+
+
+def _model_name(context: AppContext, view: JobView | JobRecord) -> str:
+    """Return the name of the model that runs a job; "" where there is only one."""
+    resolved = view.resolved if isinstance(view, JobView) else None
+    return resolved.model_name if resolved is not None and len(context.catalog.entries) > 1 else ""
 
 
 def _settings(view: JobView | JobRecord) -> dict[str, str]:

@@ -18,7 +18,8 @@ def hints_html(capabilities: Capabilities, prompt: str, style: str, background: 
         "hints.html",
         unknown_words=vocabulary.unknown(prompt) if vocabulary else (),
         full_prompt=_ending(caption) if caption != prompt.strip() else "",
-        is_empty=not caption,
+        is_empty=not caption and capabilities.vocabulary is not None,
+        trigger_words=_missing_words(capabilities.trigger_words, prompt),
     )
 
 
@@ -33,6 +34,12 @@ def vocabulary_html(vocabulary: Vocabulary) -> str:
         sheet_url=image_url(str(sheet.path)) if sheet else "",
         with_article=with_article,
     )
+
+
+def _missing_words(trigger_words: str, prompt: str) -> list[str]:
+    """Return the trigger words, separated by commas, that a prompt does not have."""
+    words = [word.strip() for word in trigger_words.split(",")]
+    return [word for word in words if word and word.lower() not in prompt.lower()]
 
 
 def _ending(caption: str) -> str:

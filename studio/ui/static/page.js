@@ -2,7 +2,7 @@
 import { toggleQueue } from "./actions.js";
 import { closest, find, findAll, findVisible, targetMatches } from "./dom.js";
 import "./files.js";
-import { addPhrase, filterVocabulary, replaceWord } from "./prompt.js";
+import { addPhrase, appendWords, filterVocabulary, replaceWord } from "./prompt.js";
 import { scrollToResult, selectCell, splitComparison, zoomComparison } from "./result.js";
 import { restoreTheme, toggleTheme } from "./theme.js";
 
@@ -11,6 +11,7 @@ import { restoreTheme, toggleTheme } from "./theme.js";
 /** @type {Record<string, (element: HTMLElement) => void>} */
 const CLICKS = {
   "[data-word]": (element) => addPhrase(element.dataset.word),
+  "[data-append]": (element) => appendWords(element.dataset.append),
   "[data-swap]": (element) => replaceWord(element.dataset.swap, element.dataset.for),
   "[data-cell]": selectCell,
   "[data-zoom]": zoomComparison,
@@ -30,6 +31,12 @@ document.addEventListener("input", (event) => {
   const input = /** @type {HTMLInputElement} */ (event.target);
   if (targetMatches(event, "[data-find]")) filterVocabulary(input);
   if (targetMatches(event, "[data-compare] input")) splitComparison(input);
+});
+
+// The swatches of the backgrounds show no text.
+document.addEventListener("pointerover", (event) => {
+  const label = closest(event, "#tabs .swatches label");
+  if (label) label.title = label.textContent.trim();
 });
 
 // ---- keys ----
@@ -65,9 +72,8 @@ document.addEventListener("focusin", (event) => {
 // ---- once, when Gradio has built the page: it sets its own choice of light or dark before ----
 
 function prepareWhenBuilt() {
-  if (!find("#background label")) return false;
+  if (!find("#prompt textarea")) return false;
   for (const slot of findAll("[data-slot=origin]")) slot.textContent = location.origin + location.pathname;
-  for (const label of findAll("#background label")) label.title = label.textContent.trim();
   restoreTheme();
   return true;
 }

@@ -45,6 +45,15 @@ export function addPhrase(phrase) {
 }
 
 /**
+ * Add words to the end of the prompt, after a comma.
+ * @param {string} words
+ */
+export function appendWords(words) {
+  const current = promptField().value.trim().replace(/,$/, "");
+  writePrompt(current ? `${current}, ${words}` : words);
+}
+
+/**
  * Replace a word that the model does not know.
  * @param {string} word
  * @param {string} known

@@ -7,20 +7,12 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.engine.requests import AREAS, MAX_MASK_MARGIN, Inpaint
-from studio.models.capabilities import Capabilities
+from studio.services.context import AppContext
 from studio.ui.components.job_panel import CLICK_SCRIPT
-from studio.ui.components.parts import (
-    IMAGE_TYPES,
-    Control,
-    collapsible,
-    count_control,
-    negative_prompt_control,
-    number_controls,
-    run_buttons,
-    seed_controls,
-    style_and_background_controls,
-    view_token_box,
-)
+from studio.ui.components.parts import IMAGE_TYPES, Control, collapsible, run_buttons, seed_controls, view_token_box
+from studio.ui.controls.fields import add_count, add_negative_prompt, add_sampling, add_styles
+from studio.ui.controls.follow import offer_button, shown_box, unable_notice
+from studio.ui.controls.model_form import ModelForm
 from studio.ui.tabs.inpaint_draft import TAB
 from studio.ui.tabs.mask_editor import EDITOR_SCRIPT
 
@@ -45,15 +37,20 @@ class CanvasForm:
 class InpaintForm:
     """The parts of the tab.
 
-    controls: by the fields of Inpaint.  randomize: whether each job gets a new seed.
+    fields: the controls by the fields of Inpaint.  randomize: whether each job gets a new seed.
+    shown, offer, unable: see `ModelFollower`.  expected: the time that a job takes.
     painted_mask: hidden; mask_editor.js puts the mask into it as it is sent.
     """
 
-    controls: dict[str, Control]
+    fields: ModelForm
+    shown: gr.Textbox
+    offer: gr.Button
+    unable: gr.HTML
     randomize: gr.Checkbox
     canvas: CanvasForm
     fill: gr.Button
     stop: gr.Button
+    expected: gr.HTML
     message: gr.HTML
     open_picture: gr.UploadButton
     open_mask: gr.UploadButton
@@ -63,38 +60,54 @@ class InpaintForm:
     view_token: gr.Textbox
     result: gr.HTML
 
+    @property
+    def controls(self) -> dict[str, Control]:
+        return self.fields.controls
 
-def build_form(capabilities: Capabilities, editor_html: str, result_html: str) -> InpaintForm:
-    """Build the parts of the tab for a model; call it inside its gr.Tab.
+
+def build_form(context: AppContext, editor_html: str, result_html: str) -> InpaintForm:
+    """Build the parts of the tab; call it inside its gr.Tab.
 
     editor_html, result_html: what the editor and the result show at first.
     """
     view_token = view_token_box(TAB)
     painted_mask = gr.Textbox("", visible="hidden", elem_id="inpaint-strokes")
-    controls: dict[str, Control] = {}
+    shown, unable = shown_box(TAB), unable_notice(context, TAB, (Inpaint.task,))
+    form = ModelForm(context.capabilities, Inpaint)
     with gr.Row(elem_id="inpaint-workspace", elem_classes="workspace", equal_height=False):
         with gr.Column(elem_classes="controls", scale=0, min_width=300):
-            controls["prompt"] = gr.Textbox(
-                "",
+            form.add(
+                "prompt",
+                gr.Textbox,
+                lambda model, values: {"placeholder": "a cat face" if model.vocabulary else "what is to be there"},
                 label="Prompt (optional)",
-                placeholder="a cat face",
                 lines=2,
                 max_lines=6,
                 elem_id="inpaint-prompt",
                 elem_classes="prompt",
             )
-            controls |= style_and_background_controls(TAB, capabilities, Inpaint.style, Inpaint.background)
-            controls["count"] = count_control(TAB, capabilities, "Results to choose from")
+            add_styles(form, TAB)
+            form.add(
+                "strength",
+                gr.Number,
+                lambda model, values: {} if model.inpaint_strength else None,
+                label="Strength, 0 to 1 (how much of the area may change)",
+                step=0.05,
+                elem_id="inpaint-strength",
+            )
+            add_count(form, TAB, "Results to choose from")
+            offer = offer_button(form, TAB)
             fill, stop, message = run_buttons(TAB, "Fill")
+            expected = gr.HTML("", elem_id="inpaint-expected", elem_classes="expected", apply_default_css=False)
             with collapsible("inpaint-mask", "Mask"):
-                controls |= _mask_controls()
+                form.controls.update(_mask_controls())
             with collapsible("inpaint-extend", "Extend the picture (px or %)"):
                 canvas = _canvas_controls()
             with collapsible("inpaint-more", "Advanced"):
-                controls["negative_prompt"] = negative_prompt_control(TAB)
-                controls |= number_controls(TAB, capabilities, Inpaint.steps, Inpaint.guidance)
+                add_negative_prompt(form, TAB)
+                add_sampling(form, TAB)
                 seed, randomize = seed_controls(TAB)
-                controls["seed"] = seed
+                form.controls["seed"] = seed
         with gr.Column(elem_classes="canvas", scale=1, min_width=280):
             with gr.Row(elem_classes="uploads"):
                 open_picture = gr.UploadButton(
@@ -108,11 +121,15 @@ def build_form(capabilities: Capabilities, editor_html: str, result_html: str) -
         with gr.Column(elem_classes="gallery", scale=1, min_width=280):
             result = gr.HTML(result_html, elem_id="inpaint-stage", apply_default_css=False, js_on_load=CLICK_SCRIPT)
     return InpaintForm(
-        controls=controls,
+        fields=form,
+        shown=shown,
+        offer=offer,
+        unable=unable,
         randomize=randomize,
         canvas=canvas,
         fill=fill,
         stop=stop,
+        expected=expected,
         message=message,
         open_picture=open_picture,
         open_mask=open_mask,

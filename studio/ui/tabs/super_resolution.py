@@ -14,6 +14,7 @@ from studio.engine.job import JobRejected, Picture
 from studio.engine.requests import MAX_SIGMA, Denoise, InvalidRequest, SuperResolve
 from studio.imaging.files import open_image
 from studio.imaging.measure import estimate_noise_sigma
+from studio.models.capabilities import Capabilities
 from studio.services.build_request import as_int, build_request, random_seed
 from studio.services.context import AppContext
 from studio.services.picture_kind import PHOTOGRAPH, picture_kind
@@ -21,14 +22,17 @@ from studio.ui.components.examples import example_pair
 from studio.ui.components.formatting import PHOTOGRAPH_NOTE, format_duration
 from studio.ui.components.image_card import versioned_url
 from studio.ui.components.job_panel import JobPanel
+from studio.ui.components.model_menu import ModelMenu
 from studio.ui.components.parts import keep_draft, message_html, uploaded_file
 from studio.ui.components.result import lanczos_html
 from studio.ui.components.send_to import PICTURE_GONE, SendTarget, open_picture
 from studio.ui.components.templates import render
 from studio.ui.components.views import example_html
+from studio.ui.controls.follow import ModelFollower
+from studio.ui.controls.model_form import Values
 from studio.ui.events import Click, Updates, Visitor
 from studio.ui.tabs.inpaint_draft import PICTURE_CHANGED
-from studio.ui.tabs.super_resolution_form import TAB, SuperResolutionForm, build_form
+from studio.ui.tabs.super_resolution_form import TAB, TASKS, SuperResolutionForm, build_form
 
 MODELS = (
     "Stable Diffusion x4 upscaler (stabilityai/stable-diffusion-x4-upscaler), Swin2SR or Real-ESRGAN; to remove "
@@ -36,22 +40,25 @@ MODELS = (
 )
 NO_OWNER = ""  # whose picture is the shipped example
 PLACEHOLDER_SIZE = (64, 64)  # px, where no example is shipped
-# What the time and the visible controls depend on.
-SETTINGS = ("action", "width", "height", "noise_level", "sigma", "method", "steps", "guidance")
+TEXTS = ("prompt", "seed")  # fields on which the time of a job does not depend
+DEPENDING = ("noise_level", "spacing")  # fields that depend on others of the form
+SHARED = ("prompt", "guidance", "seed", "model_id", "clip_skip", "guidance_rescale")  # fields of both requests
+ENLARGING = ("noise_level", "sampler", "spacing")  # fields of SuperResolve alone
 
 
 class SuperResolutionTab:
     """The tab; create it inside its gr.Tab."""
 
-    def __init__(self, context: AppContext, page: gr.Blocks, token: gr.BrowserState) -> None:
-        self._context = context
+    def __init__(self, context: AppContext, page: gr.Blocks, token: gr.BrowserState, menu: ModelMenu) -> None:
+        self._context, self._menu = context, menu
         example = example_pair(context.examples / TAB)
-        self._form = form = build_form(context.capabilities, self._preview_html(NO_OWNER), example_html(example))
+        self._form = form = build_form(context, self._preview_html(NO_OWNER), example_html(example))
+        self._follower = ModelFollower(menu, form.fields, TASKS, form.shown, form.offer, form.unable)
         self.panel = JobPanel(
             context=context,
             token=token,
             tab=TAB,
-            tasks=(SuperResolve.task, Denoise.task),
+            tasks=TASKS,
             view_token=form.view_token,
             result=form.result,
             stop=form.stop,
@@ -73,31 +80,22 @@ class SuperResolutionTab:
 
     # ---- handlers ----
 
-    def submit(self, visitor: Visitor, *, preview: str, randomize: bool, **values: Any) -> Updates:
+    def submit(self, visitor: Visitor, *, model_id: str, preview: str, randomize: bool, **values: Any) -> Updates:
         """Queue a job of the picture and the controls' settings, and show it."""
         if preview != self._preview_html(visitor.owner):
             raise ValueError(PICTURE_CHANGED)
         if randomize:
             values["seed"] = random_seed()
-        request = request_of(self._picture(visitor.owner), values)
+        request = self._request(visitor.owner, model_id, values)
         job_id = self._context.engine.submit(request, visitor.owner)
         return self.panel.show_job(job_id) | {self._form.controls["seed"]: request.seed, self._form.message: ""}
 
-    def show_expected(self, visitor: Visitor, **values: Any) -> Updates:
+    def show_settings(self, visitor: Visitor, *, model_id: str, **values: Any) -> Updates:
         """Show the controls of the chosen action, the size of the result and the time it takes."""
-        form, removes_noise = self._form, values["action"] == "noise"
-        updates: Updates = {
-            form.size_row: gr.update(visible=values["action"] == "size"),
-            form.noise_row: gr.update(visible=removes_noise),
-            form.controls["noise_level"]: gr.update(visible=not removes_noise),
-            form.run: gr.update(value="Remove noise" if removes_noise else "Enlarge"),
-        }
-        try:
-            request = request_of(self._picture(visitor.owner), {**values, "seed": 0, "prompt": ""})
-            sentence = self._expected(request)
-        except ValueError as problem:
-            sentence = str(problem)
-        return updates | {form.expected: message_html([sentence])}
+        form, capabilities = self._form, self._menu.capabilities(model_id)
+        depending, notes = form.fields.follow(capabilities, capabilities, values, DEPENDING)
+        note: Updates = {form.message: message_html(notes)} if notes else {}
+        return depending | note | self._show_model(visitor, capabilities, values)
 
     def load_picture(self, visitor: Visitor, *, path: str | None) -> Updates:
         with uploaded_file(path) as file:
@@ -155,6 +153,28 @@ class SuperResolutionTab:
             note=PHOTOGRAPH_NOTE.format(models=MODELS) if is_photograph else "",
         )
 
+    def _request(self, owner: str, model_id: str, values: Mapping[str, Any]) -> SuperResolve | Denoise:
+        """Return the request of the controls' values, without the fields that the model does not have."""
+        fields = self._form.fields.visible(self._context.capabilities_of(model_id), values)
+        return request_of(self._picture(owner), {**fields, "model_id": model_id})
+
+    def _show_model(self, visitor: Visitor, capabilities: Capabilities, values: Values) -> Updates:
+        """Show the controls of the chosen action, the offer of the model's settings, and the time of a job."""
+        form, removes_noise = self._form, values["action"] == "noise"
+        updates: Updates = {
+            form.size_row: gr.update(visible=values["action"] == "size"),
+            form.noise_row: gr.update(visible=removes_noise),
+            form.run: gr.update(value="Remove noise" if removes_noise else "Enlarge"),
+        }
+        try:
+            request = self._request(visitor.owner, capabilities.model_id, {**values, "seed": 0})
+            sentence = self._expected(request)
+        except ValueError as problem:
+            sentence = str(problem)
+        if not set(TASKS) & set(capabilities.tasks):
+            sentence = ""
+        return updates | self._follower.show_offer(capabilities, values) | {form.expected: message_html([sentence])}
+
     def _expected(self, request: SuperResolve | Denoise) -> str:
         """Return the size of the result and the time it takes, as a sentence."""
         width, height = request.output_size if isinstance(request, SuperResolve) else request.image.size
@@ -185,26 +205,28 @@ class SuperResolutionTab:
         events.on(
             form.run.click,
             self.submit,
-            {"preview": form.preview, "randomize": form.randomize, **controls},
+            {"model_id": self._menu.model_id, "preview": form.preview, "randomize": form.randomize, **controls},
             [*self.panel.view_outputs, controls["seed"]],
             trigger_mode="multiple",
         )
         events.on(form.open_picture.upload, self.load_picture, {"path": form.open_picture}, [form.preview])
-        settings = {name: controls[name] for name in SETTINGS}
+        settings = [control.change for name, control in controls.items() if name not in TEXTS]
+        shown = [form.size_row, form.noise_row, form.run, form.expected]
         events.on(
-            [form.preview.change, page.load, *(control.change for control in settings.values())],
-            self.show_expected,
-            settings,
-            [form.size_row, form.noise_row, controls["noise_level"], form.run, form.expected],
+            [form.preview.change, page.load, *settings],
+            self.show_settings,
+            {"model_id": self._menu.model_id, **controls},
+            [*shown, form.offer, *(controls[name] for name in DEPENDING)],
             trigger_mode="always_last",
         )
+        self._follower.connect(events, self._show_model, shown, controls)
         events.on_click(form.result, self.handle_click, [form.result, *self.panel.view_outputs])
-        keep_draft(page, TAB, controls | {"randomize": form.randomize})
+        keep_draft(page, TAB, controls | {"randomize": form.randomize, "shown": form.shown})
 
 
 def request_of(picture: Image.Image, values: Mapping[str, Any]) -> SuperResolve | Denoise:
     """Return the request of the tab's controls for a picture. Raises InvalidRequest."""
-    shared = {name: values[name] for name in ("prompt", "guidance", "seed")} | {"image": picture}
+    shared = {name: values[name] for name in SHARED if name in values} | {"image": picture}
     steps, action = as_int(values["steps"]), values["action"]
     if action == "noise":
         is_full_run = values["method"] == "run"
@@ -215,8 +237,8 @@ def request_of(picture: Image.Image, values: Mapping[str, Any]) -> SuperResolve 
         )
     target = (values["width"], values["height"]) if action == "size" else None
     scale = 4 if action == "x4" else 2
-    own = {"scale": scale, "target": target, "noise_level": values["noise_level"], "steps": steps}
-    return build_request(SuperResolve, shared | own)
+    own = {name: values[name] for name in ENLARGING if name in values}
+    return build_request(SuperResolve, shared | own | {"scale": scale, "target": target, "steps": steps})
 
 
 def _parse_sigma(text: Any) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,42 +12,46 @@ from gradio.components import Component
 
 from studio.engine.job import JobRejected, Picture
 from studio.engine.requests import TextToImage
-from studio.services.build_request import build_request, random_seed
+from studio.services.build_request import random_seed
 from studio.services.context import AppContext
 from studio.services.examples import EXAMPLES
 from studio.services.import_settings import ImportedSettings, import_settings, read_settings
 from studio.ui.components.examples import example_cards
 from studio.ui.components.image_card import ImageCard
 from studio.ui.components.job_panel import JobPanel
+from studio.ui.components.model_menu import ModelMenu
 from studio.ui.components.parts import QUICK, keep_draft, message_html, uploaded_file
 from studio.ui.components.result import thumbnails_html
 from studio.ui.components.send_to import PICTURE_GONE, SendTarget, open_picture
 from studio.ui.components.views import LatestPerSession
-from studio.ui.components.vocabulary_panel import hints_html
 from studio.ui.events import Click, Updates, Visitor
 from studio.ui.scripts import on_event
-from studio.ui.tabs.text_to_image_form import TAB, TextToImageForm, build_form, preset_of
+from studio.ui.tabs.text_to_image_form import TAB, TextToImageForm, build_form
+from studio.ui.tabs.text_to_image_settings import TextToImageSettings
 
 LATEST_PICTURES = 24  # in the strip
 VARIATIONS = {"subtle": 0.35, "strong": 0.65}  # strength: how far a variation may leave its picture
 VARIATION_COUNT = 4  # pictures of one variation job
 # What a live picture takes from the controls; the preset has the rest.
-LIVE_FIELDS = ("prompt", "negative_prompt", "style", "background", "seed", "resolution", "randomize_style")
+LIVE_FIELDS = ("prompt", "negative_prompt", "style", "background", "seed", "resolution", "randomize_style", "strength")
+LIVE = "live"  # the preset that paints while a person types, of models that have one
 
 
 class TextToImageTab:
     """The tab; create it inside its gr.Tab."""
 
-    def __init__(self, context: AppContext, page: gr.Blocks, token: gr.BrowserState, tabs: gr.Tabs) -> None:
+    def __init__(
+        self, context: AppContext, page: gr.Blocks, token: gr.BrowserState, tabs: gr.Tabs, menu: ModelMenu
+    ) -> None:
         placeholders = [
             request.settings()
             | {"caption": context.capabilities.caption(request.prompt, request.style, request.background)}
             for request in EXAMPLES
         ]
         self.examples: Sequence[ImageCard] = example_cards(context.examples, placeholders)
-        self._context, self._capabilities, self._tabs = context, context.capabilities, tabs
-        self._live_preset = self._capabilities.presets.get(self._capabilities.live_preset or "", {})
+        self._context, self._menu, self._tabs = context, menu, tabs
         self._form = form = build_form(context, self.examples)
+        self._settings = TextToImageSettings(context, menu, form)
         self.panel = JobPanel(
             context=context,
             token=token,
@@ -69,19 +73,25 @@ class TextToImageTab:
 
     @property
     def settings_outputs(self) -> list[Component]:
-        """What `use_settings` may change."""
-        return [*self._form.controls.values(), self._form.randomize, self._form.message]
+        """What settings that are used may change."""
+        form = self._form
+        return [*form.controls.values(), form.randomize, form.message, form.shown, self._menu.model_id]
 
     @property
     def target(self) -> SendTarget:
         return SendTarget("Use these settings", TAB, self.settings_outputs, self._use_picture)
 
     @property
+    def start_target(self) -> SendTarget:
+        return self._settings.target
+
+    @property
     def restored_outputs(self) -> list[Component]:
-        return [self.strip, *self.panel.restored_outputs]
+        return [self.strip, self._form.start, *self.panel.restored_outputs]
 
     def restore_view(self, owner: str) -> Updates:
-        return {self.strip: self.latest(owner)[0]} | self.panel.restore_view(owner)
+        own: Updates = {self.strip: self.latest(owner)[0], self._form.start: self._settings.start.html(owner)}
+        return own | self.panel.restore_view(owner)
 
     def latest(self, owner: str) -> tuple[str, str]:
         """Return the strip of pictures as HTML, and a text that changes with it."""
@@ -91,28 +101,41 @@ class TextToImageTab:
 
     def use_example(self, number: int) -> Updates:
         """Show an example, and use its settings."""
-        return self.panel.show("example", number) | self._use(
-            import_settings(self.examples[number].settings, self._context.models)
-        )
+        return self.panel.show("example", number) | self._use_example_settings(number)
 
     # ---- handlers ----
 
-    def submit(self, visitor: Visitor, *, asked_at: str, preset: str | None, randomize: bool, **values: Any) -> Updates:
+    def submit(
+        self,
+        visitor: Visitor,
+        *,
+        asked_at: str,
+        preset: str | None,
+        randomize: bool,
+        model_id: str,
+        start: str,
+        **values: Any,
+    ) -> Updates:
         """Queue a job of the controls' settings, and show it."""
         self._live_requests.enter(visitor.session, float(asked_at))  # no earlier live picture may replace this job
-        if randomize and preset != self._capabilities.live_preset:  # with Live, the picture in sight is the one to keep
+        is_live = preset == LIVE and self._menu.capabilities(model_id).live_preset is not None
+        if randomize and not is_live:  # with Live, the picture in sight is the one to keep
             values["seed"] = random_seed()
-        request = build_request(TextToImage, _request_fields(values))
+        request = self._settings.request(visitor.owner, model_id, values, start_html=start)
         job_id = self._context.engine.submit(request, visitor.owner)
         return self.panel.show_job(job_id) | {self._form.controls["seed"]: request.seed, self._form.message: ""}
 
-    def paint_live(self, visitor: Visitor, *, asked_at: str, view_token: str, preset: str, **values: Any) -> Updates:
+    def paint_live(
+        self, visitor: Visitor, *, asked_at: str, view_token: str, preset: str | None, model_id: str, **values: Any
+    ) -> Updates:
         """Paint the prompt as it stands. The picture is not kept, and replaces the one before."""
         # On a busy server an earlier prompt may arrive after a later one.
         is_latest = self._live_requests.enter(visitor.session, float(asked_at))
-        if preset != self._capabilities.live_preset or not str(values["prompt"] or "").strip() or not is_latest():
+        capabilities = self._menu.capabilities(model_id)
+        if preset != LIVE or not capabilities.live_preset or not str(values["prompt"] or "").strip() or not is_latest():
             return {}
-        request = build_request(TextToImage, {**_request_fields(values), **self._live_preset})
+        values |= capabilities.presets[capabilities.live_preset]
+        request = self._settings.request(visitor.owner, model_id, values)
         self.panel.drop_live_job(visitor.session, visitor.owner, view_token)
         job_id = self._context.engine.submit(request, visitor.owner, save=False)
         if not is_latest():
@@ -139,12 +162,12 @@ class TextToImageTab:
             return self.use_example(int(item_id))
         return {}
 
-    def load_settings(self, visitor: Visitor, *, path: str | None) -> Updates:
+    def load_settings(self, visitor: Visitor, *, path: str | None, model_id: str) -> Updates:
         """Use the settings of a file that was chosen, or dropped on a tab that opens no pictures."""
         show_tab: Updates = {self._tabs: gr.update(selected=TAB)}
         try:
             with uploaded_file(path) as file:
-                imported = read_settings(file, self._context.models)
+                imported = read_settings(file, self._context.models, model_id)
         except ValueError as problem:
             return show_tab | {self._form.message: message_html([str(problem)], "alert")}
         return show_tab | self._use(imported, f"Settings loaded from {file.name}.")
@@ -159,10 +182,16 @@ class TextToImageTab:
 
     def _use(self, imported: ImportedSettings, *notes: str) -> Updates:
         """Set the controls to imported settings, and show notes about them."""
-        updates: Updates = {self._form.controls[name]: value for name, value in imported.values.items()}
+        form = self._form
+        updates: Updates = {
+            form.controls[name]: value for name, value in imported.values.items() if name in form.controls
+        }
         if "seed" in imported.values:
-            updates[self._form.randomize] = False
-        return updates | {self._form.message: message_html([*notes, *imported.notes])}
+            updates[form.randomize] = False
+        if imported.model_id:
+            # The form shows this model already: none of these values is to become the model's default.
+            updates |= {self._menu.model_id: imported.model_id, form.shown: imported.model_id}
+        return updates | {form.message: message_html([*notes, *imported.notes])}
 
     def _vary(self, owner: str, picture_id: str, strength: float) -> Updates:
         """Queue pictures like a kept one, with its own prompt and numbers."""
@@ -191,36 +220,40 @@ class TextToImageTab:
 
     def _connect(self, form: TextToImageForm, page: gr.Blocks) -> None:
         events, controls, view_outputs = self.panel.events, form.controls, self.panel.view_outputs
+        model = {"model_id": self._menu.model_id}
         self.panel.connect()
         events.on(
             form.generate.click,
             self.submit,
-            {"asked_at": form.asked_at, "preset": form.preset, "randomize": form.randomize, **controls},
+            {
+                "asked_at": form.asked_at,
+                "preset": form.preset,
+                "randomize": form.randomize,
+                "start": form.start,
+                **model,
+                **controls,
+            },
             [*view_outputs, controls["seed"]],
             js="(token, asked_at, ...values) => [token, String(performance.now()), ...values]",
             trigger_mode="multiple",
         )
         for place in (form.result, form.strip):
             events.on_click(place, self.handle_click, [*view_outputs, *self.settings_outputs])
-        events.on(form.upload.upload, self.load_settings, {"path": form.upload}, [*self.settings_outputs, self._tabs])
-        self._connect_live(form)
-        self._connect_preset(form)
-        prompt, style, background = (controls[name] for name in ("prompt", "style", "background"))
-        gr.on(
-            [prompt.input, prompt.change, style.change, background.change],
-            lambda *values: hints_html(self._capabilities, *values),
-            [prompt, style, background],
-            [form.hints],
-            trigger_mode="always_last",
-            **QUICK,
+        events.on(
+            form.upload.upload,
+            self.load_settings,
+            {"path": form.upload, "model_id": self._menu.model_id},
+            [*self.settings_outputs, self._tabs],
         )
-        keep_draft(page, TAB, controls | {"randomize": form.randomize})
+        self._connect_live(form)
+        self._settings.connect(events)
+        keep_draft(page, TAB, controls | {"randomize": form.randomize, "shown": form.shown})
 
     def _connect_live(self, form: TextToImageForm) -> None:
         """Ask for a live picture whenever the prompt is edited, or a choice that matters to it is made."""
         controls = form.controls
         # A pasted prompt changes without an input event; a restored draft is no edit.
-        now = f"preset === {json.dumps(self._capabilities.live_preset)} ? String(performance.now()) : asked_at"
+        now = f"preset === {json.dumps(LIVE)} ? String(performance.now()) : asked_at"
         edited = on_event("prompt.js", f"isEdited() && {now}", "asked_at, preset")
         choices = [controls[name].input for name in ("style", "background", "randomize_style")] + [form.preset.input]
         for triggers, script in (
@@ -240,33 +273,7 @@ class TextToImageTab:
         self.panel.events.on(
             form.asked_at.change,
             self.paint_live,
-            inputs | {name: controls[name] for name in LIVE_FIELDS},
+            inputs | {"model_id": self._menu.model_id} | {name: controls[name] for name in LIVE_FIELDS},
             self.panel.view_outputs,
             trigger_mode="always_last",
         )
-
-    def _connect_preset(self, form: TextToImageForm) -> None:
-        """Set a preset's controls when it is chosen, and name the preset that the controls match."""
-        presets = self._capabilities.presets
-        names = list(dict.fromkeys(name for preset in presets.values() for name in preset))
-        parts = [form.controls[name] for name in names]
-        form.preset.input(
-            lambda preset: [presets[preset].get(name, gr.skip()) for name in names],
-            [form.preset],
-            parts,
-            trigger_mode="always_last",
-            **QUICK,
-        )
-        gr.on(
-            [part.change for part in parts],
-            lambda *values: preset_of(self._capabilities, dict(zip(names, values, strict=True))),
-            parts,
-            [form.preset],
-            trigger_mode="always_last",
-            **QUICK,
-        )
-
-
-def _request_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the controls' values as fields of a request. An output size of 0 is the model's choice."""
-    return {**values, "resolution": values["resolution"] or None}

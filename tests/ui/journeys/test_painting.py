@@ -52,7 +52,10 @@ def test_a_first_visit(studio_url, open_page):
     page.click("[data-fold]")
     # Nothing is empty on first sight.
     assert page.is_visible("#stage .stage[data-kind=example] img") and page.locator("#strip .small img").count() >= 6
-    assert page.inner_text("#header h1") == "Diffusion Studio" and "Blob 64" in page.inner_text("#header .model")
+    assert (
+        page.inner_text("#header h1") == "Diffusion Studio"
+        and page.eval_on_selector("[data-model]", "menu => menu.value") == "model"
+    )
     page.click("#footer summary")
     assert f'Client("{studio_url}/")' in page.inner_text("#footer pre")
     page.wait_for_selector("#header [role=status]:text-is('ready')")

@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.engine.checks import InvalidRequest
 from studio.services.context import AppContext
 from studio.services.noise.messages import model_message
 from studio.ui.components.parts import PRIVATE
@@ -88,8 +89,11 @@ def build_noise(context: AppContext, token: gr.BrowserState, model_id: gr.Textbo
     for event, answer in ((view.open, open_picture), (view.run, run), (view.compare, compare)):
         event(answer, [token], [inbox], concurrency_limit=None, **PRIVATE)
 
-    def choose_model(model_id: str) -> str:
-        return model_message(model_info(runs.capabilities_of(model_id)))
+    def choose_model(model_id: str) -> Any:
+        try:
+            return model_message(model_info(runs.capabilities_of(model_id)))
+        except InvalidRequest:  # it is gone; the menu then chooses the default one
+            return gr.skip()
 
     if model_id is not None:
         model_id.change(choose_model, [model_id], [inbox], concurrency_limit=None, **PRIVATE)
