@@ -85,7 +85,11 @@ def test_pixels_are_those_of_all_results():
         ({"steps": (1, 8)}, TextToImage("a cat"), "The steps must be a whole number from 1 to 8; it was 10."),
         ({"guidance": (1.0, 2.0)}, TextToImage("a cat"), "The guidance must be a number from 1 to 2; it was 3.0."),
         ({"count": (1, 1)}, SuperResolve(RED, count=2), "The number of pictures must be .* from 1 to 1; it was 2."),
-        ({"tasks": ("inpaint",)}, TextToImage("a cat"), "The task must be inpaint for Studio Emoji; it was text-to-image."),
+        (
+            {"tasks": ("inpaint",)},
+            TextToImage("a cat"),
+            "The task must be inpaint for Studio Emoji; it was text-to-image.",
+        ),
         (
             {"negative_prompt": False, "name": "Turbo"},
             TextToImage("a cat", negative_prompt="a dog"),
