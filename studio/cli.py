@@ -17,6 +17,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns about parts that are not used
 
 ROOT = Path(__file__).resolve().parents[1]
+DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -43,6 +44,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     option("host", "0.0.0.0" if on_space else "127.0.0.1", "address to serve on; default: %(default)s")
     option("port", "7860", "port to serve on; default: %(default)s")
     option("device", "auto", "auto, cpu, cuda or mps; default: %(default)s")
+    option(
+        "dtype",
+        "auto",
+        f"number format of models other than the bundled one, {', '.join(DTYPES)}; default: %(default)s",
+    )
     option("data-dir", "outputs", "folder for pictures and jobs; default: %(default)s")
     option("auth", None, "user:password to ask for; required when others can reach the page")
     options = parser.parse_args(arguments)
@@ -54,6 +60,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     options.models_dir = options.models_dir or ["models"]
     if options.memory is not None:
         options.memory = _parse_gigabytes(parser, options.memory)
+    if options.dtype not in DTYPES:
+        parser.error(f"--dtype must be one of {', '.join(DTYPES)}; it was {options.dtype!r}.")
     options.host = options.host.strip("[]")
     if options.auth is not None:
         user, _, password = options.auth.partition(":")
@@ -103,7 +111,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"--data-dir {data}: {problem}")
     catalog = open_catalog(options.model, options.models_dir, data / "models.json")
     try:
-        models, resolver = open_models(catalog, device=options.device, memory=options.memory), ModelResolver(catalog)
+        models, resolver = (
+            open_models(catalog, device=options.device, memory=options.memory, dtype=options.dtype),
+            ModelResolver(catalog),
+        )
         engine = Engine(models, library.journal, resolve=resolver.resolve)
         is_public = "SPACE_ID" in os.environ and options.auth is None
         studio = AppContext(engine, library, resolver, manages_models=not is_public)

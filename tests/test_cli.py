@@ -43,6 +43,7 @@ def test_models_are_looked_for_in_several_folders(monkeypatch):
     assert cli.parse_arguments([]).models_dir == ["x", "y"]
     assert cli.parse_arguments(["--models-dir", "p", "--models-dir", "q"]).models_dir == ["p", "q"]
     assert cli.parse_arguments(["--memory", "1.5"]).memory == 1_500_000_000
+    assert cli.parse_arguments(["--dtype", "bfloat16"]).dtype == "bfloat16" and cli.parse_arguments([]).dtype == "auto"
 
 
 def test_the_default_model_is_named_by_its_id_or_its_path(tmp_path):
@@ -62,6 +63,7 @@ def test_the_default_model_is_named_by_its_id_or_its_path(tmp_path):
     ("arguments", "says"),
     [
         (["--memory", "0"], "number of GB above 0; it was '0'"),
+        (["--dtype", "int8"], "--dtype must be one of auto, float32, float16, bfloat16; it was 'int8'"),
         (["--memory", "nan"], "number of GB above 0; it was 'nan'"),
         (["--host", "0.0.0.0"], "--auth user:password is required"),
         (["--host", "example.org"], "--auth user:password is required"),

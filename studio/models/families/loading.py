@@ -28,13 +28,16 @@ CPU_SHARE, GPU_SHARE = 0.6, 0.85
 MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
-def open_models(catalog: Catalog, *, device: str = "auto", memory: int | None = None) -> ModelCache:
+def open_models(
+    catalog: Catalog, *, device: str = "auto", memory: int | None = None, dtype: str = "auto"
+) -> ModelCache:
     """Return the models of a catalog, for the engine; none is loaded yet.
 
     device: "auto" takes CUDA, else MPS, else the CPU.
     memory: bytes that loaded models may take; None: a share of what the device has.
+    dtype: number format of latent models, see `choose_placement`.
     """
-    opener = ModelOpener(catalog, device, memory)
+    opener = ModelOpener(catalog, device, memory, dtype)
     models = ModelCache(
         catalog.get().id,
         opener.load,
@@ -52,8 +55,8 @@ class ModelOpener:
 
     models: ModelCache
 
-    def __init__(self, catalog: Catalog, device: str, memory: int | None) -> None:
-        self._catalog, self._wanted_device, self._memory = catalog, device, memory
+    def __init__(self, catalog: Catalog, device: str, memory: int | None, dtype: str) -> None:
+        self._catalog, self._wanted_device, self._memory, self._dtype = catalog, device, memory, dtype
 
     @cached_property
     def device(self) -> str:
@@ -91,6 +94,7 @@ class ModelOpener:
             model_bytes=entry.bytes,
             stored_dtype=entry.dtype,
             has_bf16=_has_bf16(self.device),
+            dtype=self._dtype,
         )
 
     def load(self, model_id: str) -> Backend:
