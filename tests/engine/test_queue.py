@@ -212,3 +212,12 @@ def test_no_job_starts_while_too_many_wait_to_be_saved(start, monkeypatch):
     assert states(engine, ids).count("running") <= 3  # one more may have been on its way
     journal.gate.release(12)
     eventually(lambda: set(states(engine, ids)) == {"done"})
+
+
+def test_unmeasured_times_are_those_of_the_device(start):
+    def seconds(backend: FakeBackend) -> float:
+        engine = start(backend)
+        assert engine.wait_until_ready(10)
+        return engine.resolve(TextToImage("a cat", steps=100)).seconds
+
+    assert seconds(FakeBackend(device="cuda:0")) < seconds(FakeBackend()) / 10

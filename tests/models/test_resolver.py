@@ -128,8 +128,10 @@ def test_rows_and_seconds_of_latent_models():
     picture = SD.resolve(TextToImage("a", **ASK))
     assert picture.seconds == pytest.approx(20 * 8 + 16)  # as measured on two cores, and decoding
     assert SD.resolve(TextToImage("a", width=1024, **ASK)).seconds == pytest.approx(2 * picture.seconds)
-    small = read_capabilities(entry(parameters=1_066_000))
-    assert small.resolve(TextToImage("a", **ASK)).seconds == pytest.approx(picture.seconds / 1000)
+    small = read_capabilities(entry(parameters=10_660_000))
+    assert small.resolve(TextToImage("a", **ASK)).seconds == pytest.approx(picture.seconds / 10)
+    xl = read_capabilities(entry(family="sdxl", sample_size=(1024, 1024), parameters=3_469_000_000))
+    assert 0.9 < xl.seconds_per_row / (8 * 2990 / 401) < 1.1  # billions of multiplications of the two networks
 
 
 def test_requests_are_resolved_by_the_model_that_they_name():

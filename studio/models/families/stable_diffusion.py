@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, sqrt
 from typing import Any
 
 from studio.engine.checks import InvalidRequest, format_megapixels
@@ -20,7 +20,8 @@ UPSCALER = "upscaler-x4"
 CLIP_LAYERS = 12  # of CLIP ViT-L, the text encoder of Stable Diffusion 1 and the first one of SDXL
 
 # Measured on two CPU cores with an SD 1.x model of 1066 M parameters: seconds of a network row of 512 x 512 px, and of
-# decoding a picture of that size. The cost of a row grows with latent pixels and with parameters.
+# decoding a picture of that size. The cost of a row grows with latent pixels, and with about the square root of the
+# parameters: larger networks have more of them at lower resolutions.
 SECONDS_PER_ROW, SECONDS_PER_DECODE = 8.0, 16.0
 MEASURED_LATENT_PIXELS, MEASURED_PARAMETERS = 64 * 64, 1_066_000_000
 
@@ -110,7 +111,8 @@ def read_capabilities(entry: ModelEntry, *, refiners: Sequence[str] = ()) -> Lat
     samplers = _samplers(identity.variant, identity.prediction_type)
     latent_scale = 4 if is_upscaler else 8
     width, height = identity.sample_size
-    cost = width * height / latent_scale**2 / MEASURED_LATENT_PIXELS * entry.parameters / MEASURED_PARAMETERS
+    area = width * height / latent_scale**2 / MEASURED_LATENT_PIXELS
+    network = sqrt(entry.parameters / MEASURED_PARAMETERS)
     capabilities = LatentCapabilities(
         model_id=entry.id,
         name=entry.name,
@@ -129,8 +131,8 @@ def read_capabilities(entry: ModelEntry, *, refiners: Sequence[str] = ()) -> Lat
         trigger_words=entry.trigger_words,
         latent_scale=latent_scale,
         reads_guidance=identity.embeds_guidance,
-        seconds_per_row=cost * SECONDS_PER_ROW,
-        decode_seconds=cost * SECONDS_PER_DECODE,
+        seconds_per_row=area * network * SECONDS_PER_ROW,
+        decode_seconds=area * min(network, 1.0) * SECONDS_PER_DECODE,
     )
     settings = _settings(capabilities, entry)
     size = tuple(settings.pop(name, side) for name, side in zip(("width", "height"), identity.sample_size, strict=True))
