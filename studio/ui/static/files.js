@@ -1,5 +1,5 @@
 // Pictures dropped on the page or pasted: opened where a tab takes pictures, otherwise read for their settings.
-import { find, findInput, findVisible } from "./dom.js";
+import { find, findAll, findVisible } from "./dom.js";
 
 /** The upload button of the visible tab, if that tab takes pictures. */
 const pictureButton = () => findVisible("#inpaint-open, #super-resolution-open");
@@ -10,7 +10,10 @@ const pictureButton = () => findVisible("#inpaint-open, #super-resolution-open")
  * @param {File} file
  */
 function uploadFile(button, file) {
-  const input = button && findInput("input[type=file]", button.parentElement);
+  // Several upload buttons may stand in one row, each after its input.
+  const inputs = button ? findAll("input[type=file]", button.parentElement) : [];
+  const before = inputs.filter((one) => one.compareDocumentPosition(button) & Node.DOCUMENT_POSITION_FOLLOWING);
+  const input = /** @type {HTMLInputElement} */ (before.at(-1));
   if (!input || !file) return;
   const transfer = new DataTransfer();
   transfer.items.add(file);

@@ -183,8 +183,10 @@ class TextToImageSettings:
         prompt, style, background = (controls[name] for name in ("prompt", "style", "background"))
         gr.on(
             [prompt.input, prompt.change, style.change, background.change],
-            lambda model_id, *values: hints_html(self.menu.capabilities(model_id), *values),
-            [self.menu.model_id, prompt, style, background],
+            lambda prompt, style, background, model_id: hints_html(
+                self.menu.capabilities(model_id), prompt, style, background
+            ),
+            [prompt, style, background, self.menu.model_id],
             [form.hints],
             trigger_mode="always_last",
             **QUICK,
