@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from studio.engine.requests import TextToImage
 from studio.models.capabilities import Capabilities
 from studio.models.catalog import ModelEntry
 from studio.services.context import AppContext
@@ -81,7 +80,8 @@ def _facts(entry: ModelEntry, capabilities: Capabilities | None) -> list[tuple[s
     facts = [("Size", size)]
     if capabilities is not None:
         facts.append(("Tasks", ", ".join(TASK_NAMES[task] for task in capabilities.tasks)))
-        facts.append(("Own settings", settings_text(capabilities, TextToImage.task)))
+        if capabilities.tasks:
+            facts.append(("Own settings", settings_text(capabilities, capabilities.tasks[0])))
         facts.append(("Predicts", PREDICTION_NAMES.get(identity.prediction_type, identity.prediction_type)))
     facts += [("Trigger words", entry.trigger_words), ("File" if entry.layout == "file" else "Folder", str(entry.path))]
     return [(name, value) for name, value in facts if value]

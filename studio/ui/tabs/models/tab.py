@@ -34,7 +34,7 @@ class ModelsTab:
             with gr.Column(elem_classes="controls", scale=0, min_width=320):
                 self._changes = ChangesForm.build()
                 gr.HTML(folders_html(context), elem_id="model-folders", apply_default_css=False, js_on_load=None)
-                self._rescan = gr.Button("Look again", size="sm", elem_id="models-rescan", min_width=100)
+                self._rescan = gr.Button("Scan again", size="sm", elem_id="models-rescan", min_width=100)
                 with gr.Column(visible=self._hub is not None, elem_id="hub"):
                     self._hub_id = gr.Textbox(
                         "",

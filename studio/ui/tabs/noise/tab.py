@@ -45,11 +45,10 @@ class NoiseTab:
     open_forward: Callable[[str, str], str]
 
 
-def build_noise(context: AppContext, token: gr.BrowserState, model_id: gr.Textbox | None = None) -> NoiseTab:
+def build_noise(context: AppContext, token: gr.BrowserState, model_id: gr.Textbox) -> NoiseTab:
     """Build the tab's components, inside a gr.Tab.
 
-    token: the browser's own, see `studio.services.owners`. model_id: of the chosen model, "" for the default one;
-    None: there is only one.
+    token: the browser's own, see `studio.services.owners`. model_id: of the chosen model, "" for the default one.
     """
     service, runs = context.noise, context.noise.runs
     methods = (
@@ -95,8 +94,7 @@ def build_noise(context: AppContext, token: gr.BrowserState, model_id: gr.Textbo
         except InvalidRequest:  # it is gone; the menu then chooses the default one
             return gr.skip()
 
-    if model_id is not None:
-        model_id.change(choose_model, [model_id], [inbox], concurrency_limit=None, **PRIVATE)
+    model_id.change(choose_model, [model_id], [inbox], concurrency_limit=None, **PRIVATE)
     return NoiseTab(view, inbox, runs.open, runs.open_forward)
 
 
