@@ -26,7 +26,8 @@ class FakeCatalog:
         for entry in self.entries:
             if model_id in ("", entry.id):
                 return entry
-        raise InvalidRequest(f"There is no model {model_id}.")
+        ids = ", ".join(entry.id for entry in self.entries)
+        raise InvalidRequest(f'The model must be one of {ids}; it was "{model_id}".')
 
     def rescan(self) -> None:
         self.entries = tuple(self.next_entries)
