@@ -169,8 +169,7 @@ class Inpaint(BaseRequest):
     """A picture that is repainted where the mask is white.
 
     image: up to 16 megapixels, stored as RGB, or RGBA if it has transparency.
-    mask: of the same size, stored as L; values from 128 on are repainted. Where a mask has transparency, its opaque
-        part is repainted.
+    mask: of the same size, stored as L; values from 128 on are repainted. See `studio.imaging.modes.read_mask`.
     style, background: as for TextToImage.
     grow: -256 to 256, px by which the repainted area grows, or shrinks; applied after `invert`.
     feather: 0 to 256, px outside the mask over which the new pixels fade out; at 0 no pixel outside changes.
