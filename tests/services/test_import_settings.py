@@ -8,7 +8,7 @@ from studio.engine.requests import TextToImage
 from studio.models.families.studio import PRESETS
 from studio.models.resolver import ModelResolver
 from studio.services.import_settings import import_settings
-from studio.ui.tabs.text_to_image_form import DEFAULTS, preset_of
+from studio.ui.tabs.text_to_image_form import preset_of
 from tests.fakes import CAPABILITIES, MODELS
 from tests.models.test_resolver import OtherModels, entry
 
@@ -46,10 +46,11 @@ def test_nothing_is_added_to_a_prompt_to_which_nothing_was(settings, randomize_s
 
 
 def test_presets_are_known_by_their_numbers():
-    assert preset_of(CAPABILITIES, DEFAULTS) == "balanced"
+    defaults = TextToImage("a cat").settings()
+    assert preset_of(CAPABILITIES, defaults) == "balanced"
     for name, preset in PRESETS.items():
-        assert preset_of(CAPABILITIES, DEFAULTS | preset) == name
-    assert preset_of(CAPABILITIES, DEFAULTS | {"style_emphasis": True}) is None
+        assert preset_of(CAPABILITIES, defaults | preset) == name
+    assert preset_of(CAPABILITIES, defaults | {"style_emphasis": True}) is None
 
 
 PONY = {"prompt": "a cat", "model": "pony", "sampler": "dpm++2m", "spacing": "karras", "steps": 28, "size": "832x1216",
