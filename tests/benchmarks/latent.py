@@ -1,8 +1,10 @@
 """Measure the engine with a latent model of random weights against the stock pipeline, and changes of model.
 
-    python -m tests.benchmarks.latent [--repeats 5] [--steps 10] [--only requests switches]
+    python -m tests.benchmarks.latent [--repeats 5] [--steps 10] [--counts 1 4 16]
+        [--only requests switches full-size]
 
-The network has the layout of Stable Diffusion 1.5 with a tenth of its channels, and paints 256 x 256 px.
+The network has the layout of Stable Diffusion 1.5 with a tenth of its channels, and paints 256 x 256 px. "full-size"
+has all channels (1.07 billion parameters, 4.3 GB on disk and twice that in memory), one request, and few steps.
 Run it on an idle machine. Ratios compare measurements of one run that follow each other.
 """
 
@@ -12,6 +14,7 @@ import argparse
 import gc
 import statistics
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,26 +38,27 @@ SIDE = 256
 COUNTS = (1, 4, 16)
 SWITCHES = 20
 CPU = Placement(device="cpu", dtype="float32")
-CHANNELS = (32, 64, 128, 128)  # a tenth of Stable Diffusion 1.5
+SMALL = {"unet": (32, 64, 128, 128), "vae": (16, 32, 64, 64), "text": 64}  # channels: a tenth of Stable Diffusion 1.5
+FULL = {"unet": (320, 640, 1280, 1280), "vae": (128, 256, 512, 512), "text": 768}
 
 
-def build() -> Any:
+def build(channels: dict[str, Any]) -> Any:
     """Return a stock pipeline with random weights."""
     torch.manual_seed(0)
     words = tiny.tokenizer()
     unet = tiny.unet(
         sample_size=SIDE // 8,
-        block_out_channels=CHANNELS,
+        block_out_channels=channels["unet"],
         layers_per_block=2,
         down_block_types=(*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
         up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
-        cross_attention_dim=64,
+        cross_attention_dim=channels["text"],
         attention_head_dim=8,
     )
     pipeline = StableDiffusionPipeline(
-        vae=tiny.vae(16, 32, 64, 64, layers_per_block=2),
+        vae=tiny.vae(*channels["vae"], layers_per_block=2),
         unet=unet,
-        text_encoder=tiny.text_encoder(words, width=64),
+        text_encoder=tiny.text_encoder(words, width=channels["text"]),
         tokenizer=words,
         scheduler=tiny.ddim(),
         **tiny.NO_CHECKER,
@@ -99,7 +103,7 @@ def run_stock(pipeline: Any, requests: list[TextToImage]) -> None:
         )
 
 
-def measure_requests(folder: Path, repeats: int, steps: int) -> str:
+def measure_requests(folder: Path, repeats: int, steps: int, counts: Sequence[int]) -> str:
     """Return the times of the engine and of the stock pipeline for several requests at once."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -107,7 +111,7 @@ def measure_requests(folder: Path, repeats: int, steps: int) -> str:
         cache_of({"model": folder}, 1), MemoryJournal(), resolve=partial(resolve, width=SIDE, height=SIDE)
     ).start()
     rows: list[tuple[object, ...]] = []
-    for count in COUNTS:
+    for count in counts:
         requests = [request(seed, steps, "model") for seed in range(count)]
         for _ in range(3):  # the engine measures how long calls of each size take
             run_jobs(engine, requests)
@@ -155,16 +159,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="requests at once")
     parser.add_argument("--only", nargs="*", default=["requests", "switches"])
     options = parser.parse_args()
     print(heading(), flush=True)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
-        build().save_pretrained(folder)
+        build(SMALL).save_pretrained(folder)
         if "requests" in options.only:
-            print(measure_requests(folder, options.repeats, options.steps), flush=True)
+            print(measure_requests(folder, options.repeats, options.steps, options.counts), flush=True)
         if "switches" in options.only:
             print(measure_switches(folder, options.steps), flush=True)
+        if "full-size" in options.only:
+            full_size = Path(place) / "full size"
+            build(FULL).save_pretrained(full_size)
+            print(measure_requests(full_size, options.repeats, options.steps, (1,)), flush=True)
 
 
 if __name__ == "__main__":
