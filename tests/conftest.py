@@ -20,6 +20,7 @@ IGNORED = "ignore::DeprecationWarning:gradio[.]queueing"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: "journeys" not in item.path.parts)  # they take longest, so they start first
     for item in items:
         item.add_marker(pytest.mark.filterwarnings(IGNORED))
 

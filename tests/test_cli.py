@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -94,11 +96,15 @@ def test_a_data_folder_that_is_none_ends_with_a_sentence(tmp_path):
     assert str(end.value).startswith(f"--data-dir {tmp_path / 'file'}: The library in")  # Python prints it alone
 
 
-@pytest.mark.parametrize(("command", "sign"), [(["app.py"], signal.SIGINT), (["-m", "studio"], signal.SIGTERM)])
-def test_it_starts_and_ends_at_a_signal(tmp_path, command, sign):
+def test_the_package_is_a_program():
+    command = [sys.executable, "-m", "studio", "--help"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("usage: ")
+
+
+def test_it_starts_and_ends_at_a_signal(tmp_path):
     port = free_port()
     options = ["--model", str(tmp_path), "--data-dir", str(tmp_path / "data"), "--port", str(port)]
-    with serving(*command, *options, port=port, end=sign):
+    with serving("app.py", *options, port=port, end=signal.SIGINT):
         pass
     Library(tmp_path / "data").close()  # the folder is free, and the port
     with socket.create_server(("127.0.0.1", port)):

@@ -116,16 +116,17 @@ def test_a_picture_of_a_batch_equals_the_picture_alone(bundled):
 
 @pytest.fixture(scope="module")
 def converged(bundled):
-    return painted(bundled, PROMPTS, range(4), num_inference_steps=50, size=bundled.sample_size)
+    return painted(bundled, PROMPTS[:2], range(2), num_inference_steps=40, size=bundled.sample_size)
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in ("studio", "ddpm")])
 def test_deterministic_samplers_agree(bundled, converged, name):
-    theirs = painted(bundled, PROMPTS, range(4), num_inference_steps=50, size=bundled.sample_size, sampler=name)
+    options = {"num_inference_steps": 40, "size": bundled.sample_size, "sampler": name}
+    theirs = painted(bundled, PROMPTS[:2], range(2), **options)
     assert (converged - theirs).square().mean().sqrt() <= 0.05
 
 
-THINGS = ["a red apple", "a cat face", "a rocket", "a pizza", "a cactus"]
+THINGS = ["a red apple", "a cat face", "a rocket"]
 
 
 @torch.no_grad()
@@ -150,7 +151,7 @@ def labels(pipe, pictures: torch.Tensor, prompts: list[str]) -> torch.Tensor:
 def test_ddpm_paints_what_ours_paints(bundled):
     """Its noise makes another picture, with the same label."""
     options = {"num_inference_steps": 50, "size": bundled.sample_size}
-    ours, theirs = (painted(bundled, THINGS, range(5), sampler=name, **options) for name in ("studio", "ddpm"))
+    ours, theirs = (painted(bundled, THINGS, range(3), sampler=name, **options) for name in ("studio", "ddpm"))
     assert (ours - theirs).square().mean((1, 2, 3)).min().sqrt() > 0.05  # not the same picture
     expected = torch.arange(len(THINGS))
     assert torch.equal(labels(bundled, ours, THINGS), expected)
