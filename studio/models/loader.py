@@ -222,3 +222,14 @@ def reserve_torch_threads() -> None:
     other = threading.Thread(target=torch.set_num_threads, args=(1,))
     other.start()
     other.join()
+
+
+def settle_torch_threads() -> None:
+    """Let the calling thread compute alone, if another has reserved torch's thread pool; to call before it computes.
+
+    The number of torch settles that of the libraries beneath. Without this, a matrix product as a thread's first
+    operation starts a pool of its own.
+    """
+    import torch
+
+    torch.get_num_threads()

@@ -14,7 +14,7 @@ import argparse
 import gc
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -46,8 +46,8 @@ FULL = {"unet": (320, 640, 1280, 1280), "vae": (128, 256, 512, 512), "text": 768
 stock: Any = None  # the stock pipeline, in the process that runs it
 
 
-def build(channels: dict[str, Any]) -> Any:
-    """Return a stock pipeline with random weights."""
+def save(channels: dict[str, Any], folder: Path) -> None:
+    """Save a stock pipeline with random weights."""
     torch.manual_seed(0)
     words = tiny.tokenizer()
     unet = tiny.unet(
@@ -67,8 +67,7 @@ def build(channels: dict[str, Any]) -> Any:
         scheduler=tiny.ddim(),
         **tiny.NO_CHECKER,
     )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    pipeline.save_pretrained(folder)
 
 
 def cache_of(folders: dict[str, Path], budget: int) -> ModelCache:
@@ -118,17 +117,23 @@ def time_stock(requests: list[TextToImage]) -> float:
     return seconds(run)
 
 
-def measure_requests(folder: Path, repeats: int, steps: int, counts: Sequence[int]) -> str:
-    """Return the times of the engine and of the stock pipeline for several requests at once.
+def other_process(
+    initializer: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+) -> ProcessPoolExecutor:
+    """Return a process beside this one, where only the engine computes.
 
-    The stock pipeline has a process of its own: two threads of one process that compute slow each other down, also
-    when they take turns.
+    Threads of one process that compute with torch slow each other down, also when they take turns.
     """
+    return ProcessPoolExecutor(1, get_context("spawn"), initializer, arguments)
+
+
+def measure_requests(folder: Path, repeats: int, steps: int, counts: Sequence[int]) -> str:
+    """Return the times of the engine and of the stock pipeline for several requests at once."""
     engine = Engine(
         cache_of({"model": folder}, 1), MemoryJournal(), resolve=partial(resolve, width=SIDE, height=SIDE)
     ).start()
     rows: list[tuple[object, ...]] = []
-    with ProcessPoolExecutor(1, get_context("spawn"), load_stock, (folder,)) as process:
+    with other_process(load_stock, (folder,)) as process:
         for count in counts:
             requests = [request(seed, steps, "model") for seed in range(count)]
             for _ in range(3):  # the engine measures how long calls of each size take
@@ -185,14 +190,16 @@ def main() -> None:
     print(heading(), flush=True)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
-        build(SMALL).save_pretrained(folder)
+        full_size = Path(place) / "full size"
+        with other_process() as process:
+            process.submit(save, SMALL, folder).result()
+            if "full-size" in options.only:
+                process.submit(save, FULL, full_size).result()
         if "requests" in options.only:
             print(measure_requests(folder, options.repeats, options.steps, options.counts), flush=True)
         if "switches" in options.only:
             print(measure_switches(folder, options.steps), flush=True)
         if "full-size" in options.only:
-            full_size = Path(place) / "full size"
-            build(FULL).save_pretrained(full_size)
             print(measure_requests(full_size, options.repeats, options.steps, (1,)), flush=True)
 
 

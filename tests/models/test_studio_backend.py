@@ -229,22 +229,34 @@ def test_a_large_picture_takes_several_calls_per_step(sampler, monkeypatch):
 
 
 def test_torch_threads_are_reserved_for_the_calling_thread():
+    """Other threads compute alone: they start no threads, whose pool would slow the engine's down."""
     code = """
-import threading, torch
-from studio.models.loader import reserve_torch_threads
+import os, threading, torch
+from studio.models.latent.preview import to_rgb
+from studio.models.loader import reserve_torch_threads, settle_torch_threads
 torch.set_num_threads(3)
 seen = []
-def engine():
-    reserve_torch_threads()
-    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-    other.start()
-    other.join()
-    seen.append(torch.get_num_threads())
-for _ in range(2):
-    thread = threading.Thread(target=engine)
+def run(target):
+    thread = threading.Thread(target=target)
     thread.start()
     thread.join()
+def started(compute):
+    before = set(os.listdir("/proc/self/task"))
+    compute()
+    seen.append(len(set(os.listdir("/proc/self/task")) - before))
+def product():
+    settle_torch_threads()
+    torch.ones(512, 512) @ torch.ones(512, 512)
+def engine():
+    reserve_torch_threads()
+    torch.ones(512, 512) @ torch.ones(512, 512)
+    run(lambda: started(product))
+    run(lambda: started(lambda: to_rgb(torch.ones(4, 64, 64), torch.ones(5, 3))))
+    run(lambda: seen.append(torch.get_num_threads()))
+    seen.append(torch.get_num_threads())
+for _ in range(2):
+    run(engine)
 print(seen)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[1, 3, 1, 3]"
+    assert done.stdout.strip() == "[0, 0, 1, 3, 0, 0, 1, 3]"

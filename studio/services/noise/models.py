@@ -28,7 +28,7 @@ class NoiseModels:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()  # one computation at a time: they take memory, and the engine needs the processor
+        self._lock = threading.Lock()
         self._inspector: tuple[Any, Any] | None = None  # the bundled pipeline, and one for inspection over its weights
 
     def wait(self) -> None:
@@ -66,18 +66,27 @@ class NoiseModels:
             return None
         return backend.trace_model.scheduler_config or getattr(_scheduler(backend), "config", None)
 
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Let one thread compute at a time: computations take memory, and the engine needs the processor."""
+        from studio.models.loader import settle_torch_threads
+
+        with self._lock:
+            settle_torch_threads()
+            yield
+
     # ---- latents ----
 
     def encode(self, backend: Any, picture: Image.Image) -> np.ndarray:
         """Return the latents (C, h, w) of an RGB picture, float32."""
-        with self._lock:
+        with self._computing():
             return _as_array(backend.encode_picture(picture))
 
     def decode(self, backend: Any, latents: np.ndarray) -> Image.Image:
         """Return the picture of latents (C, h, w). Raises ArithmeticError if the VAE computes no numbers."""
         from studio.lab.latents import as_tensor
 
-        with self._lock:
+        with self._computing():
             return backend.decode_latents(as_tensor(latents))
 
     # ---- the network inside ----
@@ -89,7 +98,7 @@ class NoiseModels:
         """
         from studio.lab.views.inspection import inspection_view
 
-        with self.borrow(run.trace.model) as backend, self._lock:
+        with self.borrow(run.trace.model) as backend, self._computing():
             if run.is_latent:
                 return self._inspect_latent(backend, run, stage, run.check_step(stage, step))
             pipeline = self._inspection_pipeline(backend)
