@@ -115,6 +115,7 @@ def test_what_a_person_sets_is_kept(unchanged, tmp_path):
         ({"defaults": {"prompt": "x"}}, "The default setting must be one of sampler,"),
         ({"defaults": {"steps": 0}}, "The default steps must be a whole number from 1 to"),
         ({"defaults": {"width": "wide"}}, "The default width must be a whole number"),
+        ({"defaults": {"width": 77}}, "The default width must be a multiple of 8 from 64 to 2048; it was 77."),
         ({"defaults": {"guidance": float("nan")}}, "The default guidance must be a number"),
         ({"trigger_words": 1}, "The trigger words must be text"),
         ({"path": "/"}, 'not "path"'),

@@ -12,10 +12,10 @@ from typing import Any, cast
 
 from studio.engine.checks import InvalidRequest, check_choice, check_int, check_number, check_text, quote_value
 from studio.engine.requests import MAX_CLIP_SKIP, MAX_GUIDANCE, MAX_STEPS
+from studio.models.capabilities import SizeRange
 from studio.models.formats import read_json
 from studio.models.identify import FAMILIES, PREDICTION_TYPES, STUDIO, VARIANTS
 
-MAX_DEFAULT_SIDE = 4096  # px
 DEFAULT_FIELDS = (
     "sampler",
     "spacing",
@@ -131,4 +131,5 @@ def _check_default(name: str, value: Any) -> None:
     elif name == "clip_skip":
         check_int(text, value, 0, MAX_CLIP_SKIP)
     else:
-        check_int(text, value, 8, MAX_DEFAULT_SIDE)
+        check_int(text, value, SizeRange.minimum, SizeRange.maximum)
+        SizeRange(default=(value, value)).check(text, value)

@@ -36,7 +36,14 @@ def test_a_model_is_chosen_and_remembered(several_url, open_page):
     page.wait_for_selector("#text-to-image-offer:visible")
     generate(page, "a lake at dawn")
     assert "SD tiny" in page.inner_text("#stage .label")
+    page.click(
+        "#stage >> text=See how it was made"
+    )  # the noise tab, opened for the first time, knows the model and the run
+    page.wait_for_selector("[data-form=run] [name=prompt]:visible")
+    page.wait_for_function("document.querySelector('[data-form=run] [name=prompt]').value === 'a lake at dawn'")
+    assert not page.is_visible("[data-form=run] [name=one_pass]")
     page.reload()
+    open_tab(page, "Text to image")
     page.wait_for_selector("#width input:visible")
     unfold(page, "#steps")
     assert (chosen(page), page.input_value("#steps input"), page.input_value("#width input")) == ("sd", "4", "512")
@@ -62,5 +69,10 @@ def test_the_models_fit_a_telephone(several_url, open_page):
     open_tab(page, "Models")
     page.click("[data-pick='edit:sd']")
     page.wait_for_selector("#changes-save:visible")
+    page.click("#changes-close")
+    page.wait_for_selector("#changes-save", state="hidden")
+    page.click("[data-pick='edit:xl']")
+    page.wait_for_selector("#changes-save:visible")
+    assert not page.is_visible("#changed-model")
     assert_narrow(page, ".model-cards", "#model-changes", "#model-folders")
     assert_readable(page)

@@ -13,15 +13,15 @@ import { Tour } from "./tour.js";
 
 /** @import { Events, FirstData, Message, Server } from "./types.d.ts" */
 
-// ---- messages: one may arrive before the tab was opened for the first time, and waits until then ----
+// ---- messages: some may arrive before the tab was opened for the first time, and wait until then ----
 
-/** @type {string | null} */
-let waitingMessage = null;
+/** @type {string[]} */
+let waitingMessages = [];
 /** @type {((text: string) => void) | null} */
 let receiveMessage = null;
 
 /**
- * Pass every value of the hidden inbox component to the tab.
+ * Pass every value of a hidden component to the tab.
  * @param {{ value: string }} props
  * @param {(property: string, callback: () => void) => void} watch
  */
@@ -29,7 +29,7 @@ export function watchInbox(props, watch) {
   const deliver = () => {
     if (!props.value) return;
     if (receiveMessage) receiveMessage(props.value);
-    else waitingMessage = props.value;
+    else waitingMessages.push(props.value);
   };
   watch("value", deliver);
   deliver();
@@ -177,6 +177,6 @@ export function mountNoise(element, server, events) {
   addEventListener("hashchange", () => openLink(tab));
   showFirstView();
   receiveMessage = (text) => handleMessage(JSON.parse(text));
-  if (waitingMessage) receiveMessage(waitingMessage);
-  waitingMessage = null;
+  waitingMessages.forEach(receiveMessage);
+  waitingMessages = [];
 }

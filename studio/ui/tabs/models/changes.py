@@ -51,8 +51,9 @@ class ChangesForm:
     @classmethod
     def build(cls) -> ChangesForm:
         """Build the form where it is to stand."""
+        # Beside the panel: Gradio shows a hidden part of a panel that is hidden and shown again.
+        model_id = gr.Textbox("", visible="hidden", elem_id="changed-model")
         with gr.Column(visible=False, elem_id="model-changes") as panel:
-            model_id = gr.Textbox("", visible="hidden", elem_id="changed-model")
             heading = gr.HTML("", elem_id="changes-heading", apply_default_css=False, js_on_load=None)
             controls: dict[str, Control] = {}
             for name, (label, keys, names) in _CHOICES.items():

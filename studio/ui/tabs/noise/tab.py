@@ -70,7 +70,11 @@ def build_noise(context: AppContext, token: gr.BrowserState, model_id: gr.Textbo
         js_on_load=_MOUNT,
         server_functions=[_function(method) for method in methods],
     )
-    inbox = gr.HTML("", visible="hidden", html_template="<i></i>", js_on_load=_INBOX, elem_id="noise-inbox")
+    # Two: the newest message waits in its component until the tab is opened.
+    inbox, chosen = (
+        gr.HTML("", visible="hidden", html_template="<i></i>", js_on_load=_INBOX, elem_id=f"noise-{name}")
+        for name in ("inbox", "model")
+    )
 
     def owner_of(request: gr.Request, token: str) -> str:
         return context.owners.of_page(request, token)[0]
@@ -94,7 +98,7 @@ def build_noise(context: AppContext, token: gr.BrowserState, model_id: gr.Textbo
         except InvalidRequest:  # it is gone; the menu then chooses the default one
             return gr.skip()
 
-    model_id.change(choose_model, [model_id], [inbox], concurrency_limit=None, **PRIVATE)
+    model_id.change(choose_model, [model_id], [chosen], concurrency_limit=None, **PRIVATE)
     return NoiseTab(view, inbox, runs.open, runs.open_forward)
 
 
