@@ -180,6 +180,8 @@ def load_pipeline(folder: str | Path, device: str = "auto") -> Any:
         pipe.to(chosen)
         if not chosen.startswith("mps"):  # not measured there
             pipe.unet.to(memory_format=torch.channels_last)  # faster: attention reads it without a copy
+            if pipe.upscaler is not None:
+                pipe.upscaler.to(memory_format=torch.channels_last)
     except Exception as problem:  # diffusers and torch raise many kinds for weights that do not fit their configs
         text = " ".join(str(problem).split())
         raise ModelError(f"The model folder {folder} could not be loaded: {text[:300]}") from problem

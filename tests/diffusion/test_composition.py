@@ -186,7 +186,7 @@ def test_a_layout_is_upscaled_by_the_whole_prompt_where_the_tile_size_differs(pi
     monkeypatch.setattr(type(pipe), "window_size", 16)
     (pair,) = pipe.prepare([PAIR], seeds=[3], num_inference_steps=1, size=32)
     pipe.denoise_step([pair])
-    assert pair.stage.layout is None and pair.sample.shape == (3, 60, 60) and pair.call_key == (16, 16)
+    assert pair.stage.layout is None and pair.sample.shape == (3, 60, 60) and pair.call_key == ("unet", 16, 16)
 
 
 def test_a_pair_is_as_large_as_any_picture(pipe):

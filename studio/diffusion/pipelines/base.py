@@ -19,7 +19,7 @@ from studio.diffusion.conditioning import back_project
 from studio.diffusion.guidance import MAX_ONE_PASS_GUIDANCE, Guidance
 from studio.diffusion.pipelines.params import SamplingParams
 from studio.diffusion.sampling.batched_call import denoise_call
-from studio.diffusion.sampling.state import SampleState, TextConditioning
+from studio.diffusion.sampling.state import SampleState, StageSpec, TextConditioning
 from studio.diffusion.sampling.steppers import DiffusersStepper, Stepper, StudioStepper
 from studio.diffusion.schedulers.samplers import AnyScheduler, make_sampler
 from studio.diffusion.schedulers.solver_tables import SolverTable, fingerprint
@@ -50,15 +50,18 @@ class StudioPipeline(DiffusionPipeline):
         unet: the network.
         scheduler: `StudioScheduler`, or any diffusers scheduler made `from_config` of it.
         text_encoder, tokenizer: turn prompts into (L, D) embeddings.
+        upscaler: a network with `low_res_only`, which enlarges twofold in one call. None: `unet` does it.
     """
 
     unet: StudioUNet
     scheduler: AnyScheduler
     text_encoder: CLIPTextModel
     tokenizer: Any  # a CLIPTokenizer; its methods are not typed
+    upscaler: StudioUNet | None
     progress_bar: Callable[..., Any]  # of diffusers, where a decorator hides its type
 
-    model_cpu_offload_seq = "text_encoder->unet"
+    model_cpu_offload_seq = "text_encoder->unet->upscaler"
+    _optional_components = ["upscaler"]
     _callback_tensor_inputs = ["latents", "pred_original_sample", "prompt_embeds"]
 
     def __init__(
@@ -67,9 +70,12 @@ class StudioPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin,
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
+        upscaler: StudioUNet | None = None,
     ) -> None:
         super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
+        self.register_modules(
+            unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer, upscaler=upscaler
+        )
         self._studio_samplers: dict[AnyScheduler, AnyScheduler] = {}  # by the scheduler that they are made of
         self._steppers: dict[tuple, Stepper] = {}  # by the arguments that they are made of
         self._interrupt, self._num_timesteps, self._guidance_scale = False, 0, 1.0
@@ -249,6 +255,25 @@ class StudioPipeline(DiffusionPipeline):
         """
         return self._get_stepper("studio", max(num_steps, 2), strength=0.5 if num_steps == 1 else 1.0)
 
+    def _plan_doublings(self, size: tuple[int, int], factor: int) -> tuple[StageSpec, ...]:
+        """Return the upscaler's stages, of one call each, that make a result of `size` (H, W) `factor` times as large.
+
+        factor: a power of 2.
+        """
+        assert self.upscaler is not None
+        specs, (height, width) = [], size
+        for _ in range(factor.bit_length() - 1):
+            height, width = 2 * height, 2 * width
+            specs.append(
+                StageSpec(
+                    size=(height, width),
+                    stepper=self._get_stepper("studio", 1),
+                    tile_size=self.upscaler.config.window_size,
+                    component="upscaler",
+                )
+            )
+        return tuple(specs)
+
     def _find_table(
         self, scheduler: StudioScheduler, num_inference_steps: int, guidance: Guidance | None
     ) -> SolverTable | None:
@@ -275,12 +300,15 @@ class StudioPipeline(DiffusionPipeline):
         """
         remaining, steps = list(rows), {id(row): row.step for row in rows}
         while remaining:
-            denoise_call(self.unet, remaining)
+            self.denoise_call(remaining)
             remaining = [row for row in remaining if row.step == steps[id(row)]]
 
     def denoise_call(self, rows: Sequence[SampleState]) -> None:
         """Call the network once with each picture's next tiles; see `sampling.batched_call.denoise_call`."""
-        denoise_call(self.unet, rows)
+        networks = {"unet": self.unet}
+        if self.upscaler is not None:
+            networks["upscaler"] = self.upscaler
+        denoise_call(networks, rows)
 
     @torch.no_grad()
     def decode(self, row: SampleState) -> Image.Image:

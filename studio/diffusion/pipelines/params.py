@@ -93,7 +93,8 @@ class TextToImageParams(SamplingParams):
         sampler: a key of `studio.diffusion.schedulers.samplers.SAMPLERS`, a scheduler, or None for the pipeline's own.
         size: shorter side of the result in px, one of `StudioTextToImagePipeline.sizes`. Super-resolution of the same
             network makes what is larger than `sample_size`. None: `default_size`, or the size of the image.
-        finishing_steps: of each super-resolution stage. None: 2, or 1 if num_inference_steps is at most FEW_STEPS.
+        finishing_steps: of each super-resolution stage. None: one call of the upscaler for each doubling; without an
+            upscaler 2, or 1 if num_inference_steps is at most FEW_STEPS.
         images: to begin from; a result has the size of its image unless `size` is given.
         strength: with images, the share of the steps that are taken, in (0, 1], as in diffusers.
         one_pass: guide by the network's own input where it can, see `StudioPipeline.guides_in_one_pass`.
@@ -163,7 +164,8 @@ class UpscaleParams(SamplingParams):
     Args:
         images: of any mode; transparency is kept, enlarged by Lanczos.
         scale_factor: 2 or 4.
-        noise_level: standard deviation of the noise added to the image, in [0, 0.3]; more invents more detail.
+        noise_level: standard deviation of the noise added to the image, in [0, 0.3]; more invents more detail. At 0 the
+            upscaler, where there is one, enlarges in one call for each doubling, whatever num_inference_steps is.
         size: (width, height) to resize the enlarged images to.
     """
 

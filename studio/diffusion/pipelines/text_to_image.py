@@ -154,6 +154,11 @@ class StudioTextToImagePipeline(StudioPipeline):
         if factor == 1:
             return ()
         steps = params.finishing_steps
+        if self.upscaler is not None and steps is None:
+            if layout:  # its canvas is about twice `sample_size`
+                return self._plan_doublings((layout.side, layout.side), max(factor // 2, 2))
+            size = (self.sample_size, self.sample_size) if original is None else (original.shape[1], original.shape[2])
+            return self._plan_doublings(size, factor)
         if steps is None:
             steps = 1 if params.num_inference_steps <= FEW_STEPS else 2
         stepper = self._get_finishing_stepper(steps)

@@ -11,6 +11,7 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from PIL import Image
 
 from studio.diffusion.conditioning import Condition, Task, enlarge, match_colors, match_low_res
+from studio.diffusion.guidance import Guidance
 from studio.diffusion.pipelines.arguments import (
     Generators,
     Pictures,
@@ -34,8 +35,8 @@ TRUST = 0.75
 class StudioUpscalePipeline(StudioPipeline):
     """Paints a small picture larger.
 
-    Without noise on the small picture, the block means of the result are the small picture; with noise, the result has
-    its coarse colors.
+    Without noise on the small picture, the upscaler predicts the mean of what it may show; where there is no upscaler,
+    the block means of the result are the small picture. With noise, the result has its coarse colors.
     """
 
     def prepare(
@@ -54,46 +55,61 @@ class StudioUpscalePipeline(StudioPipeline):
         params = UpscaleParams(images=images, scale_factor=scale_factor, prompts=prompts, **options)
         seeds, generators = params.make_generators()
         texts = self._condition_on_text(params)
-        stepper = self._get_stepper(params.sampler, params.num_inference_steps)
-        device = self._execution_device
+        train_steps = self.scheduler.config.num_train_timesteps
         rows = []
         for i, (guidance, text) in enumerate(texts):
             picture = normalize_image(images[i])
             width, height = picture.size
-            low_res = pad_to_tile(image_to_tensor(bleed_colors(picture)), self.window_size // scale_factor)
-            size = (low_res.shape[1] * scale_factor, low_res.shape[2] * scale_factor)
-            noisy = low_res
-            if params.noise_level:
-                noisy = low_res + params.noise_level * randn(low_res.shape, generators[i])
-            enlarged = enlarge(noisy[None], size)[0].to(device)
-            if params.noise_level:
-                constraint = partial(match_colors, low_res.to(device))
+            low_res = image_to_tensor(bleed_colors(picture))
+            if self.upscaler is not None and not params.noise_level:
+                first, *following = self._plan_doublings((height, width), scale_factor)
+                stage, kept = first.start(low_res.to(self._execution_device), generators[i]), None
             else:
-                constraint = partial(match_low_res, low_res.to(device), enlarged, TRUST)
-            stage = SamplingStage.start(
-                Task.SUPER_RESOLUTION,
-                Condition(size, enlarged=enlarged),
-                generators[i],
-                device,
-                guidance=guidance,
-                stepper=stepper,
-                tile_size=self.window_size,
-                noise_level=params.noise_level,
-                constraints=(constraint,),
-            )
+                low_res, following = pad_to_tile(low_res, self.window_size // scale_factor), []
+                stage = self._start_stage(params, low_res, guidance, generators[i])
+                kept = None if params.noise_level else low_res[None]
             output_size = params.size or (width * scale_factor, height * scale_factor)
             alpha = None
             if picture.mode == "RGBA":
                 alpha = picture.getchannel("A").resize(output_size, Image.Resampling.LANCZOS)
-            output = OutputSpec(
-                output_size,
-                crop=(height / low_res.shape[1], width / low_res.shape[2]),
-                low_res=None if params.noise_level else low_res[None],
-                alpha=alpha,
+            crop = (height / low_res.shape[1], width / low_res.shape[2])
+            output = OutputSpec(output_size, crop=crop, low_res=kept, alpha=alpha)
+            rows.append(
+                SampleState(
+                    stage,
+                    text,
+                    generators[i],
+                    seeds[i],
+                    output,
+                    next_stages=tuple(following),
+                    train_steps=train_steps,
+                )
             )
-            train_steps = self.scheduler.config.num_train_timesteps
-            rows.append(SampleState(stage, text, generators[i], seeds[i], output, train_steps=train_steps))
         return rows
+
+    def _start_stage(
+        self, params: UpscaleParams, low_res: torch.Tensor, guidance: Guidance, generator: torch.Generator
+    ) -> SamplingStage:
+        """Return the U-Net's stage for low_res (3, h, w), before its first step."""
+        device, factor, level = self._execution_device, params.scale_factor, params.noise_level
+        size = (low_res.shape[1] * factor, low_res.shape[2] * factor)
+        noisy = low_res + level * randn(low_res.shape, generator) if level else low_res
+        enlarged = enlarge(noisy[None], size)[0].to(device)
+        if level:
+            constraint = partial(match_colors, low_res.to(device))
+        else:
+            constraint = partial(match_low_res, low_res.to(device), enlarged, TRUST)
+        return SamplingStage.start(
+            Task.SUPER_RESOLUTION,
+            Condition(size, enlarged=enlarged),
+            generator,
+            device,
+            guidance=guidance,
+            stepper=self._get_stepper(params.sampler, params.num_inference_steps),
+            tile_size=self.window_size,
+            noise_level=level,
+            constraints=(constraint,),
+        )
 
     @torch.no_grad()
     def __call__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -24,11 +24,13 @@ from studio.diffusion.unet import StudioUNet
 
 
 @torch.no_grad()
-def denoise_call(unet: StudioUNet, rows: Sequence[SampleState]) -> None:
-    """Call the network with each picture's next tiles, at most MAX_TILES_PER_CALL of each.
+def denoise_call(networks: Mapping[str, StudioUNet], rows: Sequence[SampleState]) -> None:
+    """Call the networks with each picture's next tiles, at most MAX_TILES_PER_CALL of each.
 
     A picture advances after its last tile. So no call is long, however large the picture. If the call raises, no
     picture has advanced; one that takes several calls a step may have to begin its step again.
+
+    networks: by the names of their components, as stages have them.
 
     Raises:
         ValueError: a picture is finished.
@@ -39,7 +41,7 @@ def denoise_call(unet: StudioUNet, rows: Sequence[SampleState]) -> None:
             raise ValueError("a row is finished: decode it")
         generator_states.append(row.generator.get_state())
     try:
-        outcomes = _compute(unet, rows)
+        outcomes = _compute(networks, rows)
     except BaseException:
         for row, state in zip(rows, generator_states, strict=True):
             row.generator.set_state(state)
@@ -51,19 +53,19 @@ def denoise_call(unet: StudioUNet, rows: Sequence[SampleState]) -> None:
             row.partial_step = outcome
 
 
-def _compute(unet: StudioUNet, rows: Sequence[SampleState]) -> list[StepResult | PartialStep]:
+def _compute(networks: Mapping[str, StudioUNet], rows: Sequence[SampleState]) -> list[StepResult | PartialStep]:
     """Return each picture's completed step, or its step in progress. Of the pictures, only generators change."""
     steps: list[PartialStep] = []
-    tiles_by_size: dict[tuple[int, int], list[Tile]] = {}
+    tiles_by_key: dict[tuple[str, int, int], list[Tile]] = {}
     for row in rows:
         step, tiles = row.next_tiles()
         steps.append(replace(step, tiles_done=step.tiles_done + len(tiles)))
-        tiles_by_size.setdefault(row.call_key, []).extend(tiles)
+        tiles_by_key.setdefault(row.call_key, []).extend(tiles)
     predictions: list[tuple[Tile, torch.Tensor]] = []
-    for size, tiles in tiles_by_size.items():
+    for (component, *size), tiles in tiles_by_key.items():
         for begin in range(0, len(tiles), MAX_TILES_PER_CALL):  # bounds the memory
             batch = tiles[begin : begin + MAX_TILES_PER_CALL]
-            predictions.extend(zip(batch, predict(unet, batch, size), strict=True))
+            predictions.extend(zip(batch, predict(networks[component], batch, size), strict=True))
     for tile, prediction in predictions:  # only now: adding to a blender cannot be undone
         tile.blender.add(prediction, tile.top, tile.left)
     outcomes: list[StepResult | PartialStep] = []
@@ -73,7 +75,7 @@ def _compute(unet: StudioUNet, rows: Sequence[SampleState]) -> list[StepResult |
     return outcomes
 
 
-def predict(unet: StudioUNet, tiles: Sequence[Tile], size: tuple[int, int]) -> torch.Tensor:
+def predict(unet: StudioUNet, tiles: Sequence[Tile], size: Sequence[int]) -> torch.Tensor:
     """Return the network's predictions (N, 3, h, w), in float32, for N tiles of one size (h, w)."""
     height, width = size
     inputs, texts, lengths, times, tasks, noise_levels, scales = [], [], [], [], [], [], []

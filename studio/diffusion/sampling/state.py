@@ -71,6 +71,7 @@ class SamplingStage:
     sample: torch.Tensor  # (3, H, W), in the sampler's own scaling
     constraints: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = ()  # applied to x0 (3, H, W), in order
     layout: Layout | None = None
+    component: str = "unet"  # of the pipeline: the network that predicts
     restart_noise: torch.Tensor | None = None  # (3, H, W), of a stepper with a restart time
     step: int = 0  # steps taken
     stepper_state: Any = None
@@ -97,6 +98,7 @@ class SamplingStage:
         noise: torch.Tensor | None = None,
         constraints: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (),
         layout: Layout | None = None,
+        component: str = "unet",
     ) -> SamplingStage:
         """Return a stage before its first step: noise, over a picture (3, H, W) if one is given.
 
@@ -115,6 +117,7 @@ class SamplingStage:
             sample=noise * stepper.initial_scale if picture is None else stepper.add_noise(picture.to(device), noise),
             constraints=constraints,
             layout=layout,
+            component=component,
             restart_noise=randn((3, *condition.size), generator).to(device) if restarts else None,
         )
 
@@ -141,6 +144,7 @@ class StageSpec:
     size: tuple[int, int]  # (H, W) of its result
     stepper: Stepper
     tile_size: int  # px
+    component: str = "unet"  # or "upscaler"
     starts_enlarged: bool = False  # from the enlarged picture under noise, not from noise alone
     layout: Layout | None = None  # of that size
     keeps_original: bool = False  # pixels outside of the layout's tiles stay those of the enlarged picture
@@ -154,7 +158,7 @@ class StageSpec:
             picture = replace_known(*self.known_small, picture)
         picture = picture.clamp(-1, 1)
         condition = Condition.super_resolution(picture, self.size)
-        constraints = [partial(match_colors, picture.to(device))]
+        constraints = [partial(match_colors, picture.to(device))] if self.component == "unet" else []
         if self.known is not None:
             constraints.append(partial(replace_known, self.known.picture.to(device), self.known.mask.to(device)))
         if self.layout:  # before: uncovered pixels have no color to match; after: matching must not change them
@@ -169,10 +173,11 @@ class StageSpec:
             guidance=Guidance(),
             stepper=self.stepper,
             tile_size=self.tile_size,
-            noise_level=FINISHING_NOISE,
+            noise_level=FINISHING_NOISE if self.component == "unet" else 0.0,
             picture=condition.enlarged if self.starts_enlarged else None,
             constraints=tuple(constraints),
             layout=self.layout,
+            component=self.component,
         )
 
 
@@ -299,10 +304,10 @@ class SampleState:
         return 3 if guidance.style and self.text.plain and scale > 1 else 2  # below 1 a style is not to be emphasized
 
     @property
-    def call_key(self) -> tuple[int, int]:
-        """(height, width) of a tile: pictures share a network call only where it is equal."""
+    def call_key(self) -> tuple[str, int, int]:
+        """The network, and height and width of a tile: pictures share a network call only where it is equal."""
         height, width = self.stage.sample.shape[1:]
-        return min(height, self.stage.tile_size), min(width, self.stage.tile_size)
+        return self.stage.component, min(height, self.stage.tile_size), min(width, self.stage.tile_size)
 
     @property
     def call_rows(self) -> int:
@@ -319,10 +324,8 @@ class SampleState:
         corners = stage.corners
         if partial_step is None or partial_step.is_torn:
             x_t = stage.stepper.network_input(stage.stepper_state, stage.sample, stage.step)
-            height, width = x_t.shape[1:]
-            blenders = []
-            for _ in range(self.passes):
-                blenders.append(TileBlender(height, width, stage.tile_size, corners, is_grid=stage.layout is None))
+            size, is_grid = stage.tile_size, stage.layout is None
+            blenders = [TileBlender(*x_t.shape[1:], size, corners, is_grid) for _ in range(self.passes)]
             time = stage.stepper.times[stage.step]
             partial_step = PartialStep(x_t, time, self.guidance_scale, tuple(blenders))
         with_prompt = text.captions if stage.layout else (text.prompt,)
@@ -331,10 +334,8 @@ class SampleState:
         tiles = []
         for index in range(begin, min(begin + MAX_TILES_PER_CALL, end)):
             number, place = divmod(index, len(corners))
-            texts = texts_of_passes[number]
-            tiles.append(
-                Tile(stage, partial_step, texts[place % len(texts)], *corners[place], partial_step.blenders[number])
-            )
+            texts, blender = texts_of_passes[number], partial_step.blenders[number]
+            tiles.append(Tile(stage, partial_step, texts[place % len(texts)], *corners[place], blender))
         return partial_step, tiles
 
     def commit(self, result: StepResult) -> None:
