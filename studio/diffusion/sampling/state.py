@@ -324,8 +324,9 @@ class SampleState:
         corners = stage.corners
         if partial_step is None or partial_step.is_torn:
             x_t = stage.stepper.network_input(stage.stepper_state, stage.sample, stage.step)
+            height, width = x_t.shape[1:]
             size, is_grid = stage.tile_size, stage.layout is None
-            blenders = [TileBlender(*x_t.shape[1:], size, corners, is_grid) for _ in range(self.passes)]
+            blenders = [TileBlender(height, width, size, corners, is_grid) for _ in range(self.passes)]
             time = stage.stepper.times[stage.step]
             partial_step = PartialStep(x_t, time, self.guidance_scale, tuple(blenders))
         with_prompt = text.captions if stage.layout else (text.prompt,)
