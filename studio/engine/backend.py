@@ -45,6 +45,8 @@ class StageInfo(Protocol):
     def task(self) -> int | None: ...
     @property
     def noise_level(self) -> float: ...  # of the low-resolution picture
+    @property
+    def component(self) -> str: ...  # of the pipeline: the network that makes the steps
 
 
 class Row(Protocol):

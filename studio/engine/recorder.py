@@ -70,6 +70,7 @@ class _KeptStage:
     condition: Any | None  # (K, H, W)
     task: int | None
     noise_level: float
+    component: str
     bytes: int
 
 
@@ -161,6 +162,7 @@ class TraceRecorder:
                     condition=condition if condition is not None and condition.any() else None,
                     task=stage.task,
                     noise_level=stage.noise_level,
+                    component=stage.component,
                 )
             )
         return Trace(tuple(stages), self._row.num_steps, self._row.seed, self._model)
@@ -195,10 +197,11 @@ def _keep_step(record: StepRecord, stage: int, step: int) -> _KeptStep:
 def _keep_stage(stage: StageInfo | None) -> _KeptStage:
     """Read what a stage is conditioned on."""
     if stage is None:
-        return _KeptStage(None, None, 0.0, 0)
+        return _KeptStage(None, None, 0.0, "unet", 0)
     condition = stage.condition
     size = 0 if condition is None else FLOAT_BYTES * math.prod(condition.shape)
-    return _KeptStage(condition, None if stage.task is None else int(stage.task), float(stage.noise_level), size)
+    task = None if stage.task is None else int(stage.task)
+    return _KeptStage(condition, task, float(stage.noise_level), stage.component, size)
 
 
 def _own(values: Any) -> Any:

@@ -94,6 +94,7 @@ class TraceStage:
     condition: Floats | None = None  # (K, H, W), further input channels; None if it is zero everywhere
     task: int | None = None
     noise_level: float = 0.0  # of the low-resolution picture
+    component: str = "unet"  # of the pipeline: the network that made the steps
 
     def __post_init__(self) -> None:
         if self.x_t.ndim != 4:
@@ -171,7 +172,7 @@ class Trace:
         arrays: dict[str, NDArray[Any]] = {}
         stages: list[dict[str, Any]] = []
         for number, stage in enumerate(self.stages):
-            stages.append({"task": stage.task, "noise_level": stage.noise_level})
+            stages.append({"task": stage.task, "noise_level": stage.noise_level, "component": stage.component})
             for name, array in stage.arrays().items():
                 arrays[f"{number}.{name}"] = np.ascontiguousarray(array)
         model = {
@@ -208,7 +209,9 @@ class Trace:
                     if prefix == str(number):
                         arrays[name] = _array(tensor)
                 task = None if stage["task"] is None else int(stage["task"])
-                stages.append(TraceStage(**arrays, task=task, noise_level=float(stage["noise_level"])))
+                component = str(stage.get("component", "unet"))  # traces of earlier versions have none
+                noise_level = float(stage["noise_level"])
+                stages.append(TraceStage(**arrays, task=task, noise_level=noise_level, component=component))
             seed = None if header["seed"] is None else int(header["seed"])
             return cls(tuple(stages), int(header["num_steps"]), seed, model)
         except (SafetensorError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as problem:

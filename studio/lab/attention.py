@@ -102,6 +102,8 @@ def share_weights(unet: Any) -> Any:
 def inspection_pipeline(pipe: Any) -> Any:
     """Return a pipeline over the same weights, with a network and a tokenizer of its own. `pipe` stays usable."""
     own = {"unet": share_weights(pipe.unet), "tokenizer": copy.deepcopy(pipe.tokenizer)}
+    if pipe.upscaler is not None:
+        own["upscaler"] = share_weights(pipe.upscaler)
     return type(pipe)(**pipe.components | own)
 
 
@@ -156,7 +158,7 @@ class BlockFeatures:
 class StepInspection:
     """One network call of a trace, computed again and recorded.
 
-    words: of the prompts of all tiles.
+    words: of the prompts of all tiles; none of a network that reads no words.
     maps: attention (words, H, W) in [0, 1] at the picture's size, by the side in px at which a block attends.
     blocks: features of the first tile.
     prediction: (3, H, W), with the words; guided only if guidance is an input of the network.
@@ -174,6 +176,8 @@ class StepInspection:
     @property
     def mean_map(self) -> np.ndarray:
         """(words, H, W): the mean over all sizes. Inside the tiles the words sum to 1."""
+        if not self.maps:
+            return np.zeros((0, *self.prediction.shape[1:]), np.float32)
         return np.mean(list(self.maps.values()), axis=0)
 
 
@@ -213,6 +217,8 @@ def _tiles_of(pipe: Any, prompt: str, stage: Stage, shape: tuple[int, int], from
     height, width = shape
     is_large = denoised or stage.task == Task.SUPER_RESOLUTION
     size = pipe.window_size if is_large else pipe.sample_size
+    if stage.component == "upscaler":
+        size = pipe.upscaler.config.window_size
     layout = parse_layout(prompt, size) if from_words else None
     if layout and shape == (layout.side, layout.side):
         return _Tiles(height, width, size, tuple(layout.corners), tuple(layout.captions), is_layout=True)
@@ -240,7 +246,8 @@ def replay_step(
     from_words: whether the run started as text to image; only then do things have tiles of their own.
     denoised: whether the run removed the noise of a picture; it sees larger tiles.
     """
-    unet = pipe.unet
+    unet = getattr(pipe, stage.component)
+    reads_words = not unet.config.low_res_only
     device, dtype = unet.device, unet.dtype
     x_t = torch.from_numpy(np.array(step.x_t, dtype=np.float32))
     height, width = x_t.shape[1:]
@@ -250,19 +257,23 @@ def replay_step(
     tiles = _tiles_of(pipe, prompt, stage, (height, width), from_words, denoised)
     inputs = tiles.cut(torch.cat([x_t, condition]))  # (tiles, 10, h, w)
     count = len(inputs)
-    text, mask = pipe.encode(tiles.captions)
+    text, mask = None, None
+    if reads_words:
+        text, mask = pipe.encode(tiles.captions)
+        text = text.to(device, dtype).repeat_interleave(tiles.per_caption, 0)
+        mask = mask.to(device).repeat_interleave(tiles.per_caption, 0)
     one_pass = bool(unet.config.guidance_rank) and step.guidance_difference is None and step.guidance_scale != 1
     with record_activations(unet) as record:
         output = unet(
             inputs.to(device, dtype),
             torch.full((count,), float(step.timestep), device=device),
-            text.to(device, dtype).repeat_interleave(tiles.per_caption, 0),
-            mask.to(device).repeat_interleave(tiles.per_caption, 0),
+            text,
+            mask,
             torch.full((count,), int(stage.task or 0), device=device),
             torch.full((count,), float(stage.noise_level), device=device),
             torch.full((count,), float(step.guidance_scale), device=device) if one_pass else None,
         ).sample.float()
-    words = [split_words(pipe.tokenizer, caption) for caption in tiles.captions]
+    words = [split_words(pipe.tokenizer, caption) for caption in tiles.captions] if reads_words else []
     tile_height, tile_width = inputs.shape[2:]
     return StepInspection(
         [word for of_caption in words for word in of_caption],

@@ -41,6 +41,7 @@ class Stage(Protocol):
     condition: np.ndarray | None
     task: int | None
     noise_level: float
+    component: str  # of the pipeline: the network
 
     @property
     def step(self) -> np.ndarray: ...

@@ -116,8 +116,9 @@ def export(pipe: StudioTextToImagePipeline, sprites: Sprites, folder: Path) -> N
 
 def save_model(pipe: StudioTextToImagePipeline, folder: Path) -> None:
     """Write the weights in fp16. This converts the pipeline's networks to fp16, too."""
-    pipe.unet.half()
-    pipe.text_encoder.half()
+    for network in (pipe.unet, pipe.text_encoder, pipe.upscaler):
+        if network is not None:
+            network.half()
     pipe.save_pretrained(folder, safe_serialization=True, max_shard_size=MAX_SHARD_SIZE)
     unet_config = folder / "unet" / "config.json"
     config = json.loads(unet_config.read_text())

@@ -11,6 +11,10 @@ from studio.diffusion.conditioning import enlarge
 from studio.diffusion.pipelines import StudioInpaintPipeline, StudioTextToImagePipeline, StudioUpscalePipeline
 from studio.diffusion.pipelines.base import image_to_tensor, tensor_to_image
 from studio.diffusion.unet import StudioUNet
+from studio.engine.recorder import ByteBudget, TraceRecorder
+from studio.engine.trace import Trace
+from studio.lab.attention import inspection_pipeline, replay_step
+from studio.lab.views.inspection import inspection_view
 from tests.diffusion.helpers import noise_picture, paint_rows
 from tests.diffusion.test_unet import UPSCALER
 
@@ -30,12 +34,14 @@ def with_upscaler(pipe, upscaler) -> StudioTextToImagePipeline:
     return StudioTextToImagePipeline(**pipe.components | {"upscaler": upscaler})
 
 
-def enlarge_by(upscaler: StudioUNet, picture: torch.Tensor) -> torch.Tensor:
+def enlarge_by(upscaler: StudioUNet, picture: torch.Tensor, noise_level: float = 0.0) -> torch.Tensor:
     """Twice as large as (3, h, w), by the network alone."""
     enlarged = enlarge(picture[None].clamp(-1, 1), (2 * picture.shape[1], 2 * picture.shape[2]))
     sample = torch.cat([torch.zeros(1, 7, *enlarged.shape[2:]), enlarged], 1)
     with torch.no_grad():
-        return -upscaler(sample, 999.0, None, task_ids=torch.tensor([2])).sample[0]
+        return -upscaler(
+            sample, 999.0, None, task_ids=torch.tensor([2]), low_res_noise_level=torch.tensor([noise_level])
+        ).sample[0]
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -78,7 +84,7 @@ def test_text_to_image_is_finished_by_the_upscaler(with_upscaler, upscaler, pipe
     assert row.num_steps == 5
     result = paint_rows([row], with_upscaler)[0]
     assert result.shape == (64, 64, 3)
-    expected = enlarge_by(upscaler, enlarge_by(upscaler, image_to_tensor(small)).clamp(-1, 1))
+    expected = enlarge_by(upscaler, enlarge_by(upscaler, image_to_tensor(small), 0.1).clamp(-1, 1), 0.1)
     whole = np.asarray(tensor_to_image(expected))
     interior = np.abs(result[:12, :12].astype(int) - whole[:12, :12])  # of one tile, away from its borders
     assert interior.max() <= 4
@@ -119,3 +125,20 @@ def test_saved_is_loaded_with_and_without_it(with_upscaler, pipe, tmp_path):
         upscale = StudioUpscalePipeline.from_pipe(each)
         results.append(paint_rows(upscale.prepare([picture], seeds=[0]), upscale)[0])
     np.testing.assert_array_equal(*results)
+
+
+def test_its_calls_can_be_looked_into(with_upscaler):
+    pipe = inspection_pipeline(StudioUpscalePipeline(**with_upscaler.components))
+    (row,) = pipe.prepare([noise_picture(20, 24)], 4, seeds=[1])
+    recorder = TraceRecorder(row, ByteBudget())
+    while not row.finished:
+        pipe.denoise_step([row])
+        recorder.record()
+    trace = Trace.from_bytes(recorder.trace().to_bytes())
+    for number, stage in enumerate(trace.stages):
+        (step,) = stage
+        assert stage.component == "upscaler"
+        inspection = replay_step(pipe, "", stage, step)
+        np.testing.assert_allclose(inspection.prediction, -step.x0, atol=0.05)  # a velocity where x_t is noise
+        view = inspection_view(pipe, "", trace, number)
+        assert view["words"] == [] and view["inputs"] == "enlarged picture 3" and len(view["levels"]) > 1

@@ -154,6 +154,7 @@ class StagedRow(FakeRow):
     class Stage:
         def __init__(self, task, condition):
             self.task, self.condition, self.noise_level = task, condition, 0.05 * task
+            self.component = "upscaler" if task else "unet"
 
     first, second = Stage(0, np.zeros((7, 64, 64), np.float32)), Stage(2, np.ones((7, 128, 128), np.float32))
 
@@ -170,7 +171,10 @@ def test_a_stage_stores_its_condition():
         row.take_step()
         recorder.record()
     trace = Trace.from_bytes(recorder.trace().to_bytes())
-    assert [(stage.task, stage.noise_level) for stage in trace.stages] == [(0, 0.0), (2, 0.1)]
+    assert [(stage.task, stage.noise_level, stage.component) for stage in trace.stages] == [
+        (0, 0.0, "unet"),
+        (2, 0.1, "upscaler"),
+    ]
     assert trace.stages[0].condition is None and (trace.stages[1].condition == 1).all()
 
 

@@ -146,10 +146,16 @@ def test_unfinished_jobs_run(tmp_path):
 
 
 def test_every_request_gives_the_same_pictures(library):
-    from studio.models.families.studio import load_backend
-    from studio.models.loader import reserve_torch_threads
+    """By the network that the version had: the upscaler came later."""
+    from studio.models.families.studio import StudioBackend
+    from studio.models.loader import load_pipeline, reserve_torch_threads
 
-    models = single_model(lambda: load_backend(Path(__file__).parents[2] / "assets" / "model"))
+    def load() -> StudioBackend:
+        pipe = load_pipeline(Path(__file__).parents[2] / "assets" / "model")
+        pipe.register_modules(upscaler=None)
+        return StudioBackend(pipe)
+
+    models = single_model(load)
     models.claim_thread = reserve_torch_threads
     requests, journal = load_requests(library), MemoryJournal()
     engine = Engine(models, journal, resolve=resolve, max_queued_per_owner=len(requests)).start()

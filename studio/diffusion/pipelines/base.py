@@ -19,7 +19,7 @@ from studio.diffusion.conditioning import back_project
 from studio.diffusion.guidance import MAX_ONE_PASS_GUIDANCE, Guidance
 from studio.diffusion.pipelines.params import SamplingParams
 from studio.diffusion.sampling.batched_call import denoise_call
-from studio.diffusion.sampling.state import SampleState, StageSpec, TextConditioning
+from studio.diffusion.sampling.state import FINISHING_NOISE, SampleState, StageSpec, TextConditioning
 from studio.diffusion.sampling.steppers import DiffusersStepper, Stepper, StudioStepper
 from studio.diffusion.schedulers.samplers import AnyScheduler, make_sampler
 from studio.diffusion.schedulers.solver_tables import SolverTable, fingerprint
@@ -255,10 +255,12 @@ class StudioPipeline(DiffusionPipeline):
         """
         return self._get_stepper("studio", max(num_steps, 2), strength=0.5 if num_steps == 1 else 1.0)
 
-    def _plan_doublings(self, size: tuple[int, int], factor: int) -> tuple[StageSpec, ...]:
+    def _plan_doublings(
+        self, size: tuple[int, int], factor: int, noise_level: float = FINISHING_NOISE
+    ) -> tuple[StageSpec, ...]:
         """Return the upscaler's stages, of one call each, that make a result of `size` (H, W) `factor` times as large.
 
-        factor: a power of 2.
+        factor: a power of 2. noise_level: that the network is told of what it enlarges; it removes as much.
         """
         assert self.upscaler is not None
         specs, (height, width) = [], size
@@ -270,6 +272,7 @@ class StudioPipeline(DiffusionPipeline):
                     stepper=self._get_stepper("studio", 1),
                     tile_size=self.upscaler.config.window_size,
                     component="upscaler",
+                    noise_level=noise_level,
                 )
             )
         return tuple(specs)

@@ -62,7 +62,7 @@ class StudioUpscalePipeline(StudioPipeline):
             width, height = picture.size
             low_res = image_to_tensor(bleed_colors(picture))
             if self.upscaler is not None and not params.noise_level:
-                first, *following = self._plan_doublings((height, width), scale_factor)
+                first, *following = self._plan_doublings((height, width), scale_factor, noise_level=0.0)
                 stage, kept = first.start(low_res.to(self._execution_device), generators[i]), None
             else:
                 low_res, following = pad_to_tile(low_res, self.window_size // scale_factor), []

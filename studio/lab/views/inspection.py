@@ -29,6 +29,8 @@ def inspection_view(
     for index in indices:
         inspection = replay_step(pipe, prompt, stage, steps[index], from_words=from_words, denoised=denoised)
         inspections.append((index, inspection))
+    if stage.component == "upscaler":
+        return inspection_entry(inspections, "enlarged picture 3", 3)
     return inspection_entry(inspections, STUDIO_INPUTS, 10)
 
 
@@ -66,7 +68,7 @@ def inspection_entry(
         "looks": [
             {
                 "index": index,
-                "maps": gray_sheet(stretch_contrast(each.mean_map)),
+                "maps": gray_sheet(stretch_contrast(each.mean_map) if each.words else np.zeros((1, 1, 1))),
                 "shares": _shares(each.mean_map),
                 "levels": [gray_sheet(block.shown) for block in each.blocks],
             }
@@ -77,4 +79,4 @@ def inspection_entry(
 
 def _shares(maps: np.ndarray) -> list[float]:
     """Return each word's share of all attention in (words, H, W)."""
-    return [float(value) for value in maps.sum((1, 2)) / maps.sum()]
+    return [float(value) for value in maps.sum((1, 2)) / max(maps.sum(), 1e-8)]

@@ -23,6 +23,7 @@ class StageInfo:
     noise_level: float
     condition: Tensor | None = None  # (K, h, w), the channels appended to the network's input
     task: None = None
+    component: str = "unet"
 
 
 @dataclass(eq=False)

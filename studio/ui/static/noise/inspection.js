@@ -106,6 +106,7 @@ export class Inspector {
           '<figure class="nv-fig"><canvas role="img"></canvas><figcaption><b></b> <span></span></figcaption></figure>',
       )
       .join("");
+    if (!data.words.length) maps.textContent = "This network reads no words.";
     for (const [i, figure] of [...maps.children].entries()) {
       // The start and the end of a prompt have no word; each tile's prompt has both.
       const marksBefore = data.words.slice(0, i).filter((word) => !word).length;
