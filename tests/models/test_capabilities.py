@@ -10,7 +10,7 @@ from PIL import Image
 
 from studio.diffusion.guidance import MAX_ONE_PASS_GUIDANCE
 from studio.diffusion.schedulers import samplers
-from studio.engine.requests import MAX_SEED, Denoise, Inpaint, InvalidRequest, SuperResolve, TextToImage
+from studio.engine.requests import MAX_SEED, Denoise, Inpaint, InvalidRequest, Request, SuperResolve, TextToImage
 from studio.models.families.studio import read_capabilities
 from studio.models.samplers import STUDIO_SAMPLERS, sampler_labels
 from studio.prompts.captions import ANY
@@ -119,6 +119,7 @@ def test_all_tasks_build_their_captions_in_one_way():
 
 
 def test_rows_are_counted_by_tiles_calls_and_passes():
+    resolve = replace(CAPABILITIES, has_upscaler=False).resolve
     small, large = Image.new("RGB", (32, 32)), Image.new("RGB", (64, 64))
     assert resolve(SuperResolve(small, steps=3)).rows == 3
     assert resolve(SuperResolve(large, steps=3)).rows == 9 * 3  # tiles of 64 px overlap by a quarter
@@ -157,3 +158,18 @@ def test_a_request_is_resolved_without_torch():
     root = Path(__file__).resolve().parents[2]
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert run.stdout.strip() == "[]"
+
+
+def test_an_upscaler_takes_one_call_for_each_doubling():
+    capabilities = replace(CAPABILITIES, has_upscaler=True)
+
+    def rows(request: Request) -> int:
+        return capabilities.count_rows(request, capabilities.count_passes(request, "a cat"))
+
+    small, large = Image.new("RGB", (32, 32)), Image.new("RGB", (64, 64))
+    assert rows(SuperResolve(small, steps=3, guidance=2)) == 1
+    assert rows(SuperResolve(large, scale=4, count=2)) == (9 + 25) * 2  # tiles of 64 px overlap by a quarter
+    assert rows(SuperResolve(small, steps=3, noise_level=0.1)) == 3
+    assert (
+        rows(TextToImage("a cat")) == 10 * 2 + 1 and rows(TextToImage("a cat", resolution=256)) == 10 * 2 + 1 + 9 + 25
+    )

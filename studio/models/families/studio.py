@@ -5,6 +5,7 @@ Importing this module is cheap: torch and diffusers are imported when a backend 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,11 +51,13 @@ class StudioCapabilities(Capabilities):
 
     default_resolution: the side in px that it chooses itself.
     sample_size, tile_size: sides in px at which text becomes a picture, and of the tiles in larger pictures.
+    has_upscaler: whether a network of its own enlarges, one call for each doubling.
     """
 
     default_resolution: int
     sample_size: int
     tile_size: int
+    has_upscaler: bool = False
 
     def output_size(self, request: Request) -> tuple[int, int]:
         if isinstance(request, SuperResolve):
@@ -91,6 +94,8 @@ class StudioCapabilities(Capabilities):
     def count_rows(self, request: Request, passes: int) -> int:
         calls = count_calls(request)
         if isinstance(request, SuperResolve):
+            if self.has_upscaler and not request.noise_level:
+                return self._count_doublings(*request.image.size, request.scale) * request.count
             width, height = request.image.width * request.scale, request.image.height * request.scale
             return count_tiles(height, width, self.tile_size) * calls * passes * request.count
         if isinstance(request, Denoise):
@@ -107,12 +112,23 @@ class StudioCapabilities(Capabilities):
         elif request.image is not None:
             side = min(min(request.image.size), 4 * self.sample_size)
         rows = count_tiles(self.sample_size, round(self.sample_size * ratio), self.sample_size) * calls * passes
+        if self.has_upscaler and isinstance(request, TextToImage):
+            size = round(self.sample_size * ratio), self.sample_size
+            return (rows + self._count_doublings(*size, math.ceil(side / self.sample_size))) * request.count
         enlarged = self.sample_size
         while enlarged < side:
             enlarged *= 2
             tiles = count_tiles(enlarged, round(enlarged * ratio), self.tile_size)
             rows += tiles * (1 if request.steps <= FEW_STEPS else 2)
         return rows * request.count
+
+    def _count_doublings(self, width: int, height: int, scale: int) -> int:
+        """Return the tiles of all calls of the upscaler that enlarge a picture."""
+        rows, factor = 0, 2
+        while factor < 2 * scale:
+            rows += count_tiles(height * factor, width * factor, self.tile_size)
+            factor *= 2
+        return rows
 
 
 def read_capabilities(folder: str | Path) -> StudioCapabilities:
@@ -160,6 +176,7 @@ def read_capabilities(folder: str | Path) -> StudioCapabilities:
         },
         sample_size=sample_size,
         tile_size=tile_size,
+        has_upscaler=(folder / "upscaler" / "config.json").exists(),
         seconds_per_row=SECONDS_PER_ROW,
     )
 
