@@ -107,7 +107,9 @@ def sample_prompts(sprites: Sprites, count: int) -> list[str]:
 
 
 def export(pipe: StudioTextToImagePipeline, sprites: Sprites, folder: Path) -> None:
-    """Write the whole model folder. The weights as saved, in fp16, paint the thumbnails."""
+    """Write the whole model folder, which keeps its upscaler. The weights as saved, in fp16, paint the thumbnails."""
+    if (folder / "upscaler").exists():
+        pipe.register_modules(upscaler=StudioUNet.from_pretrained(folder, subfolder="upscaler", dtype=torch.float32))
     save_model(pipe, folder)
     saved = StudioTextToImagePipeline.from_pretrained(folder)
     saved.set_progress_bar_config(disable=True)
