@@ -321,8 +321,7 @@ class SampleState:
 
     def next_tiles(self) -> tuple[PartialStep, list[Tile]]:
         """Return the step in progress, or a new one, and the tiles of its next network call."""
-        stage, text, partial_step = self.stage, self.text, self.partial_step
-        corners = stage.corners
+        stage, text, corners, partial_step = self.stage, self.text, self.stage.corners, self.partial_step
         if partial_step is None or partial_step.is_torn:
             x_t = stage.stepper.network_input(stage.stepper_state, stage.sample, stage.step)
             height, width = x_t.shape[1:]
