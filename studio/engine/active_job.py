@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +23,6 @@ class ActiveJob:
     """A job, its slots in the batcher, and its followers."""
 
     job: Job
-    changed: threading.Condition  # of the job table's lock: followers wait for it
     is_visible: bool = False  # it is in the journal, and its owner may see it
     resumed: bool = False  # another process left it unfinished
     is_saving: bool = False  # all steps are taken: too late to cancel
@@ -36,7 +34,7 @@ class ActiveJob:
     pictures_left: int = 0  # pictures that are not finished
     version: int = 0  # rises with each change that followers should see
     last_notified: float = 0.0
-    followers: int = 0
+    followers: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])  # each call wakes one
     final_previews: Sequence[Any] = ()  # shown once there are no slots: predictions, or pictures that were not saved
 
     @cached_property
@@ -50,7 +48,8 @@ class ActiveJob:
     def notify(self) -> None:
         """Wake the followers."""
         self.version += 1
-        self.changed.notify_all()
+        for wake in tuple(self.followers):  # the garbage collector may close a forgotten follower here
+            wake()
 
     def update_progress(self) -> None:
         """Set the job's steps and share: of its slowest picture, and of all pictures together."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from studio.engine.active_job import ActiveJob
 from studio.engine.backend import Backend, Models
 from studio.engine.checks import InvalidRequest, describe_exception, format_hours
+from studio.engine.following import follow, follow_async
 from studio.engine.job import Job, JobRejected, JobView, Journal
 from studio.engine.job_table import JobTable
 from studio.engine.requests import Request
@@ -147,13 +149,14 @@ class Engine:
         devices = [backend.device for backend in map(self.backend, self.loaded) if backend is not None]
         return bool(devices) and "cpu" not in devices
 
-    def submit(self, request: Request, owner: str, *, save: bool = True) -> str:
+    def submit(self, request: Request, owner: str, *, address: str = "", save: bool = True) -> str:
         """Queue a job and return its id. By then the job is in the journal.
 
+        address: of an owner who is not signed in; "" if it is unknown or loopback. Turns go round addresses too.
         save: False writes nothing to the journal; only the views of those who follow the job hold its pictures.
         Raises InvalidRequest, JobRejected.
         """
-        active = self._table.reserve(self.resolve(request), owner, save)
+        active = self._table.reserve(self.resolve(request), owner, address, save)
         try:
             if save:
                 self._journal.add_job(active.job)
@@ -182,10 +185,17 @@ class Engine:
         Without an ended view the iterator stops only when the engine shuts down. Raises KeyError if there is no such
         job of the owner.
         """
+        return follow(self._table, self._find(job_id, owner))
+
+    def follow_async(self, job_id: str, owner: str) -> AsyncGenerator[JobView]:
+        """Yield what `follow` yields, in the running event loop; no thread waits. Raises KeyError at the call."""
+        return follow_async(self._table, self._find(job_id, owner))
+
+    def _find(self, job_id: str, owner: str) -> ActiveJob:
         active = self._table.find(job_id, owner)
         if active is None:
             raise KeyError(job_id)
-        return self._table.follow(active)
+        return active
 
     def cancel(self, job_id: str, owner: str) -> bool:
         """Cancel the owner's job within one step. Return False if it has ended, or all its steps are taken."""

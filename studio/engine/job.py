@@ -45,6 +45,7 @@ class Job:
 
     resolved: ResolvedRequest
     owner: str
+    address: str = ""  # from which it was submitted; "" where that is unknown or does not count
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))  # 128 random bits
     state: State = "queued"
     created: float = field(default_factory=time.time)
@@ -81,10 +82,19 @@ class StoredJob:
     created: float
     order: float
     crashes: int = 0
+    address: str = ""
 
     def resume(self, resolved: ResolvedRequest) -> Job:
         """Return the job as it is queued again."""
-        return Job(resolved, self.owner, self.id, created=self.created, order=self.order, crashes=self.crashes)
+        return Job(
+            resolved,
+            self.owner,
+            self.address,
+            self.id,
+            created=self.created,
+            order=self.order,
+            crashes=self.crashes,
+        )
 
 
 @dataclass(frozen=True)

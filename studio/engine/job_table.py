@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 
-from studio.engine.active_job import ActiveJob, preview_picture
+from studio.engine.active_job import ActiveJob
 from studio.engine.backend import Models
+from studio.engine.following import Look
 from studio.engine.job import Job, JobRejected, JobView, State
 from studio.engine.resolved import ResolvedRequest
 from studio.engine.scheduling.batcher import Slot
@@ -21,7 +22,6 @@ from studio.engine.scheduling.job_queue import Direction, JobQueue
 from studio.engine.scheduling.model_loader import ModelLoader
 
 PREVIEW_SECONDS = 0.08  # between two previews of a running job, at least
-QUEUE_SECONDS = 0.5  # after which followers of a queued job see its place again
 MAX_QUEUED_BYTES = 512_000_000  # of pictures in queued requests
 MAX_ENDED = 256  # ended jobs that stay in the table
 MAX_ENDED_BYTES = 64_000_000  # of pictures in their requests
@@ -53,7 +53,7 @@ class JobTable:
 
     # ---- submitting ----
 
-    def reserve(self, resolved: ResolvedRequest, owner: str, saved: bool = True) -> ActiveJob:
+    def reserve(self, resolved: ResolvedRequest, owner: str, address: str, saved: bool = True) -> ActiveJob:
         """Return a new job, which nobody sees before it is enqueued. Raises JobRejected."""
         with self._lock:
             if self._stopping:
@@ -75,7 +75,7 @@ class JobTable:
                     "The jobs in the queue hold too many large pictures already: please try again in a moment."
                 )
             self._last_order = max(time.time(), self._last_order + 1e-5)
-            return self._add(Job(resolved, owner, order=self._last_order, saved=saved))
+            return self._add(Job(resolved, owner, address, order=self._last_order, saved=saved))
 
     def discard(self, active: ActiveJob) -> None:
         """Remove a reserved job that could not be stored."""
@@ -101,7 +101,7 @@ class JobTable:
                     self.enqueue(active)
 
     def _add(self, job: Job) -> ActiveJob:
-        active = self._jobs[job.id] = ActiveJob(job, threading.Condition(self._lock))
+        active = self._jobs[job.id] = ActiveJob(job)
         return active
 
     # ---- running ----
@@ -293,29 +293,24 @@ class JobTable:
                 self.view(active) for active in sorted(own, key=lambda active: active.job.order) if not active.job.ended
             ]
 
-    def follow(self, active: ActiveJob) -> Iterator[JobView]:
-        """Yield the newest view whenever it changes, until the job has ended or the engine has stopped."""
+    @contextmanager
+    def following(self, active: ActiveJob, wake: Callable[[], None]) -> Generator[None]:
+        """Call `wake`, from any thread, whenever a job may have a new view."""
         with self._lock:
-            active.followers += 1
+            active.followers.append(wake)
         try:
-            version, shown = -1, None
-            while True:
-                with self._lock:
-                    if active.version == version and not active.job.ended and not self._stopped:
-                        active.changed.wait(QUEUE_SECONDS if active.job.state == "queued" else None)
-                    version, stopped = active.version, self._stopped
-                    view, predictions = self.view(active), active.predictions()
-                eta = None if view.eta_seconds is None else round(view.eta_seconds)
-                if (version, view.state, view.ahead, eta) != shown:
-                    shown = version, view.state, view.ahead, eta
-                    yield replace(view, previews=tuple(preview_picture(prediction) for prediction in predictions))
-                if view.ended or stopped:
-                    return
+            yield
         finally:
             with self._lock:
-                active.followers -= 1
-                if active.followers == 0 and active.job.saved:
+                active.followers.remove(wake)
+                if not active.followers and active.job.saved:
                     active.final_previews = ()
+
+    def look(self, active: ActiveJob) -> Look:
+        """Return what a follower sees of a job now."""
+        with self._lock:
+            view = self.view(active)
+            return Look(view, active.version, active.predictions(), is_last=view.ended or self._stopped)
 
     def cancel(self, active: ActiveJob) -> bool:
         """Cancel a job. Return False if it has ended or all its steps are taken."""

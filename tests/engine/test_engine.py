@@ -1,12 +1,13 @@
 """A job from its submission to its pictures, what followers see of it, and its traces."""
 
+import asyncio
 import random
 import threading
 
 import pytest
 from PIL import Image
 
-from studio.engine import job_table
+from studio.engine import following, job_table
 from studio.engine.engine import Engine
 from studio.engine.recorder import MAX_TOTAL_BYTES
 from studio.engine.requests import Inpaint, SuperResolve, TextToImage
@@ -162,7 +163,7 @@ def test_a_step_of_many_calls_is_recorded_once(start):
 
 
 def test_no_preview_is_made_without_followers(start, monkeypatch):
-    monkeypatch.setattr(job_table, "preview_picture", lambda prediction: pytest.fail("a preview was made"))
+    monkeypatch.setattr(following, "preview_picture", lambda prediction: pytest.fail("a preview was made"))
     sampler = FakeBackend(gate=threading.Semaphore(0))
     engine = start(sampler)
     job_id = engine.submit(TextToImage("a cat", steps=20), "me")
@@ -190,7 +191,35 @@ def test_many_may_follow_and_leaving_does_not_stop_the_job(start):
         thread.join(60)
     assert ends == ["done"] * 4
     assert [view.state for view in engine.follow(job_id, "me")] == ["done"]  # later: its last view, once
-    assert engine._table.find(job_id, "me").followers == 0
+    assert engine._table.find(job_id, "me").followers == []
+
+
+def test_followers_in_an_event_loop_see_the_same_and_take_no_thread(start):
+    gate = threading.Semaphore(0)
+    engine = start(FakeBackend(gate=gate))
+    job_id = engine.submit(TextToImage("a cat", steps=20), "me")
+
+    async def steps() -> list[int]:
+        return [view.step async for view in engine.follow_async(job_id, "me")]
+
+    async def follow() -> list[list[int]]:
+        leaves = engine.follow_async(job_id, "me")
+        await anext(leaves)
+        tasks = [asyncio.create_task(steps()) for _ in range(50)]
+        await asyncio.sleep(0)
+        assert len(engine._table.find(job_id, "me").followers) == 51
+        threads = threading.active_count()
+        gate.release(20)
+        await leaves.aclose()
+        seen = await asyncio.gather(*tasks)
+        assert threading.active_count() <= threads + 16  # those that convert previews, not one a follower
+        return seen
+
+    seen = asyncio.run(follow())
+    assert len(seen) == 50 and all(steps == sorted(steps) and steps[-1] == 20 for steps in seen)
+    assert engine._table.find(job_id, "me").followers == []
+    with pytest.raises(KeyError):
+        engine.follow_async(job_id, "you")
 
 
 def test_jobs_are_seen_by_their_owner_alone(start):
