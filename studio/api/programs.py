@@ -72,5 +72,6 @@ def _body_facts(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str,
         for name, field in schema.get("properties", {}).items():
             text = "a picture file" if field.get("format") == "binary" else field.get("description", "")
             fields.append({"name": name, "text": text, "required": name in required})
+        fields.sort(key=lambda field: not field["required"])
         return {"form": form, "fields": fields, "example": schema.get("example")}
     return {"form": "", "fields": [], "example": None}
