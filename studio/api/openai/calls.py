@@ -56,9 +56,12 @@ async def run_job(
     """
     job_id = await submit(context, request, caller)
 
-    async def last_view() -> JobView:
+    async def last_view() -> JobView | None:
+        last = None
         async with aclosing(watch(context, job_id, caller)) as views:
-            return [view async for view in views][-1]
+            async for view in views:
+                last = view
+        return last
 
     task = asyncio.create_task(last_view())
     try:

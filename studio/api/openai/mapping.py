@@ -20,6 +20,7 @@ from studio.services.context import AppContext
 
 FOREIGN_MODELS = ("dall-e", "gpt-image", "chatgpt-image")  # names that clients send without being asked
 QUALITIES = {"auto": "medium", "standard": "medium", "medium": "medium", "low": "low", "high": "high", "hd": "high"}
+MAX_WEBP_SIDE = 16_383  # px, by the format
 FORMATS = ("png", "jpeg", "webp")
 STEP_FACTORS = {"low": 0.5, "medium": 1.0, "high": 2.0}
 
@@ -71,6 +72,12 @@ def read_call(
             values |= _fit_size(capabilities, size)
         request = build_model_request(context, TextToImage, model, values)
     resolved = context.engine.resolve(request)
+    if output_format == "webp" and max(resolved.width, resolved.height) > MAX_WEBP_SIDE:
+        raise CallRefused(
+            f"The output_format must be png or jpeg for a picture of {resolved.width} x {resolved.height} px: WebP "
+            f"has at most {MAX_WEBP_SIDE} px a side.",
+            "output_format",
+        )
     if size is not None and size != (resolved.width, resolved.height):
         notes.append(
             f"The size is {resolved.width}x{resolved.height}; {body.size} was asked for, which {capabilities.name} "

@@ -126,6 +126,11 @@ def test_a_mask_without_alpha_and_a_damaged_picture_are_refused(client):
         client.images.edit(image=("x.png", b"x", "image/png"), prompt="a pizza")
 
 
+def test_a_picture_too_long_for_webp_is_refused_before_it_is_painted(client):
+    with pytest.raises(openai.BadRequestError, match="at most 16383 px a side"):
+        client.images.edit(image=png(size=(16400, 8)), prompt="a pizza", output_format="webp")
+
+
 def test_who_is_not_known_gets_nothing(client):
     with pytest.raises(openai.AuthenticationError):
         client.images.generate(prompt="a cat", extra_headers={"X-Test-Owner": ""})
