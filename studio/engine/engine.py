@@ -25,11 +25,11 @@ from studio.engine.resolved import Resolve, ResolvedRequest
 from studio.engine.result_writer import ResultWriter
 from studio.engine.runner import Runner
 from studio.engine.scheduling.job_queue import Direction, JobQueue
+from studio.engine.scheduling.limits import DEFAULT_LIMITS, MAX_JOB_SECONDS, LineLimits
 from studio.engine.scheduling.model_loader import ModelLoader
 
 log = logging.getLogger(__name__)
 
-MAX_JOB_SECONDS = 3600.0  # of a job alone
 ACCELERATOR_SPEEDUP = 50.0  # of a GPU over two CPU cores, until times are measured
 MAX_PASSED_OVER_SECONDS = 20.0  # for which later jobs may start before one whose model is not loaded
 
@@ -60,7 +60,7 @@ class Engine:
     journal: outlives the process; its unfinished jobs run again.
     resolve: checks a request against its model and derives its values; called once per job.
     max_active: jobs that share the network calls.
-    max_queued, max_queued_per_owner: queued jobs; more are rejected.
+    limits: of the work in line; more is rejected.
     traces: whether runs are recorded.
     patience: seconds for which later jobs may start before one whose model is not loaded.
     """
@@ -72,8 +72,7 @@ class Engine:
         *,
         resolve: Resolve,
         max_active: int = 24,
-        max_queued: int = 256,
-        max_queued_per_owner: int = 64,
+        limits: LineLimits = DEFAULT_LIMITS,
         traces: bool = True,
         patience: float = MAX_PASSED_OVER_SECONDS,
     ) -> None:
@@ -81,7 +80,7 @@ class Engine:
         self._ready = threading.Event()  # the default model was loaded, or failed to load
         self._loader = ModelLoader(models, self._fail_model, self._models_changed)
         queue = JobQueue(models, max_active, patience)
-        self._table = JobTable(models, self._loader, queue, max_queued, max_queued_per_owner)
+        self._table = JobTable(models, self._loader, queue, limits)
         self._writer = ResultWriter(journal, self._table)
         self._runner = Runner(self._table, self._loader, self._writer, traces=traces)
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)

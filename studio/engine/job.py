@@ -68,6 +68,11 @@ class Job:
         return self.resolved.request
 
     @property
+    def party(self) -> str:
+        """Who has a turn: the address, or the owner where there is none."""
+        return self.address or self.owner
+
+    @property
     def ended(self) -> bool:
         return self.state in ENDED
 

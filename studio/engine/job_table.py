@@ -19,10 +19,10 @@ from studio.engine.resolved import ResolvedRequest
 from studio.engine.scheduling.batcher import Slot
 from studio.engine.scheduling.estimates import QueueEstimates, RequestTimes
 from studio.engine.scheduling.job_queue import Direction, JobQueue
+from studio.engine.scheduling.limits import LineLimits, check_line
 from studio.engine.scheduling.model_loader import ModelLoader
 
 PREVIEW_SECONDS = 0.08  # between two previews of a running job, at least
-MAX_QUEUED_BYTES = 512_000_000  # of pictures in queued requests
 MAX_ENDED = 256  # ended jobs that stay in the table
 MAX_ENDED_BYTES = 64_000_000  # of pictures in their requests
 
@@ -31,14 +31,11 @@ class JobTable:
     """All jobs of the engine.
 
     queue: the queued jobs, empty at first.
-    max_queued, max_queued_per_owner: queued jobs; more are rejected.
+    limits: jobs beyond them are rejected.
     """
 
-    def __init__(
-        self, models: Models, loader: ModelLoader, queue: JobQueue, max_queued: int, max_queued_per_owner: int
-    ) -> None:
-        self._models, self._loader, self._queue = models, loader, queue
-        self._max_queued, self._max_queued_per_owner = max_queued, max_queued_per_owner
+    def __init__(self, models: Models, loader: ModelLoader, queue: JobQueue, limits: LineLimits) -> None:
+        self._models, self._loader, self._queue, self._limits = models, loader, queue, limits
         # Reentrant: the garbage collector may close a forgotten follower wherever this thread is.
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)  # the engine's loop waits for it
@@ -58,22 +55,7 @@ class JobTable:
         with self._lock:
             if self._stopping:
                 raise JobRejected("The studio is being shut down: please try again in a moment.")
-            queued = own = input_bytes = 0
-            for active in self._jobs.values():
-                if active.job.state == "queued":
-                    queued += 1
-                    own += active.job.owner == owner
-                    input_bytes += active.input_bytes
-            if queued >= self._max_queued:
-                raise JobRejected(f"{queued} jobs are in the queue already: please try again in a moment.")
-            if own >= self._max_queued_per_owner:
-                raise JobRejected(
-                    f"{own} of your jobs are in the queue already: please wait until some of them are done."
-                )
-            if input_bytes > MAX_QUEUED_BYTES and resolved.request.pictures():
-                raise JobRejected(
-                    "The jobs in the queue hold too many large pictures already: please try again in a moment."
-                )
+            check_line(self._jobs.values(), resolved, owner, address, self._limits)
             self._last_order = max(time.time(), self._last_order + 1e-5)
             return self._add(Job(resolved, owner, address, order=self._last_order, saved=saved))
 
@@ -133,7 +115,7 @@ class JobTable:
             active = None if self._stopping else self._queue.next_start(self._busy())
             if active is None:
                 return None
-            self._queue.jobs.remove(active)
+            self._queue.remove(active)
             active.job.state, active.started_at = "running", time.perf_counter()
             active.backend = self._models.use(active.job.resolved.model_ids)
             self._running.append(active)
@@ -162,7 +144,7 @@ class JobTable:
         with self._lock:
             failed = [active for active in self._queue.jobs if model_id in active.job.resolved.model_ids]
             for active in failed:
-                self._queue.jobs.remove(active)
+                self._queue.remove(active)
                 self.end(active, "failed", problem)
             return failed
 
@@ -281,8 +263,9 @@ class JobTable:
         with self._lock:
             if active.job.ended:
                 return JobView.of(active.job)
-            ahead = self._queue.ahead(active) if active.job.state == "queued" else 0
-            seconds = self._estimates.seconds_until_done(active, self._running, self._queue.jobs)
+            queued = self._queue.in_order(self._busy())
+            ahead = queued.get(active, 0)
+            seconds = self._estimates.seconds_until_done(active, self._running, queued)
             return JobView.of(active.job, ahead, seconds)
 
     def unfinished(self, owner: str) -> list[JobView]:
@@ -318,7 +301,7 @@ class JobTable:
             if active.is_saving:
                 return False
             if active.job.state == "queued":
-                self._queue.jobs.remove(active)
+                self._queue.remove(active)
             return self.end(active, "cancelled")
 
     def move(self, active: ActiveJob, direction: Direction) -> list[Job]:

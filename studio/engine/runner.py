@@ -65,7 +65,7 @@ class Runner:
         try:
             for row in self._prepare_rows(active, backend):
                 recorder = TraceRecorder(row, self._budget, backend.trace_model) if self._traces and job.saved else None
-                slots.append(self._batcher.add(row, active, recorder))
+                slots.append(self._batcher.add(row, active, recorder, party=job.party))
             self._table.set_slots(active, slots)
             self._table.add_notes(active, job.resolved.notes(backend.truncated))
         except Exception as problem:  # one bad job must not end the engine
@@ -140,7 +140,7 @@ class Runner:
         for slot in slots:
             seconds.append(seconds_per_row * slot.rows)
             step = slot.step
-            self._batcher.mark_served(slot)
+            self._batcher.mark_served(slot, seconds[-1])
             if slot.recorder and slot.step != step:
                 try:
                     slot.recorder.record()

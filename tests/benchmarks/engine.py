@@ -26,6 +26,7 @@ from studio.engine.engine import Engine
 from studio.engine.job import Job
 from studio.engine.requests import Inpaint, Request, SuperResolve, TextToImage
 from studio.engine.resolved import ResolvedRequest
+from studio.engine.scheduling.limits import LineLimits
 from studio.library.store import Library
 from studio.models.families.studio import StudioBackend, load_backend
 from studio.models.loader import reserve_torch_threads
@@ -129,8 +130,7 @@ def running(backend: Any, *, disk: bool = True, **options: Any) -> Iterator[Engi
             models,
             journal,
             resolve=resolve,
-            max_queued=1000,
-            max_queued_per_owner=1000,
+            limits=LineLimits(jobs=1000, owner_jobs=1000, owner_seconds=1e9),
             **options,
         ).start()
         engine.wait_until_ready()

@@ -39,10 +39,11 @@ def call(batcher: Batcher, seconds=lambda rows: 0.004 + 0.003 * rows) -> list[Ro
     slots = batcher.pick()
     assert len({slot.key for slot in slots}) == 1
     rows = sum(slot.rows for slot in slots)
-    batcher.call_times(slots[0].key).add(rows, seconds(rows))
+    taken = seconds(rows)
+    batcher.call_times(slots[0].key).add(rows, taken)
     for slot in slots:
         slot.row.step += 1
-        batcher.mark_served(slot)
+        batcher.mark_served(slot, taken * slot.rows / rows)
     return [slot.row for slot in slots]
 
 

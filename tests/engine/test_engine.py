@@ -11,6 +11,7 @@ from studio.engine import following, job_table
 from studio.engine.engine import Engine
 from studio.engine.recorder import MAX_TOTAL_BYTES
 from studio.engine.requests import Inpaint, SuperResolve, TextToImage
+from studio.engine.scheduling.limits import LineLimits
 from tests.engine.conftest import LONG, MASK, PICTURE, done, eventually, saved_pixels, states
 from tests.fakes import FakeBackend, MemoryJournal, resolve, single_model
 
@@ -264,7 +265,7 @@ def test_every_picture_has_its_trace(start):
 
 def test_many_threads_submit_follow_cancel_and_move(start):
     sampler, journal = FakeBackend(sample_size=8, grows=True, fits=20), MemoryJournal()
-    engine = start(sampler, journal, max_active=6, max_queued_per_owner=1000)
+    engine = start(sampler, journal, max_active=6, limits=LineLimits(owner_jobs=1000, owner_seconds=1e9))
     expected: dict[str, tuple[str, TextToImage, bool]] = {}  # job id -> owner, request, whether it was cancelled
     problems = []
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from studio.engine.engine import Engine
 from studio.engine.job import Job, JobRejected
 from studio.engine.requests import TextToImage
+from studio.engine.scheduling.limits import LineLimits
 from tests.fakes import FakeBackend, MemoryJournal, resolve, single_model
 
 OWNERS = ("ann", "bob", "eve")
@@ -99,8 +100,7 @@ class Life(RuleBasedStateMachine):
             self.journal,
             resolve=resolve,
             max_active=self.active,
-            max_queued=12,
-            max_queued_per_owner=8,
+            limits=LineLimits(jobs=12, owner_jobs=8),
         )
         self.engine._restore_jobs()
         self.engine._models.load(self.engine._models.default_id)

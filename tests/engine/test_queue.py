@@ -5,13 +5,12 @@ import threading
 import pytest
 from PIL import Image
 
-from studio.engine import job_table
 from studio.engine.checks import InvalidRequest
-from studio.engine.engine import MAX_JOB_SECONDS
 from studio.engine.job import JobRejected
 from studio.engine.recorder import MAX_TOTAL_BYTES
 from studio.engine.requests import Denoise, SuperResolve, TextToImage
 from studio.engine.scheduling import job_queue
+from studio.engine.scheduling.limits import MAX_JOB_SECONDS, LineLimits
 from tests.engine.conftest import LONG, PICTURE, done, eventually, states
 from tests.fakes import FakeBackend, MemoryJournal, resolve
 
@@ -70,7 +69,7 @@ def test_a_moved_job_keeps_its_order_after_a_restart(start):
 
 
 def test_the_queue_is_bounded(start):
-    engine = start(FakeBackend(gate=threading.Semaphore(0)), max_active=1, max_queued=5, max_queued_per_owner=3)
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), max_active=1, limits=LineLimits(jobs=5, owner_jobs=3))
     running = engine.submit(LONG, "me")
     eventually(lambda: engine.view(running, "me").state == "running")
     for _ in range(3):
@@ -85,9 +84,9 @@ def test_the_queue_is_bounded(start):
     assert engine.submit(LONG, "them")
 
 
-def test_large_pictures_in_the_queue_are_bounded(start, monkeypatch):
-    monkeypatch.setattr(job_table, "MAX_QUEUED_BYTES", 10_000)
-    engine = start(FakeBackend(gate=threading.Semaphore(0)), max_active=1)
+def test_large_pictures_in_the_queue_are_bounded(start):
+    limits = LineLimits(bytes=10_000)
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), max_active=1, limits=limits)
     running = engine.submit(LONG, "me")
     eventually(lambda: engine.view(running, "me").state == "running")
     for _ in range(3):

@@ -17,6 +17,7 @@ from PIL import Image
 
 from studio.engine.engine import Engine
 from studio.engine.requests import Request, request_from
+from studio.engine.scheduling.limits import LineLimits
 from studio.library.drafts import Drafts
 from studio.library.metadata import read_png_settings
 from studio.library.store import Library
@@ -152,7 +153,9 @@ def test_every_request_gives_the_same_pictures(library):
     models = single_model(lambda: load_backend(Path(__file__).parents[2] / "assets" / "model"))
     models.claim_thread = reserve_torch_threads
     requests, journal = load_requests(library), MemoryJournal()
-    engine = Engine(models, journal, resolve=resolve, max_queued_per_owner=len(requests)).start()
+    engine = Engine(
+        models, journal, resolve=resolve, limits=LineLimits(owner_jobs=len(requests), owner_seconds=1e9)
+    ).start()
     try:
         submitted = {engine.submit(request, OWNER): id for id, request in requests.items()}
         for new_id, id in submitted.items():

@@ -31,6 +31,7 @@ from studio.diffusion.pipelines import (
 from studio.diffusion.schedulers.samplers import make_sampler
 from studio.engine.engine import Engine
 from studio.engine.requests import AREAS, MAX_SEED, Denoise, Inpaint, Request, SuperResolve, TextToImage
+from studio.engine.scheduling.limits import LineLimits
 from studio.models.families.studio import StudioBackend, load_backend
 from studio.models.samplers import STUDIO_SAMPLERS
 from tests.benchmarks.machine import heading, table
@@ -133,7 +134,10 @@ def through_engine(
     """Return the pictures of each request; `together`: at once, in random order, with others that are cancelled."""
     journal = MemoryJournal()
     engine = Engine(
-        single_model(lambda: backend), journal, resolve=resolve, max_queued=10_000, max_queued_per_owner=10_000
+        single_model(lambda: backend),
+        journal,
+        resolve=resolve,
+        limits=LineLimits(jobs=10_000, owner_jobs=10_000, owner_seconds=1e9),
     ).start()
     ids: dict[int, str] = {}
     try:

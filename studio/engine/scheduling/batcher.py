@@ -8,6 +8,7 @@ from typing import Any
 
 from studio.engine.backend import Row
 from studio.engine.recorder import TraceRecorder
+from studio.engine.scheduling.served import ServedSeconds
 
 MAX_STRETCH = 2.5  # a call may take about this many times as long as one of its leading row alone
 LONGEST_WAIT_EVERY = 4  # calls after which the row that has waited longest leads one, not the least served row
@@ -29,6 +30,7 @@ class Slot:
     owner: Any  # the job that the row belongs to
     age: int  # an earlier slot has a smaller number
     recorder: TraceRecorder | None = None
+    party: Hashable = None  # among which the calls' time is shared evenly
     calls: int = 0
     last_call: int = 0  # number of the last call that served it
     step: int = 0
@@ -49,12 +51,14 @@ class Batcher:
     def __init__(self) -> None:
         self.slots: list[Slot] = []
         self._times: dict[Hashable, CallTimes] = {}
+        self._served = ServedSeconds()
         self._calls = self._added = 0
 
-    def add(self, row: Row, owner: Any, recorder: TraceRecorder | None = None) -> Slot:
+    def add(self, row: Row, owner: Any, recorder: TraceRecorder | None = None, *, party: Hashable = None) -> Slot:
         """Add a row that is to be served from now on."""
         self._added += 1
-        slot = Slot(row, owner, self._added, recorder, last_call=self._calls)
+        self._served.enter(party, (slot.party for slot in self.slots))
+        slot = Slot(row, owner, self._added, recorder, party, last_call=self._calls)
         slot.refresh()
         self.slots.append(slot)
         return slot
@@ -62,11 +66,13 @@ class Batcher:
     def pick(self) -> list[Slot]:
         """Return the slots of the next call: the least served one, and others of its key while the call stays short.
 
+        The least served slot is one of the party that has had the least time.
+
         Every few calls the slot that has waited longest leads instead, so that no row waits forever behind newcomers.
         The leading slot decides the key, so no key waits forever either.
         """
         self._calls += 1
-        by_service = sorted(self.slots, key=_service)
+        by_service = sorted(self.slots, key=self._service)
         lead = by_service[0]
         if self._calls % LONGEST_WAIT_EVERY == 0:
             for slot in by_service:
@@ -89,13 +95,20 @@ class Batcher:
                 rows += slot.rows
         return picked
 
-    def mark_served(self, slot: Slot) -> None:
-        """Note that a call advanced the slot's row. Remove the slot if the row is finished."""
+    def mark_served(self, slot: Slot, seconds: float) -> None:
+        """Note that a call advanced the slot's row, and its share of the call's time.
+
+        Remove the slot if the row is finished.
+        """
+        self._served.add(slot.party, seconds)
         slot.calls += 1
         slot.last_call = self._calls
         slot.refresh()
         if slot.row.finished:
             self.slots.remove(slot)
+
+    def _service(self, slot: Slot) -> tuple[float, int, int]:
+        return self._served[slot.party], slot.calls, slot.age
 
     def remove(self, owner: Any) -> None:
         """Remove all slots of a job."""
@@ -156,10 +169,6 @@ class CallTimes:
         """Note that a call of so many rows did not fit into memory: the next ones have half as many."""
         self._calls += 1
         self._memory_rows = max(1.0, rows // 2)
-
-
-def _service(slot: Slot) -> tuple[int, int]:
-    return slot.calls, slot.age
 
 
 def fit_line(points: Mapping[int, float | None]) -> tuple[float, float]:

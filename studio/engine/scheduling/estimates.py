@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from studio.engine.active_job import ActiveJob
 from studio.engine.resolved import ResolvedRequest
@@ -75,7 +75,7 @@ class QueueEstimates:
         self._computed = -math.inf
 
     def seconds_until_done(
-        self, active: ActiveJob, running: Sequence[ActiveJob], queued: Sequence[ActiveJob]
+        self, active: ActiveJob, running: Sequence[ActiveJob], queued: Iterable[ActiveJob]
     ) -> float | None:
         """Return the seconds until a job is done; None until anything was measured."""
         now = time.monotonic()
@@ -84,7 +84,7 @@ class QueueEstimates:
         seconds = self._done_in.get(active.job.id)
         return None if seconds is None else max(seconds - (now - self._computed), 0.0)
 
-    def _compute(self, running: Sequence[ActiveJob], queued: Sequence[ActiveJob]) -> dict[str, float]:
+    def _compute(self, running: Sequence[ActiveJob], queued: Iterable[ActiveJob]) -> dict[str, float]:
         """Return the seconds until each job is done, by id.
 
         Running jobs share the calls evenly, so a job waits for another one only as long as it needs itself. A queued

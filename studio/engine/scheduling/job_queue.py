@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from bisect import bisect_left, insort
-from collections.abc import Collection, Iterator, Sequence
+from bisect import insort
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 from studio.engine.active_job import ActiveJob
 from studio.engine.backend import Models
+from studio.engine.scheduling.turns import in_turns
 
 MAX_SAVING = 16  # jobs that wait to be saved; with more, no job starts
 MAX_RUNNING_PIXELS = 32_000_000  # of results of running and unsaved jobs, each of about 80 bytes of memory
 SMALL_PIXELS = 1_000_000  # a job of no more pixels always fits
+NEWCOMERS_SHARE = 0.5  # of the jobs and of the pixels that may run, for parties of which none runs when all is taken
 SUSPECT_CRASHES = 2  # after so many crashes a job runs alone, so that the next crash tells whether it is the cause
 
 Direction = Literal["up", "down", "first", "last"]
 
 
 class JobQueue:
-    """Queued jobs. They start in their order, but those first whose models are loaded. The job table's lock guards it.
+    """Queued jobs. Turns go round their parties, but those start first whose models are loaded.
 
-    max_active: jobs that run at once.
+    The job table's lock guards it.
+
+    max_active: jobs that run at once. With NEWCOMERS_SHARE more, nobody waits for one party's long jobs to end.
     patience: seconds for which later jobs may start before one that waits for its model. After that only those start
         that leave room for its model, until it is loaded.
 
@@ -31,17 +35,28 @@ class JobQueue:
 
     def __init__(self, models: Models, max_active: int, patience: float) -> None:
         self._models, self._max_active, self._patience = models, max_active, patience
-        self.jobs: list[ActiveJob] = []  # by order
+        self.jobs: list[ActiveJob] = []  # in the order of their owners, which is not that of the turns
+        self._turns: dict[ActiveJob, int] | None = None  # queued jobs in the order in which they start, numbered
+        self._turns_of: list[ActiveJob] = []  # the busy jobs for which `_turns` was computed
 
     # ---- order ----
 
     def add(self, active: ActiveJob) -> None:
         """Add a job."""
         insort(self.jobs, active, key=_order)
+        self._turns = None
 
-    def ahead(self, active: ActiveJob) -> int:
-        """Return how many jobs come before this one."""
-        return bisect_left(self.jobs, _order(active), key=_order)
+    def remove(self, active: ActiveJob) -> None:
+        """Remove a job."""
+        self.jobs.remove(active)
+        self._turns = None
+
+    def in_order(self, busy: Sequence[ActiveJob]) -> Mapping[ActiveJob, int]:
+        """Return the jobs in the order in which they start, each with the number of jobs before it."""
+        if self._turns is None or self._turns_of != busy:
+            self._turns = {active: number for number, active in enumerate(in_turns(self.jobs, busy))}
+            self._turns_of = list(busy)
+        return self._turns
 
     def move(self, active: ActiveJob, direction: Direction) -> list[ActiveJob]:
         """Move a job among its owner's, by exchanging their orders. Return the jobs that moved."""
@@ -57,6 +72,7 @@ class JobQueue:
                 other.job.order = order
                 moved.append(other)
         self.jobs.sort(key=_order)
+        self._turns = None
         return moved
 
     # ---- which is next ----
@@ -116,20 +132,27 @@ class JobQueue:
         Yields nothing while a suspect of crashes runs; a suspect at the head of the queue waits until nothing runs.
         """
         saving = pixels = 0
+        parties = set[str]()
         for active in busy:
             saving += active.is_saving
             pixels += active.job.resolved.pixels
+            parties.add(active.job.party)
             if active.job.crashes >= SUSPECT_CRASHES:
                 return
-        if self.jobs and self.jobs[0].job.crashes >= SUSPECT_CRASHES:
+        in_order = self.in_order(busy)
+        first = next(iter(in_order), None)
+        if first is None or saving >= MAX_SAVING:
+            return
+        if first.job.crashes >= SUSPECT_CRASHES:
             if not busy:
-                yield self.jobs[0]
+                yield first
             return
-        if len(busy) - saving >= self._max_active or saving >= MAX_SAVING:
-            return
-        room = max(MAX_RUNNING_PIXELS - pixels, SMALL_PIXELS) if pixels else math.inf
-        for active in self.jobs:
-            if active.job.resolved.pixels <= room and active.job.crashes < SUSPECT_CRASHES:
+        for active in in_order:
+            share = 1.0 if active.job.party in parties else 1.0 + NEWCOMERS_SHARE
+            if len(busy) - saving >= int(share * self._max_active) or active.job.crashes >= SUSPECT_CRASHES:
+                continue
+            room = max(share * MAX_RUNNING_PIXELS - pixels, SMALL_PIXELS) if pixels else math.inf
+            if active.job.resolved.pixels <= room:
                 yield active
 
 
