@@ -115,7 +115,7 @@ class JobTable:
             active = None if self._stopping else self._queue.next_start(self._busy())
             if active is None:
                 return None
-            self._queue.remove(active)
+            self._queue.start(active)
             active.job.state, active.started_at = "running", time.perf_counter()
             active.backend = self._models.use(active.job.resolved.model_ids)
             self._running.append(active)

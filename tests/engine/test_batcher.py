@@ -63,6 +63,23 @@ def test_a_newcomer_needs_about_its_own_number_of_calls(steps):
     assert calls_until_finished(batcher, newcomer) <= steps + -(-steps // (LONGEST_WAIT_EVERY - 1))
 
 
+def test_parties_share_the_time_evenly_however_many_rows_they_have():
+    batcher = Batcher()
+    seconds = {"flood": 0.0, "other": 0.0}
+    for run in range(16):
+        batcher.add(Row(10_000, call_key=(64, 64)), run, party="flood")
+    batcher.add(Row(10_000), "one", party="other")
+    for _ in range(1200):
+        slots = batcher.pick()
+        for slot in slots:
+            slot.row.step += 1
+            seconds[slot.party] += 0.01 / len(slots)
+            batcher.mark_served(slot, 0.01 / len(slots))
+    flood, other = seconds.values()
+    jain = (flood + other) ** 2 / (2 * (flood**2 + other**2))
+    assert jain >= 0.95, seconds
+
+
 def test_rows_that_came_together_go_side_by_side():
     batcher = Batcher()
     rows = [Row(50) for _ in range(7)]

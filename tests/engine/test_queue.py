@@ -59,6 +59,59 @@ def test_jobs_start_in_order_and_owners_move_their_own(start):
     assert "".join(started) == "cxayb"
 
 
+def test_turns_go_round_addresses_and_their_owners(start):
+    gate = threading.Semaphore(0)
+    engine = start(FakeBackend(gate=gate), max_active=1)
+    running = engine.submit(TextToImage("running", steps=3), "me")
+    eventually(lambda: engine.view(running, "me").state == "running")
+    for number in range(6):  # one visitor with invented owners
+        engine.submit(TextToImage(f"flood {number}", steps=1), f"owner {number}", address="192.0.2.1")
+    for number in range(2):
+        engine.submit(TextToImage(f"other {number}", steps=1), "other", address="192.0.2.2")
+    engine.submit(TextToImage("at home", steps=1), "home")
+    gate.release(3 + 9)
+    eventually(lambda: engine.status.phase == "idle")
+    started = [caption for ((caption, _),) in engine.backend().served[3:]]
+    assert started == ["flood 0", "other 0", "at home", "flood 1", "other 1", *(f"flood {n}" for n in range(2, 6))]
+
+
+def test_a_queued_job_is_not_passed_by_ever_new_addresses(start):
+    gate = threading.Semaphore(0)
+    engine = start(FakeBackend(gate=gate), max_active=1)
+    engine.submit(TextToImage("running", steps=3), "x", address="192.0.2.1")
+    eventually(lambda: engine.status.running == 1)
+    waits = engine.submit(TextToImage("waits", steps=1), "x", address="192.0.2.1")
+    gate.release(2)
+    for number in range(20):
+        engine.submit(TextToImage("new", steps=1), "y", address=f"198.51.100.{number}")
+    assert engine.view(waits, "x").ahead == 20  # this address runs one now; the others do not
+    gate.release(2)  # the running one ends, and one new job
+    eventually(lambda: engine.view(waits, "x").ahead == 0)
+    for number in range(20):
+        engine.submit(TextToImage("new", steps=1), "y", address=f"203.0.113.{number}")
+    assert engine.view(waits, "x").ahead == 0
+
+
+def test_a_newcomer_starts_though_one_address_runs_all_jobs_that_may_run(start):
+    engine = start(FakeBackend(gate=(gate := threading.Semaphore(0))), max_active=4)
+    flood = [engine.submit(LONG, f"owner {n}", address="192.0.2.1") for n in range(6)]
+    eventually(lambda: gate.release() or engine.status.running == 4)
+    other = engine.submit(LONG, "other", address="192.0.2.2")
+    eventually(lambda: gate.release() or engine.view(other, "other").state == "running")
+    assert [engine.view(job, f"owner {n}").state for n, job in enumerate(flood)].count("queued") == 2
+
+
+def test_the_work_of_an_address_is_limited_in_seconds(start):
+    limits = LineLimits(address_seconds=2.5 * resolve(LONG).seconds)
+    engine = start(FakeBackend(gate=threading.Semaphore(0)), limits=limits)
+    for number in range(2):
+        engine.submit(LONG, f"owner {number}", address="192.0.2.1")
+    with pytest.raises(JobRejected, match=r"^The jobs from your address would take about .* at a time: please wait"):
+        engine.submit(LONG, "a new owner", address="192.0.2.1")
+    for address in ("192.0.2.2", "", "", ""):  # without an address, each owner counts alone
+        engine.submit(LONG, "another", address=address)
+
+
 def test_a_moved_job_keeps_its_order_after_a_restart(start):
     journal, gate = MemoryJournal(), threading.Semaphore(0)
     engine = start(FakeBackend(gate=gate), journal, max_active=1)

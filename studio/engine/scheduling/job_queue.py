@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from bisect import insort
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from studio.engine.active_job import ActiveJob
 from studio.engine.backend import Models
-from studio.engine.scheduling.turns import in_turns
+from studio.engine.scheduling.turns import in_turns, owner_of, party_of
 
 MAX_SAVING = 16  # jobs that wait to be saved; with more, no job starts
 MAX_RUNNING_PIXELS = 32_000_000  # of results of running and unsaved jobs, each of about 80 bytes of memory
@@ -37,6 +37,8 @@ class JobQueue:
         self._models, self._max_active, self._patience = models, max_active, patience
         self.jobs: list[ActiveJob] = []  # in the order of their owners, which is not that of the turns
         self._turns: dict[ActiveJob, int] | None = None  # queued jobs in the order in which they start, numbered
+        self._last_turns: dict[Hashable, int] = {}  # of the parties and owners in the queue, and of the last to start
+        self._started = 0
         self._turns_of: list[ActiveJob] = []  # the busy jobs for which `_turns` was computed
 
     # ---- order ----
@@ -44,6 +46,8 @@ class JobQueue:
     def add(self, active: ActiveJob) -> None:
         """Add a job."""
         insort(self.jobs, active, key=_order)
+        for key in (owner_of(active), party_of(active)):  # who comes now does not pass those who have waited longer
+            self._last_turns.setdefault(key, self._started)
         self._turns = None
 
     def remove(self, active: ActiveJob) -> None:
@@ -51,10 +55,18 @@ class JobQueue:
         self.jobs.remove(active)
         self._turns = None
 
+    def start(self, active: ActiveJob) -> None:
+        """Remove a job that starts, and note the turn."""
+        self.remove(active)
+        waiting = {group(other) for other in self.jobs for group in (owner_of, party_of)}
+        self._last_turns = {key: turn for key, turn in self._last_turns.items() if key in waiting}
+        self._started += 1
+        self._last_turns |= {owner_of(active): self._started, party_of(active): self._started}
+
     def in_order(self, busy: Sequence[ActiveJob]) -> Mapping[ActiveJob, int]:
         """Return the jobs in the order in which they start, each with the number of jobs before it."""
         if self._turns is None or self._turns_of != busy:
-            self._turns = {active: number for number, active in enumerate(in_turns(self.jobs, busy))}
+            self._turns = {active: number for number, active in enumerate(in_turns(self.jobs, busy, self._last_turns))}
             self._turns_of = list(busy)
         return self._turns
 
