@@ -28,8 +28,8 @@ def test_a_short_job_behind_many_long_ones_is_served_first(start):
     short = engine.submit(TextToImage("short", steps=4), "me")
     gate.release(9)  # the call under way, four of its own, and those that the longest wait leads
     eventually(lambda: engine.view(short, "me").state == "done")
-    gate.release(300)
-    eventually(lambda: len(sampler.calls) == 509)
+    gate.release(200)  # fewer than the long ones need in any case
+    eventually(lambda: len(sampler.calls) == 409)
     steps = [engine.view(job_id, "me").step for job_id in long]
     assert max(steps) - min(steps) <= 2  # and the long ones go on side by side
 
