@@ -227,10 +227,10 @@ def reserve_torch_threads() -> None:
 
 
 def settle_torch_threads() -> None:
-    """Let the calling thread compute alone, if another has reserved torch's thread pool; to call before it computes.
+    """Let the calling thread compute alone if another has reserved torch's thread pool. Call it before computing.
 
-    The number of torch settles that of the libraries beneath. Without this, a matrix product as a thread's first
-    operation starts a pool of its own.
+    Torch passes its number of threads on to the libraries that it uses. Without this call, a matrix product as a
+    thread's first operation starts a pool of its own.
     """
     import torch
 

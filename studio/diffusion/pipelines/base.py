@@ -260,7 +260,7 @@ class StudioPipeline(DiffusionPipeline):
     ) -> tuple[StageSpec, ...]:
         """Return the upscaler's stages, of one call each, that make a result of `size` (H, W) `factor` times as large.
 
-        factor: a power of 2. noise_level: that the network is told of what it enlarges; it removes as much.
+        factor: a power of 2. noise_level: input of the network, which removes noise of this level.
         """
         assert self.upscaler is not None
         specs, (height, width) = [], size

@@ -20,7 +20,7 @@ from studio.diffusion.tiling import TileBlender, tile_corners
 
 MAX_TILES_PER_CALL = 64  # network rows of one picture in one call; a larger picture takes several calls a step
 MAX_CONDITION_PIXELS = 1_000_000  # a larger picture offers no dense condition for its trace
-FINISHING_NOISE = 0.1  # noise level reported to super-resolution, so that it removes flaws
+FINISHING_NOISE = 0.1  # noise level given to super-resolution, so that it removes flaws
 
 
 def randn(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
@@ -145,7 +145,7 @@ class StageSpec:
     stepper: Stepper
     tile_size: int  # px
     component: str = "unet"  # or "upscaler"
-    noise_level: float = FINISHING_NOISE  # told to the network; no noise is added
+    noise_level: float = FINISHING_NOISE  # input of the network; no noise is added
     starts_enlarged: bool = False  # from the enlarged picture under noise, not from noise alone
     layout: Layout | None = None  # of that size
     keeps_original: bool = False  # pixels outside of the layout's tiles stay those of the enlarged picture
